@@ -1,0 +1,1 @@
+"""pagehop: hardware that moves memory pages under live DMA."""

@@ -1,0 +1,1 @@
+"""The interposer: a device in the link that moves pages under live DMA."""

@@ -1,0 +1,1 @@
+"""Bitmaps over the guest window, the page buffer and the copy engine."""

@@ -1,0 +1,1 @@
+"""Register files and the bus that reaches them."""

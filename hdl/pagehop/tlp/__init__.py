@@ -1,0 +1,1 @@
+"""The PCIe transaction layer: headers, streams, queues, credits, tables."""
