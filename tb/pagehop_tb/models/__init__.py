@@ -1,0 +1,1 @@
+"""Models of what surrounds the hardware: hosts and devices."""

@@ -1,0 +1,1 @@
+"""Device functions: what does DMA."""

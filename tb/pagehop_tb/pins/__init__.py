@@ -1,0 +1,1 @@
+"""Agents of one port: they know handshakes and credits, not meaning."""
