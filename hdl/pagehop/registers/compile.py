@@ -1,0 +1,171 @@
+"""SystemRDL in, a plain description of one register map out.
+
+What a block's ``registers.rdl`` says is read here and nowhere else: the register file, the driver's constants and the generated pages all start
+from it. Only what the hardware below can build is accepted; anything else is refused with a sentence that names it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from systemrdl import RDLCompileError, RDLCompiler
+from systemrdl.messages import MessagePrinter, Severity
+from systemrdl.node import AddrmapNode, FieldNode, MemNode, Node, RegfileNode, RegNode, RootNode
+
+__all__ = ["EnumMap", "FieldMap", "RegisterEntry", "MemoryEntry", "RegisterMap", "WORD_BYTES", "elaborate", "compile_registers"]
+
+#: Bytes of a register: every register has 64 bits and stands on a multiple of 8.
+WORD_BYTES = 8
+
+
+@dataclass(frozen=True)
+class EnumMap:
+    """Values of an encoded field: (name, value, description) in the order of the file."""
+    name: str
+    members: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """Bits ``low`` to ``low + width - 1`` of a register. ``reset`` is 0 where the hardware drives the field."""
+    name: str
+    low: int
+    width: int
+    reset: int
+    software_writes: bool
+    hardware_reads: bool
+    hardware_writes: bool
+    single_pulse: bool
+    encode: EnumMap | None
+    description: str
+
+    @property
+    def mask(self) -> int:
+        """Bits of the register that belong to the field."""
+        return ((1 << self.width) - 1) << self.low
+
+
+@dataclass(frozen=True)
+class RegisterEntry:
+    """One register at a byte ``offset``; ``name`` is its path with the parts joined by ``_``."""
+    name: str
+    title: str
+    offset: int
+    fields: tuple[FieldMap, ...]
+
+    @property
+    def reset(self) -> int:
+        """Word that a read returns after reset, fields of the hardware taken as 0."""
+        return sum(field.reset << field.low for field in self.fields)
+
+
+@dataclass(frozen=True)
+class MemoryEntry:
+    """An ``external mem`` of 64-bit words that the block serves itself."""
+    name: str
+    title: str
+    offset: int
+    words: int
+    readable: bool
+    writable: bool
+
+
+@dataclass(frozen=True)
+class RegisterMap:
+    """A whole map: ``size`` bytes, registers and memories by rising offset, enums by name."""
+    name: str
+    title: str
+    size: int
+    registers: tuple[RegisterEntry, ...]
+    memories: tuple[MemoryEntry, ...]
+    enums: tuple[EnumMap, ...]
+
+
+class _Messages(MessagePrinter):
+    """Keep what the compiler says, so that an error carries it instead of the terminal."""
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def print_message(self, severity, text, src_ref):
+        if severity >= Severity.ERROR:
+            line = getattr(src_ref, "line", None)
+            self.lines.append(f"line {line}: {text}" if line else text)
+
+
+def elaborate(rdl_path: Path | str) -> RootNode:
+    """Compile a SystemRDL file; a mistake in it raises ``ValueError`` with the compiler's message."""
+    path = Path(rdl_path)
+    if not path.is_file():
+        raise ValueError(f"Register description must be a SystemRDL file, and {str(path)!r} is not one")
+    messages = _Messages()
+    compiler = RDLCompiler(message_printer=messages)
+    try:
+        compiler.compile_file(str(path))
+        return compiler.elaborate()
+    except RDLCompileError as error:
+        raise ValueError(f"Register description {str(path)!r} does not compile: {'; '.join(messages.lines[:-1] or [str(error)])}") from error
+
+
+def compile_registers(rdl_path: Path | str) -> RegisterMap:
+    """Read the map of a SystemRDL file."""
+    top = elaborate(rdl_path).top
+    registers: list[RegisterEntry] = []
+    memories: list[MemoryEntry] = []
+    for node in top.descendants(unroll=True):
+        if isinstance(node, MemNode):
+            memories.append(_memory(top, node))
+        elif isinstance(node, RegNode):
+            registers.append(_register(top, node))
+        elif not isinstance(node, RegfileNode | AddrmapNode | FieldNode):
+            raise ValueError(f"Register map may hold registers, register files and memories, not {node.get_path()!r}")
+    enums = {field.encode.name: field.encode for register in registers for field in register.fields if field.encode}
+    return RegisterMap(
+        name=top.inst_name, title=top.get_property("name"), size=top.size,
+        registers=tuple(sorted(registers, key=lambda entry: entry.offset)),
+        memories=tuple(sorted(memories, key=lambda entry: entry.offset)),
+        enums=tuple(enums[name] for name in sorted(enums)),
+    )
+
+
+def _path(top: AddrmapNode, node: Node) -> str:
+    return node.get_rel_path(top, hier_separator="_", array_suffix="_{index:d}")
+
+
+def _memory(top: AddrmapNode, node: MemNode) -> MemoryEntry:
+    words, width, name = node.get_property("mementries"), node.get_property("memwidth"), _path(top, node)
+    if width != 8 * WORD_BYTES or words & (words - 1) or node.absolute_address % (words * WORD_BYTES):
+        raise ValueError(f"Memory {name!r} must have a power of two of 64-bit words and stand on a multiple of its size, "
+                         f"not {words} words of {width} bits at {node.absolute_address:#x}")
+    return MemoryEntry(name, node.get_property("name"), node.absolute_address, words, node.is_sw_readable, node.is_sw_writable)
+
+
+def _register(top: AddrmapNode, node: RegNode) -> RegisterEntry:
+    name = _path(top, node)
+    if node.get_property("regwidth") != 8 * WORD_BYTES or node.absolute_address % WORD_BYTES:
+        raise ValueError(f"Register {name!r} must have 64 bits and stand on a multiple of 8, not {node.get_property('regwidth')} bits at {node.absolute_address:#x}")
+    return RegisterEntry(name, node.get_property("name"), node.absolute_address, tuple(_field(node, field) for field in node.fields()))
+
+
+def _field(register: RegNode, node: FieldNode) -> FieldMap:
+    path = f"{register.get_path()}.{node.inst_name}"
+    if node.get_property("onread") is not None or node.get_property("onwrite") is not None:
+        raise ValueError(f"Field {path!r} must have no side effect of reading or writing, not "
+                         f"onread={node.get_property('onread')} and onwrite={node.get_property('onwrite')}")
+    if node.is_sw_writable and node.is_hw_writable:
+        raise ValueError(f"Field {path!r} must be written by software or by hardware, not by both")
+    if not node.is_sw_readable:
+        raise ValueError(f"Field {path!r} must be readable by software")
+    reset = node.get_property("reset")
+    if reset is None and not node.is_hw_writable:
+        raise ValueError(f"Field {path!r} must have a reset value, for the hardware does not write it")
+    return FieldMap(
+        name=node.inst_name, low=node.low, width=node.width, reset=0 if node.is_hw_writable else int(reset),
+        software_writes=node.is_sw_writable, hardware_reads=node.is_hw_readable, hardware_writes=node.is_hw_writable,
+        single_pulse=bool(node.get_property("singlepulse")), encode=_encode(node), description=node.get_property("desc") or "",
+    )
+
+
+def _encode(node: FieldNode) -> EnumMap | None:
+    encode = node.get_property("encode")
+    if encode is None:
+        return None
+    return EnumMap(encode.type_name, tuple((member.name, int(member.value), member.rdl_desc or "") for member in encode))

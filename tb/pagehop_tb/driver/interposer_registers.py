@@ -1,0 +1,395 @@
+"""Registers of the block ``interposer``. Generated from its ``registers.rdl`` by ``make docs``; change that file, not this one.
+
+Each register is a class: ``offset`` in bytes, ``reset`` as a word, and in capitals its fields.
+"""
+
+from enum import IntEnum
+
+from pagehop_tb.driver.register_fields import Field, Memory
+
+#: Bytes of the map.
+SIZE = 0x28000
+
+#: Dirty bitmap, read and clear.
+DIRTY_TAKE = Memory(0x10000, 4096)
+
+#: Dirty bitmap.
+DIRTY_PEEK = Memory(0x18000, 4096)
+
+#: Owner map.
+OWNER = Memory(0x20000, 4096)
+
+
+class MoveError(IntEnum):
+    """Values of fields that the register map calls ``move_error``."""
+    #: The page moved.
+    NONE = 0
+    #: The source address is outside the guest window.
+    NOT_IN_WINDOW = 1
+    #: The page size is not supported.
+    PAGE_SIZE = 2
+    #: Source or destination is not page aligned.
+    MISALIGNED = 3
+    #: The page already belongs to the destination host.
+    ALREADY_THERE = 4
+    #: The destination is not source plus host B offset (to B) or source (to A).
+    DESTINATION = 5
+    #: A move is running; this request was ignored.
+    BUSY = 6
+    #: A copy read was answered with UR.
+    UNSUPPORTED = 8
+    #: A copy read was answered with CA.
+    COMPLETER_ABORT = 9
+    #: A copy read brought poisoned data.
+    POISONED = 10
+    #: A copy or flush read was not answered in time.
+    COPY_TIMEOUT = 11
+    #: The hold reached its limit.
+    HOLD_TIMEOUT = 12
+    #: The host aborted the move.
+    ABORTED = 13
+    #: A host wrote to the page through the aperture during the move.
+    CROSS_ACCESS = 14
+
+
+class MovePhase(IntEnum):
+    """Values of fields that the register map calls ``move_phase``."""
+    IDLE = 0
+    GATE = 1
+    COPY = 2
+    FLUSH = 3
+    COMMIT = 4
+    DRAIN = 5
+    SETTLE = 6
+    RETIRE = 7
+
+
+class Identification:
+    """identification (read only)"""
+    offset = 0x0
+    reset = 0x2000170686770
+    #: ASCII 'pghp'.
+    MAGIC = Field(0, 32)
+    #: Version of this register map.
+    VERSION = Field(32, 16)
+    #: Mechanism: 2 is the interposer.
+    MECHANISM = Field(48, 16)
+
+
+class Capabilities:
+    """capabilities (read only)"""
+    offset = 0x8
+    reset = 0x0
+    #: Pages that the owner map and the dirty bitmap cover.
+    WINDOW_PAGES = Field(0, 32)
+    #: Page slots: moves that can run at the same time.
+    SLOTS = Field(32, 8)
+    #: Base-2 logarithm of the supported page size.
+    PAGE_SIZE = Field(40, 8)
+    #: Payload bytes of one beat.
+    DATA_BYTES = Field(48, 16)
+
+
+class Control:
+    """control (read and write)"""
+    offset = 0x10
+    reset = 0x0
+    #: Host that receives what has no page: MSI, MMIO, addresses outside the window (0 is A, 1 is B).
+    ACTIVE_HOST = Field(0, 1)
+    #: Fence policy: 1 proves writes at the other host visible before anything that depends on them leaves. For hosts with a path between them that
+    #: avoids the interposer.
+    FENCE = Field(1, 1)
+    #: Send the notification message when a move ends.
+    NOTIFY_ENABLE = Field(2, 1)
+    #: Host that receives the notification (0 is A, 1 is B).
+    NOTIFY_HOST = Field(3, 1)
+    #: Track written pages in the dirty bitmap.
+    DIRTY_ENABLE = Field(4, 1)
+
+
+class WindowBase:
+    """window_base (read and write)"""
+    offset = 0x18
+    reset = 0x0
+    #: First address of the guest window as the device uses it; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class WindowPages:
+    """window_pages (read and write)"""
+    offset = 0x20
+    reset = 0x0
+    #: Pages in the window; 0 closes it, and everything goes to the active host.
+    COUNT = Field(0, 32)
+
+
+class HostBOffset:
+    """host_b_offset (read and write)"""
+    offset = 0x28
+    reset = 0x0
+    #: Added to the address of every access to the window that goes to Host B, modulo 2^64; bits 11:0 are 0.
+    OFFSET = Field(0, 64)
+
+
+class MsiBase:
+    """msi_base (read and write)"""
+    offset = 0x30
+    reset = 0x0
+    #: First address; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class MsiPages:
+    """msi_pages (read and write)"""
+    offset = 0x38
+    reset = 0x0
+    #: Pages of 4 KiB; 0 closes the range.
+    COUNT = Field(0, 32)
+
+
+class MmioBase:
+    """mmio_base (read and write)"""
+    offset = 0x40
+    reset = 0x0
+    #: First address; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class MmioPages:
+    """mmio_pages (read and write)"""
+    offset = 0x48
+    reset = 0x0
+    #: Pages of 4 KiB; 0 closes the range.
+    COUNT = Field(0, 32)
+
+
+class ApertureABase:
+    """aperture_a_base (read and write)"""
+    offset = 0x50
+    reset = 0x0
+    #: First address; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class ApertureAPages:
+    """aperture_a_pages (read and write)"""
+    offset = 0x58
+    reset = 0x0
+    #: Pages of 4 KiB; 0 closes the range.
+    COUNT = Field(0, 32)
+
+
+class ApertureAOffset:
+    """aperture_a_offset (read and write)"""
+    offset = 0x60
+    reset = 0x0
+    #: Added to the address on the way to the other host, modulo 2^64; bits 11:0 are 0.
+    OFFSET = Field(0, 64)
+
+
+class ApertureBBase:
+    """aperture_b_base (read and write)"""
+    offset = 0x68
+    reset = 0x0
+    #: First address; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class ApertureBPages:
+    """aperture_b_pages (read and write)"""
+    offset = 0x70
+    reset = 0x0
+    #: Pages of 4 KiB; 0 closes the range.
+    COUNT = Field(0, 32)
+
+
+class ApertureBOffset:
+    """aperture_b_offset (read and write)"""
+    offset = 0x78
+    reset = 0x0
+    #: Added to the address on the way to the other host, modulo 2^64; bits 11:0 are 0.
+    OFFSET = Field(0, 64)
+
+
+class MoveSource:
+    """move_source (read and write)"""
+    offset = 0x80
+    reset = 0x0
+    #: Address of the page as the device uses it.
+    ADDRESS = Field(0, 64)
+
+
+class MoveDestination:
+    """move_destination (read and write)"""
+    offset = 0x88
+    reset = 0x0
+    #: Address of the page at the host it moves to.
+    ADDRESS = Field(0, 64)
+
+
+class MoveCommand:
+    """move_command (read and write)"""
+    offset = 0x90
+    reset = 0xc0100
+    #: Write 1 to start the move.
+    START = Field(0, 1)
+    #: Write 1 to abort the running move, if it has not committed.
+    ABORT = Field(1, 1)
+    #: Host the page moves to (0 is A, 1 is B).
+    TO_HOST = Field(8, 1)
+    #: Base-2 logarithm of the page size; only 12 is supported.
+    PAGE_SIZE = Field(16, 8)
+
+
+class MoveStatus:
+    """move_status (read only)"""
+    offset = 0x98
+    reset = 0x0
+    #: 1 from the start of a move until it is done or aborted and nothing of it is in flight.
+    BUSY = Field(0, 1)
+    #: 1 when the last move ended with the page at its destination.
+    DONE = Field(1, 1)
+    #: 1 when the last move ended without moving the page.
+    FAILED = Field(2, 1)
+    #: What the move is doing. Encoded as :class:`MovePhase`.
+    PHASE = Field(4, 3)
+    #: Why the last move or request failed. Encoded as :class:`MoveError`.
+    ERROR = Field(8, 4)
+    #: Error of the last start that was refused because a move was running. Encoded as :class:`MoveError`.
+    REFUSED = Field(12, 4)
+    #: Moves ended since reset, modulo 2^32.
+    ENDED = Field(32, 32)
+
+
+class MoveCycles:
+    """move_cycles (read only)"""
+    offset = 0xa0
+    reset = 0x0
+    #: Cycles for which the last move held the page.
+    HOLD = Field(0, 32)
+    #: Cycles of the last move from its request to its end.
+    TOTAL = Field(32, 32)
+
+
+class MoveLimits:
+    """move_limits (read and write)"""
+    offset = 0xa8
+    reset = 0x9c400001388
+    #: Most cycles that a page is held before the move is aborted.
+    HOLD = Field(0, 32)
+    #: Most cycles to wait for a copy or flush read, and for late completions after an abort.
+    COMPLETION = Field(32, 32)
+
+
+class NotifyAddress:
+    """notify_address (read and write)"""
+    offset = 0xb0
+    reset = 0x0
+    #: Where the end of a move is written, as an MSI.
+    ADDRESS = Field(0, 64)
+
+
+class NotifyData:
+    """notify_data (read and write)"""
+    offset = 0xb8
+    reset = 0x0
+    #: The double word written there.
+    DATA = Field(0, 32)
+
+
+class MovesDone:
+    """moves_done (read only)"""
+    offset = 0xc0
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class MovesFailed:
+    """moves_failed (read only)"""
+    offset = 0xc8
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class Fences:
+    """fences (read only)"""
+    offset = 0xd0
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class FenceCycles:
+    """fence_cycles (read only)"""
+    offset = 0xd8
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class FlushesA:
+    """flushes_a (read only)"""
+    offset = 0xe0
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class FlushesB:
+    """flushes_b (read only)"""
+    offset = 0xe8
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class CompletionWaits:
+    """completion_waits (read only)"""
+    offset = 0xf0
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class Unsupported:
+    """unsupported (read only)"""
+    offset = 0xf8
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class Unexpected:
+    """unexpected (read only)"""
+    offset = 0x100
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class FlushTimeouts:
+    """flush_timeouts (read only)"""
+    offset = 0x108
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class OutstandingTimeouts:
+    """outstanding_timeouts (read only)"""
+    offset = 0x110
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class Outstanding:
+    """outstanding (read only)"""
+    offset = 0x118
+    reset = 0x0
+    #: Device requests that Host A has not answered.
+    HOST_A = Field(0, 16)
+    #: Device requests that Host B has not answered.
+    HOST_B = Field(16, 16)
