@@ -1,0 +1,1 @@
+"""What runs outside the simulator: build, run, scenarios, results, reports, and the ``pagehop`` command."""
