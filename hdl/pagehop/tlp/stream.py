@@ -64,8 +64,8 @@ class TlpPort(wiring.Signature):
 
 def connect_streams(m, source, sink):
     """Connect two streams after comparing their payload shapes, which ``wiring.connect`` does not."""
-    if source.signature.payload_shape != sink.signature.payload_shape:
-        raise TypeError(f"Streams must carry one payload shape, not {source.signature.payload_shape!r} and {sink.signature.payload_shape!r}")
+    if source.payload.shape() != sink.payload.shape():
+        raise TypeError(f"Streams must carry one payload shape, not {source.payload.shape()!r} and {sink.payload.shape()!r}")
     m.d.comb += [
         sink.valid.eq(source.valid),
         sink.payload.eq(source.payload),

@@ -1,0 +1,138 @@
+"""The way out of a port: places fixed in order, TLPs sent as the partner's credits allow."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.tlp import headers
+from pagehop.tlp.arbiter import RoundRobin, TlpArbiter
+from pagehop.tlp.credits import CreditGate
+from pagehop.tlp.headers import TlpClass
+from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
+from pagehop.tlp.stream import CreditLimits, TlpBeat
+
+__all__ = ["EgressBeat", "EgressLane", "Egress"]
+
+
+class EgressLane:
+    """Lanes of an egress. Requests that a block makes itself have a lane of their own, so that no other requester's reads stand before them (D8)."""
+    POSTED     = POSTED
+    COMPLETION = 1
+    NON_POSTED = 2
+    ENGINE     = 3
+
+
+#: Class whose credits each lane uses.
+LANE_CLASS = (TlpClass.POSTED, TlpClass.COMPLETION, TlpClass.NON_POSTED, TlpClass.NON_POSTED)
+
+
+class EgressBeat(data.StructLayout):
+    """A beat on its way to an egress, and the lane it belongs to there."""
+    def __init__(self, data_bytes=64):
+        super().__init__({"beat": TlpBeat(data_bytes), "lane": 2})
+
+
+class Egress(wiring.Component):
+    """Merge ``sources`` TLP by TLP, fix the place of each, send them under the partner's credits.
+
+    A TLP is accepted with its last beat on ``i``; from then on nothing accepted later that may not pass it leaves before it (O2, O3). Two cycles
+    from ``i`` to ``tx`` when idle, one beat a cycle. Nothing waits here but for credits and for posted TLPs that stand before it (D2).
+    A source begins a TLP only while ``room`` of its lane is 1; then ``i`` never stalls for longer than the other sources' turns (D1).
+
+    Parameters
+    ----------
+    data_bytes : beat width in bytes.
+    sources : streams that are merged.
+    depths : beats each lane holds: posted, completion, non-posted, engine.
+    max_payload : largest payload in bytes; room for one such TLP and a little more is kept for each source.
+    clear_ido : clear the ID-based ordering bit of everything that leaves (H62).
+
+    Members
+    -------
+    room : one bit a lane; follows the level within 2 cycles.
+    posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the memory write that was accepted last.
+    """
+    def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False):
+        self.data_bytes = data_bytes
+        self.sources = sources
+        self.depths = tuple(depths)
+        self.clear_ido = clear_ido
+        beats = max(1, max_payload // data_bytes)
+        # A source may have begun one large TLP and two of one beat (its issue register) when the level was last seen.
+        self.margins = tuple(sources * (3 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
+        for lane, (depth, margin) in enumerate(zip(self.depths, self.margins)):
+            if depth <= margin:
+                raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and {max_payload} byte payloads, not {depth}")
+        super().__init__({
+            "i": In(stream.Signature(EgressBeat(data_bytes))).array(sources),
+            "room": Out(len(depths)),
+            "tx": Out(stream.Signature(TlpBeat(data_bytes))),
+            "limits": In(CreditLimits),
+            "posted": Out(1),
+            "posted_address": Out(64),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths)
+        for source, sink in zip(self.i, arbiter.i):
+            m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(sink.ready)]
+        self._accept(m, arbiter.o, queue)
+        for lane in range(len(self.depths)):
+            m.d.sync += self.room[lane].eq(queue.levels[lane] <= self.depths[lane] - self.margins[lane])
+        self._send(m, queue)
+        return m
+
+    def _accept(self, m, source, queue):
+        header = source.payload.beat.header
+        fields = data.View(headers.RequestHeader(), header)
+        dwords = Cat(fields.length, fields.length == 0)
+        m.d.comb += [
+            queue.i.valid.eq(source.valid),
+            source.ready.eq(queue.i.ready),
+            queue.i.payload.beat.eq(source.payload.beat),
+            queue.i.payload.lane.eq(source.payload.lane),
+            queue.i.payload.info.credits.eq(Mux(headers.has_data(header), headers.credits_of_dwords(dwords), 0)),
+        ]
+        if self.clear_ido:
+            cleared = data.View(headers.RequestHeader(), queue.i.payload.beat.header)
+            m.d.comb += cleared.id_ordering.eq(0)
+        taken = source.valid & source.ready & (source.payload.lane == POSTED)
+        m.d.comb += self.posted.eq(taken & source.payload.beat.last)
+        with m.If(taken & source.payload.beat.first & headers.is_memory(header)):
+            m.d.sync += self.posted_address.eq(headers.address_of(header))
+
+    def _send(self, m, queue):
+        lanes = range(len(self.depths))
+        m.submodules.credits = gate = CreditGate()
+        m.submodules.turns = turns = RoundRobin(len(self.depths))
+        inside, owner, chosen = Signal(), Signal(len(self.depths)), Signal(len(self.depths))
+        loads = Signal()
+        heads = [queue.o[lane] for lane in lanes]
+        m.d.comb += gate.limits.eq(self.limits)
+        for lane, head in zip(lanes, heads):
+            # Which class a lane draws from is fixed; two lanes of one class share its counters.
+            enough = gate.enough(LANE_CLASS[lane], head.payload.info.credits)
+            passed = 1 if lane == POSTED else may_go(head.payload.stamp, queue.left)
+            m.d.comb += [
+                turns.requests[lane].eq(head.valid & enough & passed),
+                head.ready.eq(loads & chosen[lane]),
+            ]
+        valid = Signal(len(self.depths))
+        m.d.comb += [
+            valid.eq(Cat(head.valid for head in heads)),
+            chosen.eq(Mux(inside, owner & valid, turns.grant)),
+            loads.eq(~self.tx.valid | self.tx.ready),
+            turns.advance.eq(loads & ~inside),
+        ]
+        with m.If(loads):
+            m.d.sync += self.tx.valid.eq(chosen.any())
+        for lane, head in zip(lanes, heads):
+            with m.If(loads & chosen[lane]):
+                m.d.sync += [self.tx.payload.eq(head.payload.beat), inside.eq(~head.payload.beat.last)]
+                with m.If(~inside):
+                    m.d.sync += owner.eq(chosen)
+                    m.d.comb += gate.spend(LANE_CLASS[lane], head.payload.info.credits)
+                if lane == POSTED:
+                    m.d.comb += queue.posted_left.eq(head.payload.beat.last)

@@ -1,0 +1,118 @@
+"""The ordering queue: what may pass what, in one component for every block that forwards TLPs."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.tlp import headers
+from pagehop.tlp.fifo import LaneFifo
+from pagehop.tlp.stream import TlpBeat
+
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "OrderingQueue", "may_go"]
+
+#: Lane of the posted TLPs in every ordering queue.
+POSTED = 0
+
+
+def may_go(stamp, left):
+    """1 when all posted TLPs counted in ``stamp`` have left. Both count modulo their width."""
+    return ~(left - stamp)[len(left) - 1]
+
+
+class QueueBeat(data.StructLayout):
+    """A beat on its way into an ordering queue of ``lanes`` lanes, with what its owner wants to remember of it (``info``)."""
+    def __init__(self, data_bytes, info, lanes):
+        super().__init__({"beat": TlpBeat(data_bytes), "info": info, "lane": range(lanes)})
+
+
+class LaneBeat(data.StructLayout):
+    """A beat at the head of a lane. ``stamp``: posted TLPs accepted before it (0 in the posted lane)."""
+    def __init__(self, data_bytes, info, stamp_bits):
+        super().__init__({"beat": TlpBeat(data_bytes), "info": info, "stamp": stamp_bits})
+
+
+class OrderingQueue(wiring.Component):
+    """Sort one stream of TLPs into lanes that do not block each other, and say which head may go.
+
+    Lane 0 holds the posted TLPs, in order. Every other lane holds non-posted requests or completions, in order within the lane and each stamped with
+    the number of posted TLPs accepted before it. The owner pulses ``posted_left`` as posted TLPs leave and takes a head of another lane only
+    when ``may_go(stamp, left)``. So nothing passes a posted TLP, and everything else passes everything else (table 2-40, H24, O1, O3).
+
+    One beat a cycle in, one a cycle out of each lane; 1 cycle through an empty lane. ``i`` stalls only when the lane of its beat is full.
+
+    Parameters
+    ----------
+    data_bytes : beat width in bytes.
+    info : layout of what travels with each beat.
+    depths : beats each lane holds in memory, posted lane first.
+    relaxed_ordering : completions and requests with data that have RO set may pass posted TLPs (D2b, C2b).
+    id_ordering : what has IDO set may pass posted TLPs when all that are queued come from another ID (B2b, C2b, D2b).
+    """
+    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False):
+        if len(depths) < 2:
+            raise ValueError(f"An ordering queue needs a posted lane and at least one other, not {len(depths)} lanes")
+        self.depths = tuple(depths)
+        self.relaxed_ordering = relaxed_ordering
+        self.id_ordering = id_ordering
+        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed them.
+        self.stamp_bits = (depths[POSTED] + 16).bit_length() + 1
+        self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
+        super().__init__({
+            "i": In(stream.Signature(QueueBeat(data_bytes, info, len(depths)))),
+            "o": Out(stream.Signature(self.lane_shape)).array(len(depths)),
+            "posted_left": In(1),
+            "accepted": Out(self.stamp_bits),
+            "left": Out(self.stamp_bits),
+            "levels": Out(range(max(depths) + 1)).array(len(depths)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        stamp = self._stamp(m)
+        accepted = self.i.valid & self.i.ready
+        with m.If(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED)):
+            m.d.sync += self.accepted.eq(self.accepted + 1)
+        with m.If(self.posted_left):
+            m.d.sync += self.left.eq(self.left + 1)
+        ready = Signal(len(self.depths))
+        m.d.comb += self.i.ready.eq(ready.bit_select(self.i.payload.lane, 1))
+        for lane, depth in enumerate(self.depths):
+            m.submodules[f"lane{lane}"] = fifo = LaneFifo(self.lane_shape, depth)
+            m.d.comb += [
+                fifo.i.valid.eq(self.i.valid & (self.i.payload.lane == lane)),
+                fifo.i.payload.beat.eq(self.i.payload.beat),
+                fifo.i.payload.info.eq(self.i.payload.info),
+                fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp),
+                ready[lane].eq(fifo.i.ready),
+                self.o[lane].valid.eq(fifo.o.valid),
+                self.o[lane].payload.eq(fifo.o.payload),
+                fifo.o.ready.eq(self.o[lane].ready),
+                self.levels[lane].eq(fifo.level),
+            ]
+        return m
+
+    def _stamp(self, m):
+        """Stamp of the beat on ``i``: all posted TLPs so far, or those gone already when the attributes let it pass the others."""
+        if not (self.relaxed_ordering or self.id_ordering):
+            return self.accepted
+        header = self.i.payload.beat.header
+        request = data.View(headers.RequestHeader(), header)
+        completion = data.View(headers.CompletionHeader(), header)
+        free = Signal()
+        if self.relaxed_ordering:
+            # RO lets a read pass nothing; only its completion inherits the permission.
+            with m.If(request.relaxed_ordering & (headers.is_completion(header) | headers.has_data(header))):
+                m.d.comb += free.eq(1)
+        if self.id_ordering:
+            posted_id, one_id = Signal(16), Signal(init=1)
+            own_id = Signal(16)
+            m.d.comb += own_id.eq(Mux(headers.is_completion(header), completion.completer_id, request.requester_id))
+            with m.If(request.id_ordering & one_id & (own_id != posted_id)):
+                m.d.comb += free.eq(1)
+            with m.If(self.i.valid & self.i.ready & self.i.payload.beat.first & (self.i.payload.lane == POSTED)):
+                m.d.sync += posted_id.eq(request.requester_id)
+                with m.If(self.accepted == self.left):
+                    m.d.sync += one_id.eq(1)
+                with m.Elif(request.requester_id != posted_id):
+                    m.d.sync += one_id.eq(0)
+        return Mux(free, self.left, self.accepted)
