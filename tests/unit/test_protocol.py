@@ -5,8 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagehop_tb.protocol import (
-    FlowClass, Kind, MalformedTlp, Tlp, answer, byte_mask, byte_range, completion_cuts, decode, encode, expand_byte_enables, memory_read, memory_write, pieces,
-    read_completions, request_bytes, violations,
+    FlowClass,
+    Kind,
+    MalformedTlp,
+    Tlp,
+    answer,
+    byte_mask,
+    byte_range,
+    completion_cuts,
+    decode,
+    encode,
+    expand_byte_enables,
+    memory_read,
+    memory_write,
+    pieces,
+    read_completions,
+    request_bytes,
+    violations,
 )
 
 # Each vector: the fields, then the four header dwords worked out by hand from figures 2-5 to 2-33.
@@ -28,8 +43,10 @@ VECTORS = [
     (Tlp(Kind.MSG, 0x0100, 0, 0, code=0x20, routing=0b100), (0x34000000, 0x01000020, 0, 0)),
     (Tlp(Kind.MSGD, 0x0100, 0, 0xABCD0000_12345678, 1, data=bytes(4), code=0x7E, routing=0b010), (0x72000001, 0x0100007E, 0xABCD0000, 0x12345678)),
     (Tlp(Kind.CPL, 0x0100, 0x3AA, status=1, completer_id=0x0300, byte_count=4), (0x0A880000, 0x03002004, 0x0100AA00, 0)),
-    (Tlp(Kind.CPLD, 0x0100, 5, 0, 16, data=bytes(64), completer_id=0x0300, byte_count=4096, lower_address=0x40), (0x4A000010, 0x03000000, 0x01000540, 0)),
-    (Tlp(Kind.CPLD, 0x0100, 5, 0, 1, data=bytes(4), completer_id=3, byte_count=3, lower_address=1, byte_count_modified=True), (0x4A000001, 0x00031003, 0x01000501, 0)),
+    (Tlp(Kind.CPLD, 0x0100, 5, 0, 16, data=bytes(64), completer_id=0x0300, byte_count=4096, lower_address=0x40),
+     (0x4A000010, 0x03000000, 0x01000540, 0)),
+    (Tlp(Kind.CPLD, 0x0100, 5, 0, 1, data=bytes(4), completer_id=3, byte_count=3, lower_address=1, byte_count_modified=True),
+     (0x4A000001, 0x00031003, 0x01000501, 0)),
 ]
 
 
@@ -59,7 +76,8 @@ def test_classes_and_credits():
     # (First BE, Last BE, Length): first enabled byte, Byte Count of table 2-37
     ((0b1001, 0, 1), (0, 4)), ((0b0101, 0, 1), (0, 3)), ((0b1010, 0, 1), (1, 3)), ((0b0011, 0, 1), (0, 2)), ((0b0110, 0, 1), (1, 2)),
     ((0b1100, 0, 1), (2, 2)), ((0b0001, 0, 1), (0, 1)), ((0b1000, 0, 1), (3, 1)), ((0b0000, 0, 1), (0, 0)),
-    ((0b1111, 0b1111, 4), (0, 16)), ((0b1111, 0b0111, 4), (0, 15)), ((0b1111, 0b0001, 4), (0, 13)), ((0b1000, 0b0001, 4), (3, 10)), ((0b0010, 0b0100, 2), (1, 6)),
+    ((0b1111, 0b1111, 4), (0, 16)), ((0b1111, 0b0111, 4), (0, 15)), ((0b1111, 0b0001, 4), (0, 13)), ((0b1000, 0b0001, 4), (3, 10)),
+    ((0b0010, 0b0100, 2), (1, 6)),
 ])
 def test_byte_count_table(enables, expected):
     first, last, length = enables
@@ -121,7 +139,7 @@ def test_completion_cuts_obey_rcb_and_mps(offset, size, rcb, mps, random):
         assert b"".join(tlp.data for tlp in tlps)[offset & 3:][:size] == memory[offset & 3:][:size]
         assert all(violations(tlp, mps, rcb=rcb) == [] for tlp in tlps)
         assert all(tlp.lower_address % rcb == 0 for tlp in tlps[1:])
-        assert [tlp.byte_count for tlp in tlps][0] == size
+        assert tlps[0].byte_count == size
         if offset // rcb == (offset + size - 1) // rcb:
             assert len(tlps) == 1
     assert completion_cuts(0, 4096, 64, 4096) == [4096]

@@ -42,7 +42,7 @@ class Observer(Protocol):
         """
 
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
-        """The last completion of the read has arrived, or it has timed out. ``data`` has the length of the read, or is empty unless SUCCESS."""
+        """The last completion of the read has arrived, or it has timed out. ``data`` is as long as the read, or empty unless SUCCESS."""
 
     def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int) -> None:
         """An AtomicOp has been put on the device's link. ``op`` is ``fetch_add``, ``swap`` or ``cas``; a CAS operand is compare, then swap."""

@@ -1,7 +1,17 @@
 """TLP encoder, decoder and well-formedness rules, written from the specification facts and sharing nothing with the hardware."""
 
 from .requests import (
-    PAGE, answer, byte_mask, byte_range, completion_cuts, expand_byte_enables, memory_read, memory_write, pieces, read_completions, request_bytes,
+    PAGE,
+    answer,
+    byte_mask,
+    byte_range,
+    completion_cuts,
+    expand_byte_enables,
+    memory_read,
+    memory_write,
+    pieces,
+    read_completions,
+    request_bytes,
 )
 from .rules import violations
 from .tlp import CREDIT_BYTES, FlowClass, Kind, MalformedTlp, Tlp, decode, encode

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from .tlp import Kind, Tlp
 
 __all__ = [
-    "PAGE", "answer", "byte_range", "byte_mask", "completion_cuts", "expand_byte_enables", "memory_read", "memory_write", "pieces", "read_completions",
-    "request_bytes",
+    "PAGE", "answer", "byte_range", "byte_mask", "completion_cuts", "expand_byte_enables", "memory_read", "memory_write", "pieces",
+    "read_completions", "request_bytes",
 ]
 
 #: No memory request crosses a boundary of this many bytes (2.2.7).
@@ -96,7 +96,8 @@ def answer(request: Tlp, completer_id: int, status: int = 0, data: bytes = b"", 
     locked = request.kind is Kind.MRDLK
     kind = (Kind.CPLDLK if locked else Kind.CPLD) if data else (Kind.CPLLK if locked else Kind.CPL)
     return Tlp(
-        kind, request.requester_id, request.tag, 0, len(data) >> 2, 0, 0, data, request.relaxed_ordering, False, request.no_snoop, request.traffic_class,
+        kind, request.requester_id, request.tag, 0, len(data) >> 2, 0, 0, data,
+        request.relaxed_ordering, False, request.no_snoop, request.traffic_class,
         completer_id=completer_id, status=status, byte_count=byte_count, lower_address=lower_address,
     )
 
