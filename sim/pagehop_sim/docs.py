@@ -58,7 +58,8 @@ def _python_field(field: FieldMap) -> list[str]:
 def _python_register(register: RegisterEntry) -> list[str]:
     written = any(field.software_writes for field in register.fields)
     title = f"{register.name} (read and write)" if written else f"{register.name} (read only)"
-    lines = ["", "", f"class {_class_name(register.name)}:", f'    """{title}"""', f"    offset = {register.offset:#x}", f"    reset = {register.reset:#x}"]
+    lines = ["", "", f"class {_class_name(register.name)}:", f'    """{title}"""']
+    lines += [f"    offset = {register.offset:#x}", f"    reset = {register.reset:#x}"]
     for field in register.fields:
         lines += _python_field(field)
     return lines
@@ -143,7 +144,7 @@ def generate(output: Path, root: Path = ROOT) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: 0 when all is up to date, 1 when ``--check`` found a stale file."""
-    parser = argparse.ArgumentParser(prog="python -m pagehop_sim.docs", description="Generate register documentation, C headers and driver constants.")
+    parser = argparse.ArgumentParser(prog="python -m pagehop_sim.docs", description="Generate register pages, C headers and driver constants.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a checked-in file is stale")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "docs", help="folder for the generated pages (default: build/docs)")
     options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ from it. Only what the hardware below can build is accepted; anything else is re
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from systemrdl import RDLCompileError, RDLCompiler
@@ -22,6 +23,10 @@ class EnumMap:
     """Values of an encoded field: (name, value, description) in the order of the file."""
     name: str
     members: tuple[tuple[str, int, str], ...]
+
+    def as_enum(self) -> type[IntEnum]:
+        """Python enum with the names in capitals, for use as constants in hardware."""
+        return IntEnum(self.name, {name.upper(): value for name, value, _ in self.members})
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,13 @@ class RegisterMap:
     registers: tuple[RegisterEntry, ...]
     memories: tuple[MemoryEntry, ...]
     enums: tuple[EnumMap, ...]
+
+    def enum(self, name: str) -> type[IntEnum]:
+        """Values of the ``enum`` of that name; only those that encode a field are known."""
+        for enum in self.enums:
+            if enum.name == name:
+                return enum.as_enum()
+        raise ValueError(f"Enum of register map {self.name!r} must be one of {', '.join(enum.name for enum in self.enums)}, not {name!r}")
 
 
 class _Messages(MessagePrinter):
@@ -141,7 +153,8 @@ def _memory(top: AddrmapNode, node: MemNode) -> MemoryEntry:
 def _register(top: AddrmapNode, node: RegNode) -> RegisterEntry:
     name = _path(top, node)
     if node.get_property("regwidth") != 8 * WORD_BYTES or node.absolute_address % WORD_BYTES:
-        raise ValueError(f"Register {name!r} must have 64 bits and stand on a multiple of 8, not {node.get_property('regwidth')} bits at {node.absolute_address:#x}")
+        raise ValueError(f"Register {name!r} must have 64 bits and stand on a multiple of 8, "
+                         f"not {node.get_property('regwidth')} bits at {node.absolute_address:#x}")
     return RegisterEntry(name, node.get_property("name"), node.absolute_address, tuple(_field(node, field) for field in node.fields()))
 
 
