@@ -53,7 +53,7 @@ class Observer(Protocol):
     def performed_write(self, cycle: int, host: int, address: int, data: bytes, byte_enables: int | None, requester_id: int, source: str) -> None:
         """A write has become visible in the memory of ``host``, all of it at once.
 
-        ``source`` is ``link`` for what came through the port (``requester_id`` is that of the TLP) and ``cpu`` for a local store (``requester_id`` 0).
+        ``source`` is ``link`` for what came through the port (``requester_id`` is that of the TLP), ``cpu`` for a local store (``requester_id`` 0).
         MSIs are not memory: they are reported by :meth:`msi` alone.
         """
 
