@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The bitmap against a list of words, cycle by cycle."""
 
 import pytest

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Room for completions: the counter, and how much a request needs."""
 
 import pytest
