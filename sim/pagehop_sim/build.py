@@ -47,8 +47,9 @@ def build(verilog: Path, toplevel: str, simulator: str, waves: bool = False, pub
                 _write_visible(folder / "public.vlt", toplevel, ["*"] if public else ports(text, toplevel), public)
             elif waves:
                 _write_dump(folder / "dump.v", toplevel)
-            _share_runtime(folder, waves)
             for command in made.commands:
+                if command[0] == "make":
+                    _share_runtime(folder, waves)
                 _call(command, folder, simulator)
             _keep_runtime(folder, waves)
             (folder / "done").touch()
@@ -97,7 +98,10 @@ def _runtime(waves: bool) -> Path:
 
 
 def _share_runtime(folder: Path, waves: bool) -> None:
-    """Start from Verilator's own object files of an earlier build: they are the same for every design and take most of a small one's time."""
+    """Start from Verilator's own object files of an earlier build: they are the same for every design and take most of a small one's time.
+
+    They are copied after the translation, because they must be newer than its headers.
+    """
     with locked(_runtime(waves)) as runtime:
         for kept in runtime.glob("verilated*.o"):
             shutil.copyfile(kept, folder / kept.name)
