@@ -13,10 +13,11 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from pagehop.registers.compile import EnumMap, FieldMap, MemoryEntry, RegisterEntry, RegisterMap, compile_registers, elaborate
 from peakrdl_cheader.exporter import CHeaderExporter
 from peakrdl_html import HTMLExporter
 from peakrdl_markdown import MarkdownExporter
+
+from pagehop.registers.compile import EnumMap, FieldMap, MemoryEntry, RegisterEntry, RegisterMap, compile_registers, elaborate
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = 150

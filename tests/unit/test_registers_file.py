@@ -5,9 +5,10 @@ import os
 import random
 from pathlib import Path
 
-import pagehop.interposer
 import pytest
 from amaranth.sim import Simulator
+
+import pagehop.interposer
 from pagehop.registers.file import SETTLE_CYCLES, RegisterFile
 
 CLOCK = 4e-9

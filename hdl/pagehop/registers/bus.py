@@ -44,7 +44,10 @@ class RegisterBus(wiring.Signature):
 
 
 class MemoryBus(wiring.Signature):
-    """Client side of a memory of ``2 ** index_bits`` words: one request, then one response, any number of cycles later. ``response.ready`` is always 1."""
+    """Client side of a memory of ``2 ** index_bits`` words: one request, then one response, any number of cycles later.
+
+    ``response.ready`` is always 1.
+    """
     def __init__(self, index_bits):
         self.index_bits = index_bits
         super().__init__({

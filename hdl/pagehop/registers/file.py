@@ -32,7 +32,8 @@ class RegisterFile(wiring.Component):
     A 64-bit register is sampled whole only by one 8-byte read.
 
     Reads of a memory go to its port one at a time; the next waits, and nothing else does. Reads of an address that nothing has are answered with
-    ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot write are ignored.
+    ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot write are
+    ignored.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ class RegisterFile(wiring.Component):
     clients
         Number of buses.
     whole_words
-        Names of memories whose reads have side effects on the whole word: a read of less than 8 bytes is answered with ``error`` and does not reach the
-        memory, so no bit is lost.
+        Names of memories whose reads have side effects on the whole word: a read of less than 8 bytes is answered with ``error`` and does not
+        reach the memory, so no bit is lost.
 
     Members
     -------
@@ -88,6 +89,11 @@ class RegisterFile(wiring.Component):
     def _writable(register):
         return [field for field in register.fields if field.software_writes]
 
+    @staticmethod
+    def _size_bits(memory):
+        """Address bits within a memory."""
+        return ceil_log2(memory.words * WORD_BYTES)
+
     def _members(self, register):
         """Ports of one register."""
         seen = data.StructLayout({field.name: field.width for field in self._writable(register) if field.hardware_reads})
@@ -103,7 +109,7 @@ class RegisterFile(wiring.Component):
         m = Module()
         accepted, client, valid = self._arbitrate(m)
         registers = [accepted.address == register.offset for register in self.map.registers]
-        memories = [accepted.address[ceil_log2(memory.words * WORD_BYTES):] == memory.offset // (memory.words * WORD_BYTES) for memory in self.map.memories]
+        memories = [accepted.address >> self._size_bits(memory) == memory.offset >> self._size_bits(memory) for memory in self.map.memories]
 
         # Cycle 1 of an access: decode. Cycle 2: write, or start the read.
         request, read, write = Signal(BusRequest(self.address_bits)), Signal(), Signal()
@@ -204,9 +210,14 @@ class RegisterFile(wiring.Component):
         for number in range(self.clients):
             with m.If(read & (reader == number)):
                 m.d.sync += held[number].eq(request)
-        return [self._read_memory(m, getattr(self, memory.name), read & select[number], reader, held) for number, memory in enumerate(self.map.memories)]
+        ports = [getattr(self, memory.name) for memory in self.map.memories]
+        return [self._read_memory(m, port, read & select[number], reader, held) for number, port in enumerate(ports)]
 
     def _read_memory(self, m, port, read, reader, held):
+        """Port of one memory: ``waiting`` has a bit for each client whose read is not answered.
+
+        A client served last needs longer to ask again than the others wait for, so fixed priority starves nobody.
+        """
         waiting, client = Signal(self.clients), Signal.like(reader)
         asking, busy = Signal(), Signal()
         with m.If(~busy):
