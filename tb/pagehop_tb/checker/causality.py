@@ -1,0 +1,110 @@
+"""What each agent knows: which earlier writes a read must see because of what its agent has observed before."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagehop_tb.checker.log import Kind
+from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.values import Values
+
+__all__ = ["known_writes"]
+
+
+class Knowledge(NamedTuple):
+    """Latest position in the log up to which the writes of each stream must be visible to an agent; -1 for nothing."""
+
+    device: int = -1
+    cpu_a: int = -1
+    cpu_b: int = -1
+
+    def joined(self, other: "Knowledge") -> "Knowledge":
+        """What either knows."""
+        return Knowledge(max(self[0], other[0]), max(self[1], other[1]), max(self[2], other[2]))
+
+    def with_stream(self, stream: int, event: int) -> "Knowledge":
+        """The same, and the writes of ``stream`` up to ``event``."""
+        return self if self[stream] >= event else Knowledge(*(event if i == stream else known for i, known in enumerate(self)))
+
+
+NOTHING = Knowledge()
+
+
+def known_writes(replay: Replay, values: Values) -> NDArray[np.int64]:
+    """For each read of ``values`` and each stream the position up to which it must see the stream's writes.
+
+    An agent that read (or was interrupted by) a strongly ordered write knows all that was sent before it on the same stream, and what the writer
+    knew when it sent it (program order, reads-from, doorbells, answers to register reads). A device knows its own port's earlier writes; a CPU its
+    own earlier stores. Writes with RO or IDO teach nothing but themselves.
+    """
+    return _Walk(replay, values).result
+
+
+class _Walk:
+    """One pass over the log in order, carrying what each agent knows."""
+
+    def __init__(self, replay: Replay, values: Values) -> None:
+        self.replay, self.values = replay, values
+        self.sources = values.sources()
+        self.known: dict[str, Knowledge] = {}
+        self.told: list[Knowledge] = [NOTHING] * len(replay.writes)   # what its writer knew at each write
+        self.doorbells: dict[tuple[int, bytes], list[Knowledge]] = {}
+        self.answers: dict[tuple[int, bytes], list[int]] = {}
+        self.result = np.full((len(values.reads), 3), -1, np.int64)
+        self._walk()
+
+    def _walk(self) -> None:
+        steps: list[tuple[int, int, int]] = []
+        steps += ((write.event, 0, i) for i, write in enumerate(self.replay.writes))
+        steps += ((read.knows, 4, i) for i, read in enumerate(self.values.reads))
+        steps += ((read.done, 1, i) for i, read in enumerate(self.values.reads))
+        steps += ((event, 2, i) for i, (event, host, write) in enumerate(self.replay.interrupts))
+        channel = {int(Kind.MMIO_WRITE), int(Kind.DEVICE_MMIO_WRITE), int(Kind.DEVICE_MMIO_READ), int(Kind.MMIO_READ_DONE)}
+        steps += ((event, 3, event) for event, entry in enumerate(self.replay.log.events) if entry[0] in channel)
+        actions = (self._write, self._done, self._interrupt, self._channel, self._issue)
+        for event, what, index in sorted(steps):
+            actions[what](event, index)
+
+    def _of(self, agent: str) -> Knowledge:
+        return self.known.get(agent, NOTHING)
+
+    def _learn(self, agent: str, write: int) -> None:
+        written = self.replay.writes[write]
+        known = self._of(agent).joined(self.told[write])
+        self.known[agent] = known.with_stream(written.stream, written.event) if written.strong else known
+
+    def _write(self, event: int, index: int) -> None:
+        write = self.replay.writes[index]
+        self.told[index] = self._of(write.agent)
+        if write.stream != DEVICE_STREAM:
+            self.known[write.agent] = self._of(write.agent).with_stream(write.stream, event)
+
+    def _issue(self, event: int, index: int) -> None:
+        agent = self.values.reads[index].agent
+        known = self._of(agent)
+        self.result[index] = known if agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
+
+    def _done(self, event: int, index: int) -> None:
+        for write in self.sources.get(index, ()):
+            self._learn(self.values.reads[index].agent, write)
+
+    def _interrupt(self, event: int, index: int) -> None:
+        _, host, write = self.replay.interrupts[index]
+        self._learn(f"CPU {'AB'[host]}", write)
+
+    def _channel(self, event: int, _: int) -> None:
+        kind, _, who, address, data = self.replay.log.events[event][:5]
+        if kind == Kind.MMIO_WRITE:
+            self.doorbells.setdefault((address, data), []).append(self._of(f"CPU {'AB'[who]}"))
+        elif kind == Kind.DEVICE_MMIO_WRITE:
+            sent = self.doorbells.get((address, data))
+            if sent:
+                self.known[who] = self._of(who).joined(sent.pop(0))
+        elif kind == Kind.DEVICE_MMIO_READ:
+            self.answers.setdefault((address, data), []).append(event)
+        else:
+            answers = self.answers.get((address, data))
+            if answers:
+                cpu, answer = f"CPU {'AB'[who]}", answers.pop(0)
+                self.known[cpu] = self._of(cpu).with_stream(DEVICE_STREAM, answer)

@@ -1,0 +1,83 @@
+"""Names of the bytes of a run: one name for a byte of the guest, wherever it lives."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["PAGE", "CheckConfig", "Location", "Range", "host_name"]
+
+PAGE = 4096
+
+#: Byte names are integers: offset into the guest window, or this bit block for what stays at a host, or for interrupts.
+HOST_SPACE = (1 << 60, 2 << 60)
+INTERRUPT_SPACE = 3 << 60
+
+Location = int
+
+
+def host_name(host: int) -> str:
+    """What a reader calls ``host``."""
+    return f"Host {'AB'[host]}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """``size`` bytes of addresses from ``base`` on; ``offset`` is added on the way to the other host (apertures only)."""
+
+    base: int
+    size: int
+    offset: int = 0
+
+    def __contains__(self, address: int) -> bool:
+        return self.base <= address < self.base + self.size
+
+
+@dataclass
+class CheckConfig:
+    """What a checker must know of a run beside its log.
+
+    ``window`` is the guest window as the device uses it, ``host_b_offset`` what Host B adds. ``engine_ids`` are the interposer's own requester IDs.
+    ``owned_by_b`` are the pages of the window that belong to Host B at the start; ``active_host`` gets what lies outside the window.
+    ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
+    ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
+    """
+
+    window: Range
+    host_b_offset: int = 0
+    engine_ids: frozenset[int] = frozenset()
+    owned_by_b: frozenset[int] = frozenset()
+    active_host: int = 0
+    interrupts: tuple[Range, ...] = ()
+    notify: frozenset[int] = frozenset()
+    apertures: dict[int, Range] = field(default_factory=dict)
+    hold_limit: int | None = None
+    slack: int = 200
+
+    def of_device(self, address: int) -> Location:
+        """Name of the byte that a device calls ``address``."""
+        for interrupts in self.interrupts:
+            if address in interrupts:
+                return INTERRUPT_SPACE | address
+        if address in self.window:
+            return address - self.window.base
+        return HOST_SPACE[self.active_host] | address
+
+    def of_host(self, host: int, address: int) -> Location:
+        """Name of the byte that stands at ``address`` of the memory of ``host``."""
+        offset = ((address - self.host_b_offset) % (1 << 64) if host else address) - self.window.base
+        if 0 <= offset < self.window.size:
+            return offset
+        return HOST_SPACE[host] | address
+
+    def of_cpu(self, host: int, address: int) -> tuple[int, Location]:
+        """Host whose memory the CPU of ``host`` reaches at ``address``, and the name of the byte there."""
+        aperture = self.apertures.get(host)
+        if aperture is not None and address in aperture:
+            return 1 - host, self.of_host(1 - host, (address + aperture.offset) % (1 << 64))
+        return host, self.of_host(host, address)
+
+    def name(self, location: Location) -> str:
+        """The byte ``location`` for a reader."""
+        if location < HOST_SPACE[0]:
+            return f"page {location // PAGE} offset {location % PAGE:#05x}"
+        if location >= INTERRUPT_SPACE:
+            return f"interrupt {location & ~INTERRUPT_SPACE:#x}"
+        return f"address {location & (1 << 60) - 1:#x} of {host_name((location >> 60) - 1)}"
