@@ -80,7 +80,8 @@ def _check_flushes(replay: Replay, verdict: Verdict) -> None:
     verdict.checked["edges"] += int(np.count_nonzero(before >= 0))
     for i in np.flatnonzero((before >= 0) & (latest[before] > done)):
         read, late = reads[int(i)], numbers[int(np.argmax(performed[:before[i] + 1]))]
-        verdict.add("reordered", f"the read of {read.agent} at {replay.config.name(read.location)} was answered in cycle {replay.cycle_of(read.done)}, "
+        where = replay.config.name(read.location)
+        verdict.add("reordered", f"the read of {read.agent} at {where} was answered in cycle {replay.cycle_of(read.done)}, "
                                  f"but {replay.told(late)} before it became visible only in cycle {replay.cycle_of(replay.writes[late].performed)}")
 
 

@@ -1,0 +1,190 @@
+"""Driver of the interposer, as the hypervisor of either host runs it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
+
+__all__ = ["DriverError", "InterposerDriver", "MoveObserver", "Setup"]
+
+PAGE = 4096
+PAGES_A_WORD = 64
+MAGIC = 0x7067_6870
+INTERPOSER = 2
+ADDRESSES = 1 << 64
+
+#: Cycles between two looks at whether the interrupt handler has run.
+LOOK_CYCLES = 10
+
+
+class DriverError(Exception):
+    """The interposer did something that its documentation rules out, or was asked for something that it cannot do."""
+
+
+class MoveObserver(Protocol):
+    """Is told what the driver asked for and learnt."""
+
+    def move_begin(self, cycle: int, page: int, host: int) -> None:
+        """A move was requested."""
+
+    def move_end(self, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
+        """A move has ended."""
+
+    def harvest(self, cycle: int, issued: int, first_page: int, bits: int, width: int, clear: bool) -> None:
+        """Dirty bits were read."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is programmed before DMA starts. Apertures are (base, pages, offset), ranges are (base, pages); None leaves one closed."""
+
+    window_base: int
+    window_pages: int
+    host_b_offset: int = 0
+    active_host: int = 0
+    msi: tuple[int, int] | None = None
+    mmio: tuple[int, int] | None = None
+    aperture_a: tuple[int, int, int] | None = None
+    aperture_b: tuple[int, int, int] | None = None
+    fence: bool = False
+    dirty: bool = False
+    notify: tuple[int, int, int] | None = None      # host, address, data
+    hold_limit: int = 5000
+    completion_limit: int = 2500
+
+
+class InterposerDriver:
+    """Programs the interposer through ``registers``, moves pages and harvests dirty bits.
+
+    ``pause(cycles)`` waits between two polls, ``now()`` is the cycle for the ``observer``. With a notification set up, the receiver of interrupts calls
+    :meth:`notified`, and a move waits for that before it reads the status (but no longer than ``patience`` cycles, because an interrupt that never
+    comes must not hang the driver). ``mappings`` keeps the contract with the CPUs: unmapped before a move, mapped after it.
+    """
+
+    def __init__(self, registers: RegisterAccess, pause: Callable[[int], Awaitable[None]], now: Callable[[], int], observer: MoveObserver,
+                 mappings: Mappings | None = None, poll_cycles: int = 100,
+                 patience: int = 20_000) -> None:
+        self.registers, self.pause, self.now, self.observer = registers, pause, now, observer
+        self.mappings: Mappings = mappings or NoMappings()
+        self.poll_cycles, self.patience = poll_cycles, patience
+        self.setup_done: Setup | None = None
+        self._notified = False
+
+    async def setup(self, setup: Setup) -> None:
+        """Identify the interposer, check what is asked of it, and program it. No DMA may run meanwhile."""
+        identification = await self.registers.read(regs.Identification.offset)
+        if regs.Identification.MAGIC.get(identification) != MAGIC or regs.Identification.MECHANISM.get(identification) != INTERPOSER:
+            raise DriverError(f"An interposer identifies itself with {MAGIC:#x} and mechanism {INTERPOSER}, this block with {identification:#018x}")
+        covered = regs.Capabilities.WINDOW_PAGES.get(await self.registers.read(regs.Capabilities.offset))
+        if not 0 <= setup.window_pages <= covered:
+            raise DriverError(f"The window must have from 0 to {covered} pages, not {setup.window_pages}")
+        for offset, value in self._program(setup):
+            await self.registers.write(offset, value)
+        self.setup_done = setup
+        await self.registers.read(regs.WindowBase.offset)   # every write before it has taken effect when this returns
+
+    def _program(self, setup: Setup) -> list[tuple[int, int]]:
+        msi, mmio = setup.msi or (0, 0), setup.mmio or (0, 0)
+        aperture_a, aperture_b = setup.aperture_a or (0, 0, 0), setup.aperture_b or (0, 0, 0)
+        notify_host, notify_address, notify_data = setup.notify or (0, 0, 0)
+        control = regs.Control
+        return [
+            (regs.WindowBase.offset, setup.window_base), (regs.WindowPages.offset, setup.window_pages),
+            (regs.HostBOffset.offset, setup.host_b_offset % ADDRESSES),
+            (regs.MsiBase.offset, msi[0]), (regs.MsiPages.offset, msi[1]), (regs.MmioBase.offset, mmio[0]), (regs.MmioPages.offset, mmio[1]),
+            (regs.ApertureABase.offset, aperture_a[0]), (regs.ApertureAPages.offset, aperture_a[1]),
+            (regs.ApertureAOffset.offset, aperture_a[2] % ADDRESSES),
+            (regs.ApertureBBase.offset, aperture_b[0]), (regs.ApertureBPages.offset, aperture_b[1]),
+            (regs.ApertureBOffset.offset, aperture_b[2] % ADDRESSES),
+            (regs.MoveLimits.offset, regs.MoveLimits.HOLD.of(setup.hold_limit) | regs.MoveLimits.COMPLETION.of(setup.completion_limit)),
+            (regs.NotifyAddress.offset, notify_address), (regs.NotifyData.offset, notify_data),
+            (regs.Control.offset, control.ACTIVE_HOST.of(setup.active_host) | control.FENCE.of(setup.fence) | control.DIRTY_ENABLE.of(setup.dirty)
+                | control.NOTIFY_ENABLE.of(setup.notify is not None) | control.NOTIFY_HOST.of(notify_host)),
+        ]
+
+    def notified(self) -> None:
+        """The notification of the end of a move has arrived."""
+        self._notified = True
+
+    def place(self, page: int, host: int) -> int:
+        """Address of the page at ``host``."""
+        assert self.setup_done is not None, "set up the interposer first"
+        address = self.setup_done.window_base + page * PAGE
+        return (address + self.setup_done.host_b_offset) % ADDRESSES if host else address
+
+    async def move(self, page: int, to_host: int) -> MoveResult:
+        """Move window page ``page`` to ``to_host`` and return how it ended. One move at a time."""
+        await self.mappings.unmap(page)
+        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page)
+        await self.mappings.map(page, to_host if result.moved else 1 - to_host)
+        return result
+
+    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1) -> MoveResult:
+        """Make the request as it stands, without a check, and wait for its end: what tests of refused requests use."""
+        self._notified = False
+        self.observer.move_begin(self.now(), page, to_host)
+        await self.start(source, destination, to_host, page_size)
+        result = await self._ended()
+        self.observer.move_end(self.now(), page, to_host, result.moved, result.error, result.hold_cycles, result.total_cycles)
+        return result
+
+    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12) -> None:
+        """Write a request into the registers."""
+        await self.registers.write(regs.MoveSource.offset, source)
+        await self.registers.write(regs.MoveDestination.offset, destination)
+        command = regs.MoveCommand
+        await self.registers.write(command.offset, command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size))
+
+    async def _ended(self) -> MoveResult:
+        fields = regs.MoveStatus
+        if self.setup_done is not None and self.setup_done.notify is not None:
+            waited = 0
+            while not self._notified and waited < self.patience:
+                await self.pause(LOOK_CYCLES)
+                waited += LOOK_CYCLES
+        while fields.BUSY.get(status := await self.status()):
+            await self.pause(self.poll_cycles)
+        cycles = await self.registers.read(regs.MoveCycles.offset)
+        moved, failed = bool(fields.DONE.get(status)), bool(fields.FAILED.get(status))
+        if moved == failed:
+            raise DriverError(f"A move that has ended is either done or failed, but the status is {status:#018x}")
+        error = regs.MoveError(fields.ERROR.get(status))
+        return MoveResult(moved, int(error), error.name.lower(), regs.MoveCycles.HOLD.get(cycles), regs.MoveCycles.TOTAL.get(cycles))
+
+    async def status(self) -> int:
+        """The status register."""
+        return await self.registers.read(regs.MoveStatus.offset)
+
+    async def abort(self) -> None:
+        """Abort the running move if it has not committed; :meth:`move` then returns ``aborted``."""
+        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.ABORT.of(1))
+
+    async def owner(self, page: int) -> int:
+        """Host that owns the page."""
+        word = await self.registers.read(regs.OWNER.at(page // PAGES_A_WORD))
+        return word >> page % PAGES_A_WORD & 1
+
+    async def owners(self, pages: int) -> int:
+        """Owner bits of the first ``pages`` pages, page 0 lowest."""
+        result = 0
+        for index in range(-(-pages // PAGES_A_WORD)):
+            result |= await self.registers.read(regs.OWNER.at(index)) << index * PAGES_A_WORD
+        return result & (1 << pages) - 1
+
+    async def harvest(self, first_page: int, pages: int, clear: bool = True) -> int:
+        """Dirty bits of ``pages`` pages from ``first_page`` on, both multiples of 64, page ``first_page`` lowest."""
+        if first_page % PAGES_A_WORD or pages % PAGES_A_WORD:
+            raise DriverError(f"Dirty bits are read in words of {PAGES_A_WORD} pages, not {pages} pages from {first_page} on")
+        memory, result = regs.DIRTY_TAKE if clear else regs.DIRTY_PEEK, 0
+        for first in range(0, pages, PAGES_A_WORD):
+            issued = self.now()
+            bits = await self.registers.read(memory.at((first_page + first) // PAGES_A_WORD))
+            self.observer.harvest(self.now(), issued, first_page + first, bits, PAGES_A_WORD, clear)
+            result |= bits << first
+        return result
+
+    async def counter(self, offset: int) -> int:
+        """Value of the counter at ``offset``, such as ``interposer_registers.Unexpected.offset``."""
+        return await self.registers.read(offset)
