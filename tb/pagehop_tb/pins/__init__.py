@@ -1,1 +1,13 @@
 """Agents of one port: they know handshakes and credits, not meaning."""
+
+from .beats import BeatError, BeatFormat
+from .credits import CreditConfig, CreditError, PortCredits
+from .fabric import Fabric
+from .pauses import bursts, sparse
+from .port import IllFormedTlp, TlpPortAgent
+from .streams import TlpSink, TlpSource
+
+__all__ = [
+    "BeatError", "BeatFormat", "CreditConfig", "CreditError", "Fabric", "IllFormedTlp", "PortCredits", "TlpPortAgent", "TlpSink", "TlpSource",
+    "bursts", "sparse",
+]

@@ -1,0 +1,165 @@
+"""Both streams of one link and their credits: what stands at the other end of a port of the hardware."""
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from cocotb.triggers import Event
+
+from pagehop_tb.protocol import FlowClass, Tlp, violations
+
+from .beats import BeatFormat
+from .credits import Grants, PortCredits, Usage
+from .fabric import Fabric
+from .streams import TlpSink, TlpSource
+
+__all__ = ["IllFormedTlp", "TlpPortAgent"]
+
+
+class IllFormedTlp(AssertionError):
+    """The hardware sent a TLP that no receiver has to accept."""
+
+
+class TlpPortAgent:
+    """Link partner of the port ``name`` of ``entity``.
+
+    Sends what is queued, class by class, in an order that the ordering table allows and within the credits of the hardware's ``rx_limits``; receives
+    what the hardware sends, checks it, and hands it to :attr:`on_tlp`. The receiver of a TLP must :meth:`release` it, or ``auto_release`` does.
+
+    *Parameters*: ``granted``, the credits of the hardware; ``mps`` and ``rcb``, the limits that its TLPs must keep; ``shuffle``, the probability
+    that a class that may go first does, although another waited longer; ``source_pause`` and ``sink_pause``, asked once a beat, which hold a
+    stream for a cycle.
+
+    *Members*: ``on_tlp(tlp)`` is called for each received TLP, ``on_sent(tlp)`` when the first beat of a sent one is put on the wire.
+    ``sent`` and ``received`` count TLPs, ``sent_bytes`` and ``received_bytes`` their payload.
+    """
+
+    def __init__(self, entity: Any, name: str, fabric: Fabric, beats: BeatFormat, granted: PortCredits | None = None, *, mps: int = 256,
+                 rcb: int = 64, seed: int = 0, shuffle: float = 0.0, auto_release: bool = True,
+                 source_pause: Callable[[], bool] | None = None, sink_pause: Callable[[], bool] | None = None) -> None:
+        self.name = name
+        self.fabric = fabric
+        self.mps = mps
+        self.rcb = rcb
+        self.random = Random(seed)
+        self.shuffle = shuffle
+        self.auto_release = auto_release
+        self.on_tlp: Callable[[Tlp], None] | None = None
+        self.on_sent: Callable[[Tlp], None] | None = None
+        self.sent = self.received = self.sent_bytes = self.received_bytes = 0
+        self._queues: tuple[deque[tuple[int, Tlp, Event | None]], ...] = (deque(), deque(), deque())
+        self._stamp = 0
+        self._limits = getattr(entity, f"{name}__rx_limits")
+        tx_limits = getattr(entity, f"{name}__tx_limits")
+        self.usage = Usage(f"{name} rx")
+        self.grants = Grants(f"{name} tx", granted or PortCredits(), fabric, self.random, lambda limits: setattr(tx_limits, "value", limits))
+        self.source = TlpSource(entity, f"{name}__rx", fabric, beats, source_pause)
+        self.source.pull = self._pull
+        self.sink = TlpSink(entity, f"{name}__tx", fabric, beats, sink_pause)
+        self.sink.add_callback(self._received)
+        fabric.agents += [self.sink, self.source]
+
+    # Sending
+
+    def queue(self, tlp: Tlp) -> None:
+        """Queue ``tlp`` behind those of its class."""
+        self._queue(tlp, None)
+
+    async def send(self, tlp: Tlp) -> None:
+        """Queue ``tlp`` and wait until its first beat is on the wire."""
+        sent = Event()
+        self._queue(tlp, sent)
+        await sent.wait()
+
+    def _queue(self, tlp: Tlp, sent: Event | None) -> None:
+        self._stamp += 1
+        self._queues[tlp.flow].append((self._stamp, tlp, sent))
+        if not self.source.waiting:
+            # The source is asked as long as it waits, so a TLP more changes nothing then.
+            self.fabric.wake()
+
+    @property
+    def queued(self) -> int:
+        """TLPs that wait to be sent."""
+        return len(self._queues[0]) + len(self._queues[1]) + len(self._queues[2])
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued, on the wire, or half received, and all credits are granted again."""
+        return not self.queued and self.source.idle and self.sink.idle and self.grants.settled
+
+    def _pull(self) -> Tlp | None:
+        """Choose the next TLP: the oldest that the ordering table and the credits allow, or a younger one of another class."""
+        posted, non_posted, completion = self._queues
+        candidates = []
+        oldest_posted = posted[0][0] if posted else self._stamp + 1
+        if posted:
+            candidates.append(posted)
+        if non_posted and non_posted[0][0] < oldest_posted:
+            candidates.append(non_posted)
+        # A completion with RO may pass posted TLPs; without it, it may not.
+        if completion and (completion[0][0] < oldest_posted or completion[0][1].relaxed_ordering):
+            candidates.append(completion)
+        if not candidates:
+            self.source.waiting = False
+            return None
+        if len(candidates) > 1:
+            candidates.sort(key=lambda queue: queue[0][0])
+            if self.shuffle and self.random.random() < self.shuffle:
+                self.random.shuffle(candidates)
+        for fresh in (False, True):
+            if fresh:
+                self.usage.update(self._read_limits())
+            for queue in candidates:
+                if self.usage.allows(queue[0][1]):
+                    return self._take(queue)
+        self.source.waiting = True
+        return None
+
+    def _take(self, queue: deque[tuple[int, Tlp, Event | None]]) -> Tlp:
+        _, tlp, sent = queue.popleft()
+        self.source.waiting = False
+        self.usage.consume(tlp)
+        self.sent += 1
+        self.sent_bytes += len(tlp.data)
+        if sent is not None:
+            sent.set()
+        if self.on_sent is not None:
+            self.on_sent(tlp)
+        return tlp
+
+    def _read_limits(self) -> int:
+        value = str(self._limits.value)
+        try:
+            return int(value, 2)
+        except ValueError as error:
+            raise AssertionError(f"{self.name}: rx_limits are undefined: {value}") from error
+
+    # Receiving
+
+    def _received(self, tlp: Tlp) -> None:
+        self.received += 1
+        self.received_bytes += len(tlp.data)
+        self.grants.arrived(tlp)
+        found = violations(tlp, self.mps, 4096, self.rcb)
+        if found:
+            raise IllFormedTlp(f"{self.name} sent an ill-formed TLP, {tlp}: {'; '.join(found)}")
+        if self.on_tlp is not None:
+            self.on_tlp(tlp)
+        if self.auto_release:
+            self.grants.release(tlp)
+
+    def release(self, tlp: Tlp) -> None:
+        """The room that a received TLP took is free again."""
+        self.grants.release(tlp)
+
+    def starve(self, *flows: FlowClass) -> None:
+        """Grant no further credits to these classes until :meth:`feed`."""
+        for flow in flows:
+            self.grants.starve(flow)
+
+    def feed(self, *flows: FlowClass) -> None:
+        """End the starvation of these classes."""
+        for flow in flows:
+            self.grants.feed(flow)

@@ -1,0 +1,185 @@
+"""Agents of one TLP stream: a source that drives valid and payload, a sink that drives ready."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from cocotb.triggers import Event, Trigger
+from cocotb_bus.drivers import BusDriver
+from cocotb_bus.monitors import BusMonitor
+
+from pagehop_tb.protocol import Tlp
+
+from .beats import BeatError, BeatFormat
+from .fabric import Fabric
+
+__all__ = ["TlpSink", "TlpSource"]
+
+
+class TlpSource(BusDriver):
+    """Drives the TLPs that :attr:`pull` gives, one beat a cycle and without a gap between TLPs, unless ``pause`` says so.
+
+    ``pull`` is asked when the wire is free and returns the next TLP or ``None``; by default it takes what :meth:`append` and :meth:`send` queued.
+    ``on_sent`` is called when the first beat of a TLP is put on the wire.
+    """
+
+    _signals = ["payload", "valid", "ready"]
+
+    def __init__(self, entity: Any, name: str, fabric: Fabric, beats: BeatFormat, pause: Callable[[], bool] | None = None) -> None:
+        BusDriver.__init__(self, entity, name, fabric.clock, bus_separator="__", case_insensitive=False)
+        self.fabric = fabric
+        self.beats = beats
+        self.pause = pause
+        self.pull: Callable[[], Tlp | None] = self._pull_own
+        self.on_sent: Callable[[Tlp], None] | None = None
+        #: Set by ``pull`` when it has TLPs that it may not give yet: it is asked again at every edge.
+        self.waiting = False
+        self._own: deque[tuple[Tlp, Event]] = deque()
+        self._words: list[int] = []
+        self._next = 0
+        self._driving = False
+        self._valid, self._payload, self._ready = self.bus.valid, self.bus.payload, self.bus.ready
+        self._valid.value = 0
+        self._payload.value = 0
+
+    async def _driver_send(self, transaction: Tlp, sync: bool = True) -> None:
+        del sync  # the fabric keeps the pace
+        done = Event()
+        self._own.append((transaction, done))
+        self.fabric.wake()
+        await done.wait()
+
+    def _pull_own(self) -> Tlp | None:
+        if not self._own:
+            return None
+        tlp, done = self._own.popleft()
+        done.set()
+        return tlp
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on the wire."""
+        return not self._driving and self._next >= len(self._words)
+
+    def edge(self) -> bool:
+        """Move on when the beat on the wire was taken, and drive the next."""
+        if self._driving:
+            if not _bit(self._ready, self.name):
+                return True
+            self._next += 1
+        if self._next >= len(self._words) and not self._load():
+            if self._driving:
+                self._valid.value = 0
+                self._driving = False
+            return self.waiting
+        if self.pause is not None and self.pause():
+            if self._driving:
+                self._valid.value = 0
+                self._driving = False
+            return True
+        self._payload.value = self._words[self._next]
+        if not self._driving:
+            self._valid.value = 1
+            self._driving = True
+        return True
+
+    def _load(self) -> bool:
+        tlp = self.pull()
+        if tlp is None:
+            return False
+        self._words = self.beats.pack(tlp)
+        self._next = 0
+        if self.on_sent is not None:
+            self.on_sent(tlp)
+        return True
+
+    def wakes(self) -> list[Trigger]:
+        """Nothing of the DUT wakes a source: who queues a TLP does."""
+        return []
+
+
+class TlpSink(BusMonitor):
+    """Takes TLPs, checks the rules of the stream, and hands each to the callbacks.
+
+    ``pause`` is asked at every edge on which the fabric is awake; while it says so, ready is low. Checked: no X where it matters, valid and
+    payload held until taken, framing, dwords.
+    """
+
+    _signals = ["payload", "valid", "ready"]
+
+    def __init__(self, entity: Any, name: str, fabric: Fabric, beats: BeatFormat, pause: Callable[[], bool] | None = None) -> None:
+        self.fabric = fabric
+        self.beats = beats
+        self.pause = pause
+        self._words: list[int] = []
+        self._held: int | None = None
+        self._is_ready = True
+        self._last_bit = 1 << 8 * beats.data_bytes + 167
+        BusMonitor.__init__(self, entity, name, fabric.clock, bus_separator="__", case_insensitive=False)
+        self._valid, self._payload, self._ready = self.bus.valid, self.bus.payload, self.bus.ready
+        self._ready.value = 1
+
+    async def _monitor_recv(self) -> None:
+        """Nothing to wait for: the fabric calls :meth:`edge`."""
+
+    @property
+    def idle(self) -> bool:
+        """No TLP is half received."""
+        return not self._words
+
+    def edge(self) -> bool:
+        """Take the beat that was on the wire, and choose ready for the next edge."""
+        if not _bit(self._valid, self.name):
+            if self._held is not None or self._words:
+                if self._held is not None:
+                    raise BeatError(f"{self.name}: valid fell before the beat was taken")
+                return True
+            return self._choose_ready()
+        word = _number(self._payload, self.name)
+        if self._held is not None and word != self._held:
+            raise BeatError(f"{self.name}: payload changed before the beat was taken")
+        if not self._is_ready:
+            self._held = word
+            self._choose_ready()
+            return True
+        self._held = None
+        self._words.append(word)
+        if word & self._last_bit:
+            words, self._words = self._words, []
+            self._recv(self._unpack(words))
+        if self.pause is not None:
+            self._choose_ready()
+        return True
+
+    def _unpack(self, words: list[int]) -> Tlp:
+        try:
+            return self.beats.unpack(words)
+        except (BeatError, ValueError) as error:
+            raise BeatError(f"{self.name}: {error}") from error
+
+    def _choose_ready(self) -> bool:
+        wanted = self.pause is None or not self.pause()
+        if wanted is not self._is_ready:
+            self._is_ready = wanted
+            self._ready.value = int(wanted)
+        return False
+
+    def wakes(self) -> list[Trigger]:
+        """The rise of valid."""
+        return [self._valid.value_change]
+
+
+def _bit(handle: Any, name: str) -> bool:
+    """Value of a control bit; X is a failure."""
+    try:
+        return bool(handle.value)
+    except ValueError as error:
+        raise BeatError(f"{name}: {handle._name} is {handle.value}") from error
+
+
+def _number(handle: Any, name: str) -> int:
+    """Value of a payload; X is a failure."""
+    try:
+        return int(str(handle.value), 2)
+    except ValueError as error:
+        raise BeatError(f"{name}: payload has undefined bits while valid: {handle.value}") from error
