@@ -11,6 +11,9 @@ from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
 __all__ = ["TlpRegisterAdapter"]
 
+#: Address bits compared with the BAR in one piece; the pieces are joined a cycle later.
+_COMPARED_BITS = 12
+
 
 class _Arrived(data.StructLayout):
     """What is kept of the first beat of a TLP."""
@@ -25,11 +28,16 @@ class _Origin(data.StructLayout):
 
 
 class _Decoded(data.StructLayout):
-    """A TLP as it is understood. ``first_be`` and ``last_be`` are those of a memory request; ``operand`` is the size of an atomic's operand, or 4."""
-    def __init__(self):
+    """A TLP as it is understood. ``first_be`` and ``last_be`` are those of a memory request; ``operand`` is the size of an atomic's operand, or 4.
+
+    ``inside`` has a bit for each part of the address in which it agrees with the BAR, ``outer`` the number of bytes before the first and after the
+    last enabled one.
+    """
+    def __init__(self, address_bits):
         super().__init__({
             "origin": _Origin(), "non_posted": 1, "write": 1, "read": 1, "memory_read": 1, "locked": 1,
-            "address": 64, "length": 10, "first_be": 4, "last_be": 4, "data": 64, "operand": 12,
+            "address": address_bits, "inside": -(-(64 - address_bits) // _COMPARED_BITS), "length": 10, "data": 64,
+            "first_be": 4, "last_be": 4, "outer": 3, "operand": 12,
         })
 
 
@@ -101,7 +109,7 @@ class TlpRegisterAdapter(wiring.Component):
         advance, busy = Signal(), Signal()
         arrived, arrived_valid = self._accept(m, advance, busy)
 
-        decoded, decoded_valid = Signal(_Decoded()), Signal()
+        decoded, decoded_valid = Signal(_Decoded(self.address_bits)), Signal()
         judged, judged_valid = Signal(_Judged(self.address_bits)), Signal()
         with m.If(advance):
             m.d.sync += [decoded_valid.eq(arrived_valid), judged_valid.eq(decoded_valid)]
@@ -146,8 +154,7 @@ class TlpRegisterAdapter(wiring.Component):
             ]
         return arrived, valid
 
-    @staticmethod
-    def _decode(m, arrived, decoded):
+    def _decode(self, m, arrived, decoded):
         """Take a header apart."""
         header = arrived.header
         single = header.length == 1
@@ -156,6 +163,8 @@ class TlpRegisterAdapter(wiring.Component):
         # With TH the byte enables of a read carry the steering tag, and every byte counts as enabled (2.2.7.1).
         hinted = header.hints & memory_read
         atomic = headers.is_atomic(header) & (header.type != TlpType.DEFERRED_WRITE.value)
+        address = headers.address_of(header)
+        compared = [slice(low, min(low + _COMPARED_BITS, 64)) for low in range(self.address_bits, 64, _COMPARED_BITS)]
         operand = Mux(header.type == TlpType.COMPARE_AND_SWAP.value, header.length << 1, header.length << 2)
         m.d.sync += [
             decoded.origin.requester_id.eq(header.requester_id), decoded.origin.tag.eq(headers.tag_of(header)),
@@ -166,21 +175,22 @@ class TlpRegisterAdapter(wiring.Component):
             decoded.read.eq((header.type == TlpType.MEMORY.value) & memory_read & untranslated),
             decoded.memory_read.eq(memory_read & (header.address_type != headers.AddressType.TRANSLATION_REQUEST.value)),
             decoded.locked.eq(header.type == TlpType.MEMORY_LOCKED.value),
-            decoded.address.eq(headers.address_of(header)), decoded.length.eq(header.length), decoded.data.eq(arrived.data),
+            decoded.address.eq(address), decoded.inside.eq(Cat(address[part] == self.base[part] for part in compared)),
+            decoded.length.eq(header.length), decoded.data.eq(arrived.data),
             decoded.first_be.eq(Mux(hinted, 0xF, header.first_be)),
             decoded.last_be.eq(Mux(hinted, Mux(single, 0, 0xF), header.last_be)),
+            # From the first enabled byte to the last one; in a single double word both are in it (2.3.1.1).
+            decoded.outer.eq(Mux(hinted, 0, _lowest(header.first_be) + _unused_above(Mux(single, header.first_be, header.last_be)))),
             decoded.operand.eq(Mux(atomic, operand, 4)),
         ]
 
     def _judge(self, m, decoded, judged):
-        """Compare with the BAR and size the answer."""
+        """Decide what is served, and size the answer."""
         first, last, upper = decoded.first_be, decoded.last_be, decoded.address[2]
         single, double = decoded.length == 1, decoded.length == 2
-        inside = decoded.address[self.address_bits:] == self.base[self.address_bits:]
-        served = inside & ((single & (last == 0)) | (double & (last != 0) & (first != 0) & ~upper))
+        served = decoded.inside.all() & ((single & (last == 0)) | (double & (last != 0) & (first != 0) & ~upper))
         empty = first == 0
-        # From the first enabled byte to the last one; in a single double word both are in it (2.3.1.1).
-        span = (decoded.length << 2) - _lowest(first) - Mux(single, _unused_above(first), _unused_above(last))
+        span = (decoded.length << 2) - decoded.outer
         m.d.sync += [
             judged.origin.eq(decoded.origin), judged.non_posted.eq(decoded.non_posted), judged.locked.eq(decoded.locked),
             judged.write.eq(decoded.write & served & ~empty), judged.nothing.eq(decoded.write & served & empty),

@@ -31,9 +31,9 @@ class RegisterFile(wiring.Component):
     hardware-driven field within ``SETTLE_CYCLES`` cycles of the ``_written`` pulse; it is answered ``SETTLE_CYCLES`` + 5 cycles after its acceptance.
     A 64-bit register is sampled whole only by one 8-byte read.
 
-    Reads of a memory go to its port one at a time; the next waits, and nothing else does. Reads of an address that nothing has are answered with
-    ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot write are
-    ignored.
+    Reads of a memory go to its port one at a time; the next waits, and nothing else does. Reads of an address that nothing has are answered
+    with ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot
+    write are ignored.
 
     Parameters
     ----------
