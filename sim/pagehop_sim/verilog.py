@@ -66,9 +66,9 @@ def check_parameters(parameters: Mapping[str, Any], origin: str) -> dict[str, An
 
 def interposer(parameters: Mapping[str, Any], origin: str = "parameters") -> Any:
     """Return an Interposer with these parameters, checked."""
-    # The import is made here: what runs other components does not pay for it.
-    from pagehop.interposer.top import Interposer
     checked = check_parameters(parameters, origin)
+    # The import is made here: what runs other components, or only reads scenarios, does not pay for it.
+    from pagehop.interposer.top import Interposer
     try:
         return Interposer(**checked)
     except (ValueError, TypeError) as error:
