@@ -6,9 +6,9 @@ import random
 
 import pytest
 from amaranth.sim import Simulator
-from pagehop_tb.protocol import Kind, Tlp, answer, decode, encode, expand_byte_enables, read_completions, request_bytes
 
 from pagehop.registers.adapter import TlpRegisterAdapter
+from pagehop_tb.protocol import Kind, Tlp, answer, decode, encode, expand_byte_enables, read_completions, request_bytes
 
 CLOCK = 4e-9
 BASE, BITS = 0x12_3404_0000, 18
@@ -111,6 +111,22 @@ def random_tlp(rng):
         tlp.data = rng.randbytes(4 * tlp.length)
         tlp.poisoned = rng.random() < 0.08
     return tlp
+
+
+def byte_enable_tlps(rng):
+    """Reads and writes of both sizes with every set of byte enables."""
+    tlps = []
+    for kind in (Kind.MRD, Kind.MWR):
+        for upper in (0, 4):
+            tlps += [Tlp(kind, 7, 0x3FF, BASE + 0x100 + upper, 1, first, 0, rng.randbytes(4 * (kind is Kind.MWR))) for first in range(16)]
+        tlps += [Tlp(kind, 7, 0x200, BASE + 0x40, 2, rng.randrange(1, 16), last, rng.randbytes(8 * (kind is Kind.MWR))) for last in range(1, 16)]
+    return tlps
+
+
+def address_tlps():
+    """Reads that miss the BAR by one bit of the address, then reads at each power of two below the error zone and inside the BAR."""
+    missing = [Tlp(Kind.MRD, 7, bit, BASE ^ 1 << bit, 1, 15) for bit in range(BITS, 64)]
+    return missing + [Tlp(Kind.MRD, 7, bit, BASE + (1 << bit), 1, 15) for bit in range(2, BITS)]
 
 
 def beats_of(tlp, data_bytes, rng):
@@ -228,7 +244,7 @@ class Bench:
 @pytest.mark.parametrize("data_bytes", [16, 32, 64, 128])
 def test_every_request_is_served_or_refused_as_pcie_says(data_bytes, pause):
     rng = generator(f"requests {data_bytes} {pause}")
-    tlps = [random_tlp(rng) for _ in range(300)]
+    tlps = [random_tlp(rng) for _ in range(200)]
     wanted = Bench(tlps, data_bytes, rng, pause=pause).run().check()
     kinds = [access[0] for access, _, _ in wanted if access]
     assert kinds.count("write") > 20 and kinds.count("read") > 20
@@ -238,13 +254,14 @@ def test_every_request_is_served_or_refused_as_pcie_says(data_bytes, pause):
 
 def test_all_byte_enables_of_both_sizes():
     rng = generator("byte enables")
-    tlps = []
-    for kind in (Kind.MRD, Kind.MWR):
-        for upper in (0, 4):
-            tlps += [Tlp(kind, 7, 0x3FF, BASE + 0x100 + upper, 1, first, 0, rng.randbytes(4 * (kind is Kind.MWR))) for first in range(16)]
-        tlps += [Tlp(kind, 7, 0x200, BASE + 0x40, 2, rng.randrange(1, 16), last, rng.randbytes(8 * (kind is Kind.MWR))) for last in range(1, 16)]
-    wanted = Bench(tlps, 64, rng).run().check()
+    wanted = Bench(byte_enable_tlps(rng), 64, rng).run().check()
     assert all(pulses == 0 for _, _, pulses in wanted)
+
+
+def test_every_bit_of_the_address_counts():
+    rng = generator("address bits")
+    wanted = Bench(address_tlps(), 64, rng).run().check()
+    assert [bool(completion.status) for _, completion, _ in wanted] == [True] * (64 - BITS) + [False] * (BITS - 2)
 
 
 def test_malformed_reads_get_an_answer_and_writes_are_counted():
@@ -308,3 +325,51 @@ def test_posted_requests_are_taken_while_no_completion_leaves_and_no_read_is_ans
 def test_wrong_beat_widths_are_refused(data_bytes):
     with pytest.raises(ValueError, match=rf"^Beat width must be one of 16, 32, 64, 128 bytes, not {data_bytes}$"):
         TlpRegisterAdapter(data_bytes)
+
+
+class _TagOfEightBits(TlpRegisterAdapter):
+    def _completion(self, answer, completer_id, success, word):
+        return [*super()._completion(answer, completer_id, success, word), self.completion.payload.header[96 + 23].eq(0)]
+
+
+class _PoisonedWritesAreDone(TlpRegisterAdapter):
+    def _decode(self, m, arrived, decoded):
+        super()._decode(m, arrived, decoded)
+        m.d.sync += decoded.write.eq((arrived.header.fmt[1]) & (arrived.header.type == 0) & (arrived.header.address_type == 0))
+
+
+class _UpperHalfForgotten(TlpRegisterAdapter):
+    def _judge(self, m, decoded, judged):
+        super()._judge(m, decoded, judged)
+        m.d.sync += judged.data.eq(decoded.data)
+
+
+class _LowerAddressOfTheDoubleWord(TlpRegisterAdapter):
+    def _judge(self, m, decoded, judged):
+        super()._judge(m, decoded, judged)
+        m.d.sync += judged.lower_address[:2].eq(0)
+
+
+class _ZeroLengthReadReachesTheBus(TlpRegisterAdapter):
+    def _judge(self, m, decoded, judged):
+        super()._judge(m, decoded, judged)
+        with m.If(decoded.inside.all() & (decoded.length == 1) & (decoded.first_be == 0) & decoded.read):
+            m.d.sync += [judged.read.eq(1), judged.zero.eq(0)]
+
+
+class _IgnoresAPartOfTheAddress(TlpRegisterAdapter):
+    def _decode(self, m, arrived, decoded):
+        super()._decode(m, arrived, decoded)
+        m.d.sync += decoded.inside[-1].eq(1)
+
+
+@pytest.mark.parametrize("mutant", [
+    _TagOfEightBits, _PoisonedWritesAreDone, _UpperHalfForgotten, _LowerAddressOfTheDoubleWord, _ZeroLengthReadReachesTheBus,
+    _IgnoresAPartOfTheAddress,
+])
+def test_a_planted_bug_is_caught(mutant):
+    rng = generator("planted")
+    tlps = byte_enable_tlps(rng) + address_tlps() + [Tlp(Kind.MWR, 7, 0, BASE, 1, 15, data=b"1234", poisoned=True)]
+    bench = Bench(tlps, 64, rng, pause=0.0, adapter=mutant).run()
+    with pytest.raises(AssertionError):
+        bench.check()

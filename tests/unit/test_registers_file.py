@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Const, Signal
 from amaranth.sim import Simulator
 
 import pagehop.interposer
@@ -111,9 +112,8 @@ def endless(rng, most):
         yield rng.randrange(most)
 
 
-def test_random_accesses_follow_the_map(rdl):
-    rng = generator("random accesses")
-    dut = RegisterFile(rdl)
+def access_at_random(dut, rng):
+    """Compare some hundred accesses with the typed map; return how many there were of each kind."""
     seen = {"write": 0, "error": 0, "memory": 0, "partial": 0}
 
     async def bench(ctx):
@@ -121,7 +121,7 @@ def test_random_accesses_follow_the_map(rdl):
         model = {offset: reset for offset, (reset, _) in PLAIN.items()}
         words = [rng.getrandbits(64) for _ in range(32)]
         peek_words[:] = words
-        for _ in range(600):
+        for _ in range(400):
             kind = rng.random()
             strobe = rng.choice((0xFF, 0x0F, 0xF0, rng.randrange(1, 256)))
             if kind < 0.45:
@@ -152,8 +152,40 @@ def test_random_accesses_follow_the_map(rdl):
         await serve(ctx, dut.peek, peek_words, log, endless(rng, 20))
 
     run(dut, bench, background=[peek])
-    assert min(seen.values()) > 20, seen
     assert len(log) == seen["memory"]
+    return seen
+
+
+def test_random_accesses_follow_the_map(rdl):
+    seen = access_at_random(RegisterFile(rdl), generator("random accesses"))
+    assert min(seen.values()) > 10, seen
+
+
+class _StrobesIgnored(RegisterFile):
+    @staticmethod
+    def _field(m, register, field, write, request):
+        whole = Signal.like(request)
+        m.d.comb += [whole.eq(request), whole.strobe.eq(0xFF)]
+        return RegisterFile._field(m, register, field, write, whole)
+
+
+class _UnmappedReadsAreZero(RegisterFile):
+    @staticmethod
+    def _read_registers(m, words, select, read, reader):
+        valid, client, word, _ = RegisterFile._read_registers(m, words, select, read, reader)
+        return valid, client, word, Const(0)
+
+
+class _LastRegisterHidden(RegisterFile):
+    @staticmethod
+    def _read_registers(m, words, select, read, reader):
+        return RegisterFile._read_registers(m, [*words[:-1], Const(0, 64)], select, read, reader)
+
+
+@pytest.mark.parametrize("mutant", [_StrobesIgnored, _UnmappedReadsAreZero, _LastRegisterHidden])
+def test_a_planted_bug_is_caught(rdl, mutant):
+    with pytest.raises(AssertionError):
+        access_at_random(mutant(rdl), generator("planted"))
 
 
 def test_ports_show_what_was_written_in_the_cycle_of_the_pulse(rdl):
@@ -323,7 +355,7 @@ def test_the_interposer_map_builds():
     run(dut, bench)
 
 
-@pytest.mark.parametrize("arguments, sentence", [
+@pytest.mark.parametrize(("arguments", "sentence"), [
     ({"clients": 0}, r"^Register file must have 1 to 8 clients, not 0$"),
     ({"whole_words": ("tak",)}, r"^Memory read in whole words must be one of take, peek, not 'tak'$"),
 ])
