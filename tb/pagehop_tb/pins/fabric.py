@@ -16,6 +16,8 @@ from cocotb.task import Task
 from cocotb.triggers import Event, First, RisingEdge, Timer, Trigger
 from cocotb.utils import get_sim_time
 
+from .access import EachEdge
+
 __all__ = ["Agent", "Fabric"]
 
 #: Cycles of silence ahead that make sleeping cheaper than polling.
@@ -23,13 +25,18 @@ _NAP = 24
 
 
 class Agent(Protocol):
-    """What the fabric calls at each edge while it is awake."""
+    """What the fabric calls at each edge at which it is :attr:`active`."""
+
+    #: The agent has something to do at the next edge, whatever the hardware does.
+    active: bool
+    #: Reads an output of the hardware as text: anything but ``0`` makes the agent active. ``None`` when no output does.
+    watched: Callable[[], str] | None
 
     def edge(self) -> bool:
-        """Sample and drive. Values read are those before the edge; values written show after it. Returns whether the agent needs the next edge."""
+        """Sample and drive. Values read are those before the edge; values written show after it. Returns whether it must not sleep."""
 
     def wakes(self) -> list[Trigger]:
-        """Triggers that end a sleep: a DUT output of this agent that rises."""
+        """Triggers that end a sleep: a change of the watched output."""
 
 
 class Fabric:
@@ -98,18 +105,24 @@ class Fabric:
         self._awake = True
 
     async def _run(self) -> None:
-        edge, agents, timers = RisingEdge(self.clock), self.agents, self._timers
+        edges = EachEdge(self.clock, self._edge)
         while True:
-            await edge
-            self._now = cycle = self._now + 1
-            self._awake = False
-            while timers and timers[0][0] <= cycle:
-                heappop(timers)[2]()
-            for agent in agents:
-                if agent.edge():
-                    self._awake = True
-            if not self._awake and not (timers and timers[0][0] < cycle + _NAP):
-                await self._sleep()
+            await edges
+            if edges.failure is not None:
+                raise edges.failure
+            await self._sleep()
+
+    def _edge(self) -> bool:
+        """Do what is due at this edge. Returns whether the next edge is needed."""
+        self._now = cycle = self._now + 1
+        self._awake = False
+        timers = self._timers
+        while timers and timers[0][0] <= cycle:
+            heappop(timers)[2]()
+        for agent in self.agents:
+            if (agent.active or (agent.watched is not None and agent.watched() != "0")) and agent.edge():
+                self._awake = True
+        return self._awake or bool(timers and timers[0][0] < cycle + _NAP)
 
     async def _sleep(self) -> None:
         """Wait until an agent's trigger fires, something is queued, or half a period before the edge of the next timer."""

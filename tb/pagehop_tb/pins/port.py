@@ -9,6 +9,7 @@ from cocotb.triggers import Event
 
 from pagehop_tb.protocol import FlowClass, Tlp, violations
 
+from .access import number_reader, writer
 from .beats import BeatFormat
 from .credits import Grants, PortCredits, Usage
 from .fabric import Fabric
@@ -50,10 +51,9 @@ class TlpPortAgent:
         self.sent = self.received = self.sent_bytes = self.received_bytes = 0
         self._queues: tuple[deque[tuple[int, Tlp, Event | None]], ...] = (deque(), deque(), deque())
         self._stamp = 0
-        self._limits = getattr(entity, f"{name}__rx_limits")
-        tx_limits = getattr(entity, f"{name}__tx_limits")
+        self._read_limits = number_reader(getattr(entity, f"{name}__rx_limits"))
         self.usage = Usage(f"{name} rx")
-        self.grants = Grants(f"{name} tx", granted or PortCredits(), fabric, self.random, lambda limits: setattr(tx_limits, "value", limits))
+        self.grants = Grants(f"{name} tx", granted or PortCredits(), fabric, self.random, writer(getattr(entity, f"{name}__tx_limits")))
         self.source = TlpSource(entity, f"{name}__rx", fabric, beats, source_pause)
         self.source.pull = self._pull
         self.sink = TlpSink(entity, f"{name}__tx", fabric, beats, sink_pause)
@@ -77,7 +77,7 @@ class TlpPortAgent:
         self._queues[tlp.flow].append((self._stamp, tlp, sent))
         if not self.source.waiting:
             # The source is asked as long as it waits, so a TLP more changes nothing then.
-            self.fabric.wake()
+            self.source.wake()
 
     @property
     def queued(self) -> int:
@@ -128,13 +128,6 @@ class TlpPortAgent:
         if self.on_sent is not None:
             self.on_sent(tlp)
         return tlp
-
-    def _read_limits(self) -> int:
-        value = str(self._limits.value)
-        try:
-            return int(value, 2)
-        except ValueError as error:
-            raise AssertionError(f"{self.name}: rx_limits are undefined: {value}") from error
 
     # Receiving
 

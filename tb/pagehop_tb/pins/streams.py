@@ -10,6 +10,7 @@ from cocotb_bus.monitors import BusMonitor
 
 from pagehop_tb.protocol import Tlp
 
+from .access import bit_reader, number_reader, text_reader, writer
 from .beats import BeatError, BeatFormat
 from .fabric import Fabric
 
@@ -34,19 +35,22 @@ class TlpSource(BusDriver):
         self.on_sent: Callable[[Tlp], None] | None = None
         #: Set by ``pull`` when it has TLPs that it may not give yet: it is asked again at every edge.
         self.waiting = False
+        self.active = False
+        self.watched: Callable[[], str] | None = None
         self._own: deque[tuple[Tlp, Event]] = deque()
         self._words: list[int] = []
         self._next = 0
         self._driving = False
-        self._valid, self._payload, self._ready = self.bus.valid, self.bus.payload, self.bus.ready
-        self._valid.value = 0
-        self._payload.value = 0
+        self._read_ready = bit_reader(self.bus.ready)
+        self._write_valid, self._write_payload = writer(self.bus.valid), writer(self.bus.payload)
+        self._write_valid(0)
+        self._write_payload(0)
 
     async def _driver_send(self, transaction: Tlp, sync: bool = True) -> None:
         del sync  # the fabric keeps the pace
         done = Event()
         self._own.append((transaction, done))
-        self.fabric.wake()
+        self.wake()
         await done.wait()
 
     def _pull_own(self) -> Tlp | None:
@@ -56,6 +60,11 @@ class TlpSource(BusDriver):
         done.set()
         return tlp
 
+    def wake(self) -> None:
+        """Ask ``pull`` at the next edge: it has a TLP."""
+        self.active = True
+        self.fabric.wake()
+
     @property
     def idle(self) -> bool:
         """Nothing is on the wire."""
@@ -64,24 +73,26 @@ class TlpSource(BusDriver):
     def edge(self) -> bool:
         """Move on when the beat on the wire was taken, and drive the next."""
         if self._driving:
-            if not _bit(self._ready, self.name):
+            if not self._read_ready():
                 return True
             self._next += 1
         if self._next >= len(self._words) and not self._load():
-            if self._driving:
-                self._valid.value = 0
-                self._driving = False
+            self._stop()
+            self.active = self.waiting
             return self.waiting
         if self.pause is not None and self.pause():
-            if self._driving:
-                self._valid.value = 0
-                self._driving = False
+            self._stop()
             return True
-        self._payload.value = self._words[self._next]
+        self._write_payload(self._words[self._next])
         if not self._driving:
-            self._valid.value = 1
+            self._write_valid(1)
             self._driving = True
         return True
+
+    def _stop(self) -> None:
+        if self._driving:
+            self._write_valid(0)
+            self._driving = False
 
     def _load(self) -> bool:
         tlp = self.pull()
@@ -115,9 +126,12 @@ class TlpSink(BusMonitor):
         self._held: int | None = None
         self._is_ready = True
         self._last_bit = 1 << 8 * beats.data_bytes + 167
+        self.active = pause is not None
         BusMonitor.__init__(self, entity, name, fabric.clock, bus_separator="__", case_insensitive=False)
-        self._valid, self._payload, self._ready = self.bus.valid, self.bus.payload, self.bus.ready
-        self._ready.value = 1
+        self.watched = text_reader(self.bus.valid)
+        self._read_valid, self._read_payload = bit_reader(self.bus.valid), number_reader(self.bus.payload)
+        self._write_ready = writer(self.bus.ready)
+        self._write_ready(1)
 
     async def _monitor_recv(self) -> None:
         """Nothing to wait for: the fabric calls :meth:`edge`."""
@@ -129,26 +143,27 @@ class TlpSink(BusMonitor):
 
     def edge(self) -> bool:
         """Take the beat that was on the wire, and choose ready for the next edge."""
-        if not _bit(self._valid, self.name):
+        if not self._read_valid():
             if self._held is not None or self._words:
                 if self._held is not None:
                     raise BeatError(f"{self.name}: valid fell before the beat was taken")
                 return True
             return self._choose_ready()
-        word = _number(self._payload, self.name)
+        word = self._read_payload()
         if self._held is not None and word != self._held:
             raise BeatError(f"{self.name}: payload changed before the beat was taken")
-        if not self._is_ready:
+        if self._is_ready:
+            self._held = None
+            self._words.append(word)
+            if word & self._last_bit:
+                words, self._words = self._words, []
+                self._recv(self._unpack(words))
+        else:
             self._held = word
-            self._choose_ready()
-            return True
-        self._held = None
-        self._words.append(word)
-        if word & self._last_bit:
-            words, self._words = self._words, []
-            self._recv(self._unpack(words))
         if self.pause is not None:
             self._choose_ready()
+        # A beat that was not taken, or a TLP half received, must be watched whatever valid does.
+        self.active = self.pause is not None or self._held is not None or bool(self._words)
         return True
 
     def _unpack(self, words: list[int]) -> Tlp:
@@ -161,25 +176,9 @@ class TlpSink(BusMonitor):
         wanted = self.pause is None or not self.pause()
         if wanted is not self._is_ready:
             self._is_ready = wanted
-            self._ready.value = int(wanted)
+            self._write_ready(int(wanted))
         return False
 
     def wakes(self) -> list[Trigger]:
         """The rise of valid."""
-        return [self._valid.value_change]
-
-
-def _bit(handle: Any, name: str) -> bool:
-    """Value of a control bit; X is a failure."""
-    try:
-        return bool(handle.value)
-    except ValueError as error:
-        raise BeatError(f"{name}: {handle._name} is {handle.value}") from error
-
-
-def _number(handle: Any, name: str) -> int:
-    """Value of a payload; X is a failure."""
-    try:
-        return int(str(handle.value), 2)
-    except ValueError as error:
-        raise BeatError(f"{name}: payload has undefined bits while valid: {handle.value}") from error
+        return [self.bus.valid.value_change]
