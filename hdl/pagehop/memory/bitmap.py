@@ -62,7 +62,7 @@ class Bitmap(wiring.Component):
         self.pages = pages
         self.lookups = lookups
         super().__init__({
-            "op": In(stream.Signature(BitmapOp(pages), always_ready=True)),
+            "op": In(stream.Signature(BitmapOp(pages))),
             "word": Out(WORD_BITS), "word_valid": Out(1),
             "lookup": In(BitmapLookup(pages)).array(lookups),
         })
@@ -82,7 +82,7 @@ class Bitmap(wiring.Component):
         change, change_valid = Signal(BitmapOp(self.pages)), Signal()
         changed = Signal(WORD_BITS)
         mask = Const(1, WORD_BITS) << change.index[:6]
-        m.d.comb += read.addr.eq(self.op.payload.index[6:])
+        m.d.comb += [self.op.ready.eq(1), read.addr.eq(self.op.payload.index[6:])]
         m.d.sync += [
             fetch.eq(self.op.payload),
             fetch_valid.eq(self.op.valid),

@@ -87,7 +87,7 @@ class FlushTracker(wiring.Component):
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
             "posted": In(1), "request": In(1), "address": In(64), "requester_id": In(16), "limit": In(32),
-            "o": Out(beat), "completion": In(stream.Signature(TlpBeat(data_bytes), always_ready=True)),
+            "o": Out(beat), "completion": In(beat),
             "issued": Out(FLUSH_SEQUENCE_BITS), "done": Out(FLUSH_SEQUENCE_BITS), "newest": Out(FLUSH_SEQUENCE_BITS),
             "target": Out(FLUSH_SEQUENCE_BITS), "dirty": Out(1), "clean": Out(1),
             "sent": Out(1), "timed_out": Out(1), "failed": Out(1),
@@ -97,6 +97,7 @@ class FlushTracker(wiring.Component):
         m = Module()
         busy, old = Signal(self.tags), Signal(self.tags)
         start, end = Signal(self.tags), Signal(self.tags)
+        m.d.comb += self.completion.ready.eq(1)
         m.d.sync += busy.eq((busy & ~end) | start)
         self._count(m)
         self._send(m, busy, start)
