@@ -465,3 +465,19 @@ def test_stories_are_told_for_the_first_few_only(history):
     assert len(verdict.stories) == 5
     assert verdict.stories[1] == "lost: the write of nvme to page 0 offset 0x004 in cycle 2 was never performed"
     assert verdict.accesses == {"reads": 0, "writes": 20, "atomics": 0, "messages": 0, "bytes_read": 0, "bytes_written": 80}
+
+
+def test_latencies_and_holds_are_measured(history):
+    log = history.log
+    history.read(0, bytes(4))
+    log.move_begin(history.tick(), 0, 1)
+    history.read(PAGE, bytes(8))
+    key = history.issue(0, 4)
+    history.move(0)
+    history.answer(key, bytes(4))
+    log.move_end(history.tick(), 0, 1, True, 0, 40, 75)
+    measured = history.verdict().measured
+    assert measured["pages"] == {"requested": 1, "moved": 1, "aborted": 0, "retries": 0}
+    assert measured["hold_cycles"] == {"p50": 40, "p99": 40, "max": 40} and measured["move_cycles"]["max"] == 75
+    assert measured["latency_cycles"]["read"] == {"idle_p50": 1, "idle_p99": 1, "moving_p50": 1, "moving_p99": 66, "max": 66}
+    assert measured["latency_cycles"]["non_moving_read"]["max"] == 1

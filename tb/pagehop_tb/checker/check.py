@@ -8,6 +8,7 @@ import numpy as np
 from pagehop_tb.checker.causality import known_writes
 from pagehop_tb.checker.harvests import check_harvests
 from pagehop_tb.checker.log import EventLog, Kind
+from pagehop_tb.checker.meters import measure
 from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig, host_name
 from pagehop_tb.checker.values import Values
@@ -41,6 +42,7 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
         _check_final(replay, memory, verdict)
     verdict.checked["events"] = len(log.events)
     verdict.accesses = _accesses(log)
+    verdict.measured = measure(replay)
     return verdict
 
 

@@ -27,6 +27,7 @@ class Verdict:
     checked: dict[str, int] = field(default_factory=lambda: {"events": 0, "edges": 0, "read_bytes": 0, "final_bytes": 0})
     dirty: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(("pages_written", "pages_reported", "missed", "false_positive")))
     accesses: dict[str, int] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -46,4 +47,4 @@ class Verdict:
 
     def as_result(self) -> dict[str, Any]:
         """The parts of ``result.json`` that a checker knows."""
-        return {"violations": dict(self.violations), "checked": dict(self.checked), "dirty": dict(self.dirty), "accesses": dict(self.accesses)}
+        return {"violations": self.violations, "checked": self.checked, "dirty": self.dirty, "accesses": self.accesses, **self.measured}

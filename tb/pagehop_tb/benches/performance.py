@@ -1,0 +1,157 @@
+"""What the hardware itself costs: rate and latency of the way through, and how long a page is held, against hosts that answer at once.
+
+``values`` of the result are ``{name: {value, limit, unit, better}}``, as ``make bench`` prints them.
+"""
+
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.plain_host import PlainHost
+from pagehop_tb.checker.log import EventLog
+from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent
+from pagehop_tb.protocol import Kind, Tlp, memory_write
+
+DEVICE_ID, HOST_IDS = 0x0100, (0x0208, 0x0310)
+REGISTER_BASES = (0xF000_0000, 0xE0_F000_0000)
+DEVICE = 0x0108
+GUEST, BAR = 0x1000_0000, 0x8000_0000
+PAGE = 4096
+COPY_LINES, MARGIN = 64, 40
+
+
+class Bench:
+    """Three ports with unlimited credits and no pauses, a plain host at two of them."""
+
+    def __init__(self, dut: Any, config: BenchConfig, delay: int) -> None:
+        self.config = config
+        self.fabric = Fabric(dut.clk, dut.rst)
+        dut.config_device.value = DEVICE_ID
+        dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
+        dut.config_host_b.value = HOST_IDS[1] | REGISTER_BASES[1] << 16
+        self.device, host_a, host_b = (self._agent(dut, name) for name in ("device", "host_a", "host_b"))
+        self.hosts = [PlainHost(agent, self.fabric, base, delay) for agent, base in zip((host_a, host_b), REGISTER_BASES, strict=True)]
+        self.driver = InterposerDriver(self.hosts[0], self.fabric.wait, lambda: self.fabric.cycle, EventLog())
+
+    def _agent(self, dut: Any, name: str) -> TlpPortAgent:
+        free = PortCredits(CreditConfig(infinite=True), CreditConfig(infinite=True))
+        return TlpPortAgent(dut, name, self.fabric, BeatFormat(self.config.data_bytes), free)
+
+    def report(self, values: dict[str, tuple[float, float | None, str, str]]) -> None:
+        """Write the values, and fail for those beyond their limits."""
+        result = {name: {"value": value, "limit": limit, "unit": unit, "better": better} for name, (value, limit, unit, better) in values.items()}
+        self.config.write_values(result)
+        for name, (value, limit, unit, better) in values.items():
+            cocotb.log.info(f"{name}: {value:.4g} {unit}, limit {limit}")
+            bad = limit is not None and (value < limit if better == "higher" else value > limit)
+            assert not bad, f"{name} is {value:.4g} {unit}, its limit is {limit}"
+
+
+async def _until(bench: Bench, ready: Any, limit: int, what: str) -> None:
+    for _ in range(limit // 10):
+        if ready():
+            return
+        await bench.fabric.wait(10)
+    raise AssertionError(f"{what} did not end within {limit} cycles")
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def rate(dut: Any) -> None:
+    """Writes of 64 and 256 bytes in both directions at once keep every cycle of both outputs busy."""
+    config = BenchConfig("performance")
+    bench = Bench(dut, config, delay=20)
+    await bench.fabric.start()
+    values: dict[str, tuple[float, float | None, str, str]] = {}
+    for size in (64, 256):
+        count = 2000 * 64 // size
+        for name, share in (await _both_ways(bench, size, count)).items():
+            values[f"{name}_share_{size}"] = (share, 0.99, "share", "higher")
+    bench.report(values)
+    config.write({"checked": {"events": 2 * (2000 + 500)}, "violations": {}})
+
+
+async def _both_ways(bench: Bench, size: int, count: int) -> dict[str, float]:
+    arrivals: dict[str, list[int]] = {"upstream": [], "downstream": []}
+    data = bench.config.random("data").randbytes(size)
+    bench.hosts[0].on_write = lambda tlp: arrivals["upstream"].append(bench.fabric.cycle)
+    bench.device.on_tlp = lambda tlp: arrivals["downstream"].append(bench.fabric.cycle)
+    for i in range(count):
+        bench.device.queue(memory_write(DEVICE, GUEST + i * size, data))
+        bench.hosts[0].agent.queue(memory_write(0, BAR + i * size, data))
+    await _until(bench, lambda: all(len(seen) == count for seen in arrivals.values()), 20_000, f"{count} writes of {size} bytes both ways")
+    beats = -(-size // bench.config.data_bytes)
+    # The TLP of the first arrival ended in its cycle: from there on every cycle should bring a beat.
+    return {name: (count - 1) * beats / (seen[-1] - seen[0]) for name, seen in arrivals.items()}
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def idle_latency(dut: Any) -> None:
+    """One TLP through an idle interposer, from rx to tx."""
+    config = BenchConfig("performance")
+    bench = Bench(dut, config, delay=20)
+    await bench.fabric.start()
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=64))
+    sent: list[int] = []
+    seen: list[int] = []
+    host = bench.hosts[0]
+    host.on_write = lambda tlp: seen.append(bench.fabric.cycle)
+    bench.device.on_tlp = lambda tlp: seen.append(bench.fabric.cycle)
+    bench.device.on_sent = lambda tlp: sent.append(bench.fabric.cycle)
+    host.agent.on_sent = lambda tlp: sent.append(bench.fabric.cycle)
+    worst = {"upstream": 0, "downstream": 0}
+    for i in range(20):
+        for name, agent, address in (("upstream", bench.device, GUEST), ("downstream", host.agent, BAR)):
+            sent.clear()
+            seen.clear()
+            agent.queue(memory_write(DEVICE, address + 64 * i, bytes(64)))
+            await _until(bench, lambda: bool(seen), 200, "one write")
+            await bench.fabric.wait(20 + i)
+            # Sent at an edge is on rx in the cycle after it; seen at an edge was on tx in the cycle before it.
+            worst[name] = max(worst[name], seen[0] - sent[0] - 1)
+    bench.report({f"{name}_idle_latency": (float(cycles), 6.0, "cycles", "lower") for name, cycles in worst.items()})
+    config.write({"checked": {"events": 40}, "violations": {}})
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+async def hold(dut: Any) -> None:
+    """Moves of pages under a device that writes elsewhere: held for two round trips, 64 lines and a margin at most."""
+    config = BenchConfig("performance")
+    bench = Bench(dut, config, delay=250)
+    await bench.fabric.start()
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=64, host_b_offset=1 << 32))
+    random = config.random("pages")
+    trips: tuple[list[int], list[int]] = ([], [])
+    for host, seen in zip(bench.hosts, trips, strict=True):
+        _time_flushes(bench, host, seen)
+    results = []
+    for page in range(8):
+        bench.hosts[0].page(GUEST + page * PAGE)[:] = random.randbytes(PAGE)
+        results.append(await bench.driver.move(page, 1))
+        source, copy = (bench.hosts[host].page(bench.driver.place(page, host)) for host in (0, 1))
+        assert results[-1].moved, f"page {page} did not move: {results[-1].reason}"
+        assert source == copy, f"the copy of page {page} differs"
+    # The round trip of Host A is that of a read there, from tx to rx; both hosts answer after the same delay.
+    limit = max(trips[0] or trips[1]) + max(trips[1]) + COPY_LINES * max(1, 64 // config.data_bytes) + MARGIN
+    bench.report({
+        "hold_cycles": (float(max(result.hold_cycles for result in results)), float(limit), "cycles", "lower"),
+        "move_cycles": (float(max(result.total_cycles for result in results)), None, "cycles", "lower"),
+    })
+    config.write({"checked": {"events": 8, "final_bytes": 8 * PAGE}, "violations": {}})
+
+
+def _time_flushes(bench: Bench, host: PlainHost, trips: list[int]) -> None:
+    """Note for every zero-length read the cycles from its arrival at the host to the first beat of its answer on the wire."""
+    arrived: dict[tuple[int, int], int] = {}
+
+    def on_read(tlp: Tlp) -> None:
+        if tlp.kind is Kind.MRD and not tlp.first_be:
+            arrived[tlp.requester_id, tlp.tag] = bench.fabric.cycle
+
+    def on_sent(tlp: Tlp) -> None:
+        at = arrived.pop((tlp.requester_id, tlp.tag), None)
+        if at is not None:
+            trips.append(bench.fabric.cycle + 1 - at)
+
+    host.on_read, host.agent.on_sent = on_read, on_sent
