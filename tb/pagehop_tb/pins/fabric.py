@@ -110,7 +110,9 @@ class Fabric:
             await edges
             if edges.failure is not None:
                 raise edges.failure
-            await self._sleep()
+            # Tasks that the last edge woke have run by now, and may have woken an agent.
+            if not self._awake:
+                await self._sleep()
 
     def _edge(self) -> bool:
         """Do what is due at this edge. Returns whether the next edge is needed."""
