@@ -71,6 +71,7 @@ lint-verilog: $(STAMP) icarus
 
 formal: $(STAMP)
 	$(BIN)/python -m pagehop_sim.formal $(NAMES)
+	$(BIN)/python -m pagehop_sim.tables
 
 synth: $(STAMP)
 	$(BIN)/python -m pagehop_sim.synth $(NAMES)
@@ -82,7 +83,6 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m pagehop_sim.docs
-	$(BIN)/python -m pagehop_sim.tables
 
 nightly: $(STAMP) icarus
 	$(BIN)/python -m pagehop_sim.nightly

@@ -1,0 +1,110 @@
+"""``make bench``: measured performance, each value beside its limit.
+
+A measurement is a bench whose ``result_file`` holds ``{"measurements": {"<name>": {"value": n, "limit": n or null, "unit": "cycles|share|...",
+"better": "lower|higher"}}}``. ``build/bench.json`` gets them all. Values in wall seconds are those of this machine: run it on a quiet one.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pagehop_sim.build import build
+from pagehop_sim.files import write_json
+from pagehop_sim.report import number
+from pagehop_sim.run import BenchFailure, run
+from pagehop_sim.scenarios import find_scenario, run_scenario
+from pagehop_sim.toolchain import ToolError, build_root
+from pagehop_sim.verilog import check_parameters, convert, interposer
+
+__all__ = ["MEASUREMENTS", "Measurement", "misses"]
+
+#: Wall seconds that the default scenario may take after set-up and compilation, on two cores.
+SIM_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One bench of ``pagehop_tb.benches`` that measures, and the design it measures."""
+
+    bench: str
+    hardware: dict[str, Any] = field(default_factory=dict)
+    timeout_seconds: int = 900
+
+
+MEASUREMENTS = (Measurement("performance"),)
+
+
+def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names of values that miss their limit, or are not there."""
+    missed = []
+    for name, entry in values.items():
+        value, limit = entry["value"], entry["limit"]
+        if value is None or (limit is not None and (value > limit if entry["better"] == "lower" else value < limit)):
+            missed.append(name)
+    return missed
+
+
+def measure(measurement: Measurement) -> dict[str, Any]:
+    """Run one measuring bench on Verilator and return its values."""
+    verilog = convert(interposer(measurement.hardware), "interposer")
+    folder = build_root() / "bench" / measurement.bench
+    config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
+    outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
+                  timeout_seconds=measurement.timeout_seconds)
+    outcome.check()
+    values: dict[str, Any] | None = (outcome.result or {}).get("measurements")
+    if not values:
+        raise BenchFailure(f"Bench {measurement.bench} measured nothing; see {outcome.log}")
+    return values
+
+
+def measure_default_run() -> dict[str, Any]:
+    """Run the default scenario as `make sim` does and return what it took."""
+    outcome = run_scenario(find_scenario("migrate"), folder=build_root() / "bench" / "migrate")
+    if outcome.reasons:
+        raise BenchFailure("The default scenario is not good: " + "; ".join(outcome.reasons))
+    result = outcome.result
+    return {
+        "default_sim_seconds": {"value": result["wall_seconds"], "limit": SIM_SECONDS, "unit": "s", "better": "lower"},
+        "default_sim_speed": {"value": result["cycles_per_second"], "limit": None, "unit": "cycles/s", "better": "higher"},
+    }
+
+
+def table(values: Mapping[str, Mapping[str, Any]], missed: list[str]) -> Table:
+    """Return the values as a table."""
+    shown = Table("measurement", "value", "limit", "unit", "")
+    for name, entry in values.items():
+        bound = "–" if entry["limit"] is None else f"{'≤' if entry['better'] == 'lower' else '≥'} {number(entry['limit'])}"
+        verdict = "[red]missed" if name in missed else "" if entry["limit"] is None else "[green]met"
+        shown.add_row(name.replace("_", " "), number(entry["value"]), bound, entry["unit"], verdict)
+    return shown
+
+
+def main() -> int:
+    """Measure, write ``build/bench.json``, print the table; status 1 when a limit is missed or a bench fails."""
+    values: dict[str, Any] = {}
+    failed = []
+    try:
+        for step in (*(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run):
+            try:
+                values |= step()
+            except BenchFailure as failure:
+                failed.append(str(failure))
+    except ToolError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    write_json(build_root() / "bench.json", values)
+    missed = misses(values)
+    Console().print(table(values, missed))
+    for reason in failed:
+        print(f"bench: {reason}", file=sys.stderr)
+    return 1 if missed or failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""``python -m pagehop_sim.lint``: both simulators read the generated Verilog; Verilator finds nothing that `lint.vlt` gives no reason for."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pagehop_sim.toolchain import ToolError, check_simulator, environment
+from pagehop_sim.verilog import convert, interposer
+
+__all__ = ["lint"]
+
+WAIVERS = Path(__file__).parent / "lint.vlt"
+
+#: Configurations that are linted: the default, and the smallest, where widths meet their lower ends.
+CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, {"data_bytes": 16, "window_pages": 16384})
+
+
+def lint(verilog: Path, toplevel: str) -> list[str]:
+    """Return what both simulators have to say about a file, nothing when it is clean."""
+    commands = (
+        ["verilator", "--lint-only", "-Wall", "--top-module", toplevel, str(WAIVERS), str(verilog)],
+        ["iverilog", "-g2012", "-Wall", "-t", "null", "-s", toplevel, str(verilog)],
+    )
+    findings = []
+    for command in commands:
+        check_simulator(command[0].replace("iverilog", "icarus"))
+        made = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        if made.returncode or made.stderr.strip():
+            findings.append(f"{command[0]} (status {made.returncode}): {made.stderr.strip()}")
+    return findings
+
+
+def main() -> int:
+    """Lint the interposer in each configuration and return the exit status."""
+    try:
+        findings = []
+        for parameters in CONFIGURATIONS:
+            verilog = convert(interposer(parameters), "interposer")
+            print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
+            findings += lint(verilog, "interposer")
+    except ToolError as error:
+        print(f"lint: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(findings) or "clean: both simulators, Verilator's -Wall with the waivers of lint.vlt")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
