@@ -7,10 +7,12 @@ nothing and fails when a checked-in file is stale. The output depends on the .rd
 
 import argparse
 import difflib
+import re
 import shutil
 import sys
 import tempfile
 import textwrap
+import zlib
 from pathlib import Path
 
 from peakrdl_cheader.exporter import CHeaderExporter
@@ -126,21 +128,36 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def generate(output: Path, root: Path = ROOT) -> list[Path]:
-    """Write all pages below ``output`` and bring the checked-in files up to date; return what was written."""
-    written = []
-    for path, text in checked_in(root).items():
+def update(root: Path = ROOT) -> list[Path]:
+    """Bring the checked-in files up to date; return their paths."""
+    files = checked_in(root)
+    for path, text in files.items():
         _write(path, text)
-        written.append(path)
+    return list(files)
+
+
+def generate(output: Path, root: Path = ROOT) -> list[Path]:
+    """Write C header, HTML and Markdown of every map below ``output``; return what was written."""
+    written = []
+    output.mkdir(parents=True, exist_ok=True)
     for rdl_path in register_files(root):
         block, top = rdl_path.parent.name, elaborate(rdl_path).top
-        output.mkdir(parents=True, exist_ok=True)
-        CHeaderExporter().export(top, path=str(output / f"{block}.h"))
-        shutil.rmtree(output / "html" / block, ignore_errors=True)
-        HTMLExporter().export(top, str(output / "html" / block))
-        _write(output / f"{block}.md", markdown_page(rdl_path))
-        written += [output / f"{block}.h", output / "html" / block, output / f"{block}.md"]
+        header, html, markdown = output / f"{block}.h", output / "html" / block, output / f"{block}.md"
+        CHeaderExporter().export(top, path=str(header))
+        shutil.rmtree(html, ignore_errors=True)
+        HTMLExporter().export(top, str(html))
+        _replace_time_stamp(html / "index.html", rdl_path)
+        _write(markdown, markdown_page(rdl_path))
+        written += [header, html, markdown]
     return written
+
+
+def _replace_time_stamp(page: Path, rdl_path: Path) -> None:
+    """The exporter makes browsers reload by the time of the build; the checksum of the .rdl does that too, and is always the same."""
+    text = page.read_text(encoding="utf-8")
+    stamp = re.search(r"BUILD_TS = (\d+);", text)
+    if stamp:
+        page.write_text(text.replace(stamp[1], str(zlib.crc32(rdl_path.read_bytes()))), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         reports = stale()
         print("\n".join(reports) if reports else "generated files are up to date")
         return 1 if reports else 0
-    for path in generate(options.output):
+    for path in [*update(), *generate(options.output)]:
         print(path)
     return 0
 
