@@ -5,7 +5,7 @@ A measurement is a bench whose ``result_file`` holds ``{"measurements": {"<name>
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -90,7 +90,8 @@ def main() -> int:
     values: dict[str, Any] = {}
     failed = []
     try:
-        for step in (*(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run):
+        steps: list[Callable[[], dict[str, Any]]] = [*(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run]
+        for step in steps:
             try:
                 values |= step()
             except BenchFailure as failure:

@@ -14,10 +14,12 @@ from pagehop_sim.toolchain import ToolError, build_root
 
 __all__ = ["PARAMETERS", "convert", "deliver", "interposer", "ports"]
 
-#: Parameters of the interposer that a CONFIG file may set: the type of each, and its default.
+#: Parameters of the interposer that a CONFIG file may set: the type of each, and its default. The component says what each means.
 PARAMETERS: dict[str, tuple[type, Any]] = {
     "data_bytes": (int, 64),
     "window_pages": (int, 262144),
+    "max_payload": (int, 256),
+    "chunk_bytes": (int, 128),
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and

@@ -1,5 +1,6 @@
 """What a user types, and what comes back when it is wrong: status 2, and a message that names the cause."""
 
+import inspect
 import json
 import re
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pagehop.interposer.top import Interposer
 from pagehop_sim import cli, toolchain
 from pagehop_sim.result import assemble
 from pagehop_sim.traces import find_trace, read_trace
+from pagehop_sim.verilog import PARAMETERS
 
 GOOD_LINE = "nvme,W,0x15a00,512,data\n"
 HEADER = "device,op,address,length,kind\n"
@@ -139,7 +142,7 @@ def test_shipped_traces_are_what_their_readme_says(name, accesses, pages):
     ("description = 1", "description must be str, not 1"),
     ("colour = 1", "key must be one of description, bench, mechanism, topology, mode, trace, timeout_seconds, hardware, parameters, least, not "),
     ("description = 'x'\nbench = 'walk'", "bench must be one of aborts, hot_page, migrate, producer_consumer, not 'walk'"),
-    ("description = 'x'\nbench = 'migrate'\n[hardware]\nlanes = 4", "parameter must be one of data_bytes, window_pages, not 'lanes'"),
+    ("description = 'x'\nbench = 'migrate'\n[hardware]\nlanes = 4", "parameter must be one of data_bytes, window_pages, max_payload, chunk_bytes, not 'lanes'"),
     ("description = 'x'\nbench = 'migrate'\n[least]\nluck = 4", "least must be numbers of events, edges, read_bytes, final_bytes, not luck = 4"),
     ("description = ", "a scenario is a TOML file, and this is not: "),
 ])
@@ -153,7 +156,7 @@ def test_bad_scenario_file(pagehop, tmp_path, text, expected):
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("lanes = 4", "parameter must be one of data_bytes, window_pages, not 'lanes'"),
+    ("lanes = 4", "parameter must be one of data_bytes, window_pages, max_payload, chunk_bytes, not 'lanes'"),
     ("data_bytes = '64'", "parameter data_bytes must be int, not '64'"),
     ("data_bytes = 48", "Beat width must be one of 16, 32, 64, 128 bytes, not 48"),
     ("data_bytes", "a configuration is a TOML file, and this is not: "),
@@ -165,6 +168,11 @@ def test_verilog_with_a_bad_parameter(pagehop, tmp_path, text, expected):
     assert status == 2
     assert error.startswith(f"pagehop: {config}: {expected}")
     assert not (tmp_path / "build" / "verilog").exists()
+
+
+def test_parameters_are_those_of_the_component():
+    members = inspect.signature(Interposer).parameters.values()
+    assert {name: default for name, (_, default) in PARAMETERS.items()} == {one.name: one.default for one in members if one.name != "sizes"}
 
 
 def test_report_of_a_scenario_that_has_not_run(pagehop, tmp_path):
