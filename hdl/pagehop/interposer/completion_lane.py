@@ -1,0 +1,75 @@
+"""The lane of completions that answer the device, from a host's ordering queue to the gate."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.layouts import Destination, Issued
+from pagehop.interposer.stages import LookupStage
+from pagehop.tlp import headers
+from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
+from pagehop.tlp.ordering import may_go
+from pagehop.tlp.outstanding import OutstandingEntry, row_of
+
+__all__ = ["CompletionLane"]
+
+
+class CompletionLane(wiring.Component):
+    """Offer a completion to the device when the writes that its request came behind are visible at the other host (H64).
+
+    Two cycles from ``i`` to ``offer``, one beat a cycle. A completion that answers no outstanding request is dropped whole (``unexpected``). The row is freed with the
+    last completion of its request.
+
+    Members
+    -------
+    row, enable, entry, used : port of the outstanding table (data one cycle after the enable).
+    flushed, flush_newest : flushes of the other host that are done, and the newest that anybody waits for.
+    room : the device's egress has room for a completion.
+    free, free_row, free_entry : a request has its last completion.
+    waits : the head waits for a flush.
+    """
+    def __init__(self, data_bytes, lane_shape, rows, host):
+        self.lane_shape, self.rows, self.host = lane_shape, rows, host
+        super().__init__({
+            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "left": In(lane_shape["stamp"].shape), "room": In(1),
+            "row": Out(range(rows)), "enable": Out(1), "entry": In(OutstandingEntry), "used": In(1),
+            "flushed": In(FLUSH_SEQUENCE_BITS), "flush_newest": In(FLUSH_SEQUENCE_BITS),
+            "free": Out(1), "free_row": Out(range(rows)), "free_entry": Out(OutstandingEntry),
+            "waits": Out(1), "unexpected": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        result = data.StructLayout({"entry": OutstandingEntry, "used": 1})
+        m.submodules.lookup = lookup = LookupStage(self.lane_shape, result)
+        m.d.comb += [
+            lookup.i.valid.eq(self.i.valid), lookup.i.payload.eq(self.i.payload), self.i.ready.eq(lookup.i.ready),
+            self.row.eq(self._row(self.i.payload)), self.enable.eq(lookup.enable),
+            lookup.result.entry.eq(self.entry), lookup.result.used.eq(self.used),
+        ]
+        head, found = lookup.o.payload.head, lookup.o.payload.result
+        completion = data.View(headers.CompletionHeader(), head.beat.header)
+        first, expected, proven, dropping = Signal(), Signal(), Signal(), Signal()
+        issued = self.offer.payload
+        m.d.comb += [
+            first.eq(lookup.o.valid & head.beat.first),
+            expected.eq(found.used & (found.entry.host == self.host) & (found.entry.requester_id == completion.requester_id)
+                        & (found.entry.tag == headers.tag_of(head.beat.header))),
+            proven.eq(reached(self.flushed, found.entry.flush_target, self.flush_newest)),
+            self.waits.eq(first & expected & ~proven),
+            self.unexpected.eq(first & ~expected),
+            self.offer.valid.eq(Mux(first, expected & proven & may_go(head.stamp, self.left) & self.room, lookup.o.valid & ~dropping)),
+            lookup.o.ready.eq((self.offer.valid & self.offer.ready) | (Mux(first, ~expected, dropping))),
+            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
+            self.free.eq(first & self.offer.valid & self.offer.ready & head.info.last_completion),
+            self.free_row.eq(self._row(head)), self.free_entry.eq(found.entry),
+        ]
+        with m.If(first):
+            m.d.sync += dropping.eq(~expected)
+        return m
+
+    def _row(self, payload):
+        completion = data.View(headers.CompletionHeader(), payload.beat.header)
+        return row_of(completion.requester_id, headers.tag_of(payload.beat.header), self.rows)

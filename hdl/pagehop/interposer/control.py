@@ -1,0 +1,140 @@
+"""The registers of the interposer, and the BAR of each host that leads to them."""
+
+from pathlib import Path
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.counters import Counters
+from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
+from pagehop.interposer.layouts import PAGE_BITS, PortConfig, Settings
+from pagehop.interposer.move_check import MoveRequest
+from pagehop.interposer.settings import SettingsStage
+from pagehop.interposer.slot import MoveStatus
+from pagehop.registers.adapter import TlpRegisterAdapter
+from pagehop.registers.bus import MemoryBus
+from pagehop.registers.file import RegisterFile
+from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.stream import TlpBeat
+
+__all__ = ["COUNTERS", "Control", "REGISTERS"]
+
+#: Register map of the interposer.
+REGISTERS = Path(__file__).with_name("registers.rdl")
+
+#: Counters, named as their registers.
+COUNTERS = (
+    "moves_done", "moves_failed", "fences", "fence_cycles", "flushes_a", "flushes_b", "completion_waits", "unsupported", "unexpected",
+    "flush_timeouts", "outstanding_timeouts",
+)
+
+#: Base-2 logarithm of the words that a bitmap has in the register space.
+_BITMAP_WORD_BITS = 12
+
+
+class Control(wiring.Component):
+    """Registers, counters and settings, reached by both hosts.
+
+    Members
+    -------
+    i : each host's TLPs for the registers, requests only while ``read_ready``. ``answer``: completions.
+    config : of both hosts' ports.
+    settings : ready for the data path.
+    start, abort, request : a move that is asked for.
+    status, moved, failed : of the page slot.
+    hold_limit, completion_limit : cycles.
+    notify_* : where the end of a move is written.
+    dirty_take, dirty_peek, owner : the bitmaps.
+    outstanding : unanswered requests of the device at each host.
+    <counter> : events in this cycle.
+    """
+    def __init__(self, data_bytes, window_pages, slots=1):
+        self.data_bytes, self.window_pages, self.slots = data_bytes, window_pages, slots
+        self._file = RegisterFile(REGISTERS, clients=2, whole_words=("dirty_take",))
+        bitmap = MemoryBus(_BITMAP_WORD_BITS)
+        super().__init__({
+            "i": In(stream.Signature(EgressBeat(data_bytes))).array(2), "read_ready": Out(1).array(2),
+            "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
+            "settings": Out(Settings), "start": Out(1), "abort": Out(1), "request": Out(MoveRequest), "status": In(MoveStatus),
+            "hold_limit": Out(32), "completion_limit": Out(32),
+            "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
+            "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
+            "outstanding": In(16).array(2),
+            **{name: In(2) for name in COUNTERS},
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.registers = registers = self._file
+        m.submodules.counters = counters = Counters(COUNTERS)
+        unsupported = self.unsupported + registers.bus_dropped
+        for host in range(2):
+            adapter = TlpRegisterAdapter(self.data_bytes, REGISTER_SPACE_BITS)
+            m.submodules[f"adapter_{'ab'[host]}"] = adapter
+            self._adapt(m, host, adapter, registers)
+            unsupported = unsupported + adapter.unsupported
+        for name in COUNTERS:
+            m.d.comb += [
+                getattr(counters, name).eq(unsupported if name == "unsupported" else getattr(self, name)),
+                getattr(registers, name).value.eq(getattr(counters, f"{name}_count")),
+            ]
+        self._settings(m, registers)
+        self._move(m, registers)
+        for name in ("dirty_take", "dirty_peek", "owner"):
+            wiring.connect(m, getattr(registers, name), wiring.flipped(getattr(self, name)))
+        return m
+
+    def _adapt(self, m, host, adapter, registers):
+        source = self.i[host]
+        posted = source.payload.lane == EgressLane.POSTED
+        m.d.comb += [
+            adapter.posted.valid.eq(source.valid & posted), adapter.posted.payload.eq(source.payload.beat),
+            adapter.non_posted.valid.eq(source.valid & ~posted), adapter.non_posted.payload.eq(source.payload.beat),
+            adapter.completer_id.eq(self.config[host].requester_id), adapter.base.eq(self.config[host].register_base),
+            self.read_ready[host].eq(adapter.idle_for_read),
+            self.answer[host].valid.eq(adapter.completion.valid), self.answer[host].payload.eq(adapter.completion.payload),
+            adapter.completion.ready.eq(self.answer[host].ready),
+        ]
+        with m.If(posted):
+            m.d.comb += source.ready.eq(adapter.posted.ready)
+        with m.Else():
+            m.d.comb += source.ready.eq(adapter.non_posted.ready)
+        wiring.connect(m, adapter.bus, registers.bus[host])
+
+    def _settings(self, m, registers):
+        m.submodules.settings = stage = SettingsStage()
+        for name in ("window", "msi", "mmio"):
+            m.d.comb += [
+                getattr(stage, f"{name}_base").eq(getattr(registers, f"{name}_base").address),
+                getattr(stage, f"{name}_pages").eq(getattr(registers, f"{name}_pages").count),
+            ]
+        for name in ("aperture_a", "aperture_b"):
+            m.d.comb += [
+                getattr(stage, f"{name}_base").eq(getattr(registers, f"{name}_base").address),
+                getattr(stage, f"{name}_pages").eq(getattr(registers, f"{name}_pages").count),
+                getattr(stage, f"{name}_offset").eq(getattr(registers, f"{name}_offset").offset),
+            ]
+        control = registers.control
+        m.d.comb += [
+            stage.host_b_offset.eq(registers.host_b_offset.offset),
+            stage.active_host.eq(control.active_host), stage.fence.eq(control.fence), stage.track_dirty.eq(control.dirty_enable),
+            self.settings.eq(stage.settings),
+            self.notify_enable.eq(control.notify_enable), self.notify_host.eq(control.notify_host),
+            self.notify_address.eq(registers.notify_address.address), self.notify_data.eq(registers.notify_data.data),
+            registers.capabilities.window_pages.eq(self.window_pages), registers.capabilities.slots.eq(self.slots),
+            registers.capabilities.page_size.eq(PAGE_BITS), registers.capabilities.data_bytes.eq(self.data_bytes),
+            registers.outstanding.host_a.eq(self.outstanding[0]), registers.outstanding.host_b.eq(self.outstanding[1]),
+        ]
+
+    def _move(self, m, registers):
+        command, status = registers.move_command, registers.move_status
+        m.d.comb += [
+            self.start.eq(registers.move_command_written & command.start), self.abort.eq(registers.move_command_written & command.abort),
+            self.request.source.eq(registers.move_source.address), self.request.destination.eq(registers.move_destination.address),
+            self.request.to_host.eq(command.to_host), self.request.page_size.eq(command.page_size),
+            self.hold_limit.eq(registers.move_limits.hold), self.completion_limit.eq(registers.move_limits.completion),
+            registers.move_cycles.hold.eq(self.status.hold), registers.move_cycles.total.eq(self.status.total),
+        ]
+        for field in ("busy", "done", "failed", "phase", "error", "refused", "ended"):
+            m.d.comb += status[field].eq(self.status[field])

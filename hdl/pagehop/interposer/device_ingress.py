@@ -1,0 +1,216 @@
+"""What the device sends: sorted, looked up, gated, issued to one of the hosts."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.device_decode import DeviceDecode
+from pagehop.interposer.issue import IssueRegister
+from pagehop.interposer.layouts import HOST_A, HOST_B, DeviceInfo, FlushView, Guard, Issued, Settings, lane_credits
+from pagehop.interposer.posted_lane import PostedLane
+from pagehop.interposer.reply_lane import ReplyLane
+from pagehop.interposer.request_lane import RequestLane
+from pagehop.tlp import headers
+from pagehop.tlp.arbiter import TlpArbiter
+from pagehop.tlp.credits import CreditReturn
+from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.ordering import OrderingQueue
+from pagehop.tlp.outstanding import OutstandingEntry, row_of
+from pagehop.tlp.proxy import ProxyEntry
+from pagehop.tlp.stream import CreditLimits, TlpBeat
+
+__all__ = ["DeviceIngress"]
+
+_LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
+
+
+class DeviceIngress(wiring.Component):
+    """Bring the device's TLPs to the hosts, in order, except what a moving page holds.
+
+    Four cycles from ``rx`` to ``o`` when idle, one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before them have gone (O1). A head that must wait
+    waits in its own lane.
+
+    Parameters
+    ----------
+    data_bytes, window_pages, rows (of the outstanding table), entries (of a proxy table), return_lines (reserved room of a host's completion lane).
+    depths : beats of the posted, completion and non-posted lane.
+    max_payload : largest payload in bytes.
+
+    Members
+    -------
+    rx, rx_limits : the device's link.
+    o : to each host's egress; ``room``: its room, a bit a lane.
+    owner_* : two ports of the owner map, for posted and non-posted TLPs. row, occupied, allocate …: ports of the outstanding table.
+    reply_* : port into the proxy tables of both hosts.
+    return_room, reserve, reserve_lines : room for completions at each host's ingress.
+    flush, flush_request : each host's flush tracker.
+    dirty, dirty_page : a page is about to be written; ``pause``: choose nothing in this cycle.
+    posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
+    fence_started, fence_waits, unexpected : pulses for the counters.
+    """
+    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload):
+        self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
+        self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
+        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages), depths)
+        page = range(window_pages)
+        super().__init__({
+            "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
+            "o": Out(stream.Signature(EgressBeat(data_bytes))).array(2), "room": In(4).array(2),
+            "settings": In(Settings), "guard": In(Guard(window_pages)), "limit": In(32), "pause": In(1),
+            "owner_index": Out(page).array(2), "owner_enable": Out(1).array(2), "owner_bit": In(1).array(2),
+            "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
+            "allocate": Out(1), "allocate_row": Out(range(rows)), "allocate_entry": Out(OutstandingEntry),
+            "reply_index": Out(range(entries)), "reply_enable": Out(1),
+            "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_lines": Out(7),
+            "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
+            "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
+            "dirty": Out(1), "dirty_page": Out(page),
+            "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
+            "issue_entered": Out(4), "issue_accepted": Out(4),
+            "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decode = decode = DeviceDecode(self.data_bytes, self.window_pages)
+        m.submodules.queue = queue = self._queue
+        m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(_LANES))
+        m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
+        shape = queue.lane_shape
+        m.submodules.posted = posted = PostedLane(self.data_bytes, shape, self.window_pages)
+        m.submodules.replies = replies = ReplyLane(self.data_bytes, shape, (HOST_A, HOST_B), self.entries)
+        m.submodules.requests = requests = RequestLane(self.data_bytes, shape, self.window_pages, self.rows, self.return_lines)
+        m.d.comb += [
+            decode.i.valid.eq(self.rx.valid), decode.i.payload.eq(self.rx.payload), self.rx.ready.eq(decode.i.ready),
+            decode.settings.eq(self.settings),
+            queue.i.valid.eq(decode.o.valid), queue.i.payload.eq(decode.o.payload), decode.o.ready.eq(queue.i.ready),
+            self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.left),
+            self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
+        ]
+        for number, (head, lane) in enumerate(zip(queue.o, (posted, replies, requests))):
+            m.d.comb += [
+                lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
+                gate.i[number].valid.eq(lane.offer.valid), gate.i[number].payload.eq(lane.offer.payload), lane.offer.ready.eq(gate.i[number].ready),
+            ]
+        taken = gate.o.valid & gate.o.ready
+        m.d.comb += [
+            issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
+            queue.posted_left.eq(taken & (gate.o.payload.lane == EgressLane.POSTED) & gate.o.payload.beat.last),
+            requests.left.eq(queue.left), replies.left.eq(queue.left),
+        ]
+        self._lanes(m, posted, requests, issue)
+        self._replies(m, replies)
+        waits = self._fence(m, gate, issue, (posted, replies, requests))
+        self._reserve(m, taken, gate.o.payload)
+        self._issue(m, issue, waits)
+        self._credits(m, queue)
+        return m
+
+    def _lanes(self, m, posted, requests, issue):
+        for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED)):
+            m.d.comb += [
+                lane.settings.eq(self.settings), lane.guard.eq(self.guard),
+                self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
+            ]
+            for host in (HOST_A, HOST_B):
+                m.d.comb += lane.room[host].eq(self.room[host][kind])
+        m.d.comb += [
+            self.row.eq(requests.row), self.row_enable.eq(requests.row_enable), requests.occupied.eq(self.occupied),
+            self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
+            # One request at a time between the look-up of its row and the allocation.
+            requests.clear.eq(~self._request_issued(m, issue)),
+        ]
+        for host in (HOST_A, HOST_B):
+            m.d.comb += requests.return_room[host].eq(self.return_room[host])
+        with m.If(posted.offer.valid & posted.offer.ready & posted.dirty):
+            m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(posted.dirty_page)]
+        with m.If(requests.offer.valid & requests.offer.ready & requests.dirty):
+            m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(requests.dirty_page)]
+
+    def _request_issued(self, m, issue):
+        """1 while a request stands in the issue register."""
+        held = Signal()
+        enters = issue.i.valid & issue.i.ready & issue.i.payload.non_posted & issue.i.payload.beat.first
+        leaves = issue.o.valid & issue.o.ready & issue.o.payload.non_posted & issue.o.payload.beat.last
+        with m.If(enters):
+            m.d.sync += held.eq(1)
+        with m.Elif(leaves):
+            m.d.sync += held.eq(0)
+        return held
+
+    def _replies(self, m, replies):
+        m.d.comb += [
+            self.reply_index.eq(replies.index), self.reply_enable.eq(replies.enable),
+            self.reply_free.eq(replies.free), self.reply_lines.eq(replies.lines), self.unexpected.eq(replies.unexpected),
+        ]
+        for host in (HOST_A, HOST_B):
+            m.d.comb += [
+                replies.entry[host].eq(self.reply_entry[host]), replies.used[host].eq(self.reply_used[host]),
+                replies.room[host].eq(self.room[host][EgressLane.COMPLETION]),
+            ]
+
+    def _fence(self, m, gate, issue, lanes):
+        """Fence policy: let a head go to one host only when nothing sent to the other is unproven. Return for which hosts heads wait."""
+        last = Signal()
+        proven, waits, waited = Signal(2), Signal(2), Signal()
+        with m.If(gate.o.valid & gate.o.ready & gate.o.payload.beat.first):
+            m.d.sync += last.eq(gate.o.payload.destination)
+        for host in (HOST_A, HOST_B):
+            # What stands in the issue register is not known to the tracker yet.
+            m.d.comb += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | (last == host))))
+        # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third cycle.
+        posted, *others = lanes
+        patience = Signal(2)
+        with m.If(sum(lane.waits.any() for lane in others)):
+            m.d.sync += patience.eq(3)
+        with m.Elif(patience.any()):
+            m.d.sync += patience.eq(patience - 1)
+        m.d.comb += [posted.proven.eq(Mux(patience.any(), 0, proven)), *(lane.proven.eq(proven) for lane in others)]
+        for lane in lanes:
+            with m.If(lane.waits.any()):
+                m.d.comb += waits.eq(lane.waits)
+        m.d.comb += [self.fence_waits.eq(waits.any()), self.fence_started.eq(waits.any() & ~waited)]
+        m.d.sync += waited.eq(waits.any() | (waited & ~(gate.o.valid & gate.o.ready)))
+        return waits
+
+    def _reserve(self, m, taken, issued):
+        for host in (HOST_A, HOST_B):
+            m.d.comb += self.reserve[host].eq(taken & issued.non_posted & issued.beat.first & (issued.destination == host))
+        m.d.comb += self.reserve_lines.eq(issued.lines)
+
+    def _issue(self, m, issue, waits):
+        """Hand over what stands in the issue register, and note a request in the outstanding table as it is accepted."""
+        issued = issue.o.payload
+        fields = data.View(headers.RequestHeader(), issued.beat.header)
+        for host in (HOST_A, HOST_B):
+            m.d.comb += [
+                self.o[host].valid.eq(issue.o.valid & (issued.destination == host)),
+                self.o[host].payload.beat.eq(issued.beat), self.o[host].payload.lane.eq(issued.lane),
+            ]
+        m.d.comb += issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready))
+        other = Mux(issued.destination == HOST_B, self.flush[HOST_A], self.flush[HOST_B])
+        flush = FlushView(other)
+        entry = self.allocate_entry
+        m.d.comb += [
+            self.allocate.eq(issue.o.valid & issue.o.ready & issued.non_posted & issued.beat.first),
+            self.allocate_row.eq(row_of(fields.requester_id, headers.tag_of(issued.beat.header), self.rows)),
+            entry.requester_id.eq(fields.requester_id), entry.tag.eq(headers.tag_of(issued.beat.header)),
+            entry.host.eq(issued.destination), entry.atomic.eq(issued.atomic), entry.lines.eq(issued.lines),
+            # Its completion must not return before what the device wrote at the other host is visible (H64).
+            entry.flush_target.eq(flush.issued + flush.dirty),
+        ]
+        for host in (HOST_A, HOST_B):
+            m.d.comb += self.flush_request[host].eq(
+                (self.allocate & (issued.destination != host) & self.flush[host].dirty) | waits[1 - host])
+
+    def _credits(self, m, queue):
+        for lane, name in zip(_LANES, ("posted", "completion", "non_posted")):
+            count, units = lane_credits(self.depths[lane], self.data_bytes, self.max_payload)
+            # Room for completions is reserved before their request leaves, so they need no credits (D7).
+            returned = CreditReturn(1, count, units, infinite=lane == EgressLane.COMPLETION)
+            m.submodules[f"{name}_credits"] = returned
+            head = queue.o[lane]
+            m.d.comb += [
+                returned.left[0].eq(head.valid & head.ready), returned.first[0].eq(head.payload.beat.first),
+                returned.dwords[0].eq(head.payload.beat.dwords), self.rx_limits[name].eq(returned.limit),
+            ]

@@ -1,0 +1,89 @@
+"""The dirty bitmap as software reads it: true when it returns."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.flush_wait import FlushWait
+from pagehop.interposer.issue import Mark
+from pagehop.interposer.layouts import FlushView
+from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
+from pagehop.registers.bus import MemoryBus
+
+__all__ = ["Harvest"]
+
+
+class Harvest(wiring.Component):
+    """Serve reads of the dirty bitmap, with and without clearing, one at a time.
+
+    The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts; then the read is
+    answered (H46). A word of zeros is answered at once. A word beyond the window is an error.
+
+    Members
+    -------
+    take, peek : memory buses of the register file.
+    op, word, word_valid : port of the bitmap. ``pause`` is 1 with each operation: the ingress must not mark a page in that cycle.
+    entered, accepted : TLPs of the device's issue register.
+    flush, flush_request : both hosts' flush trackers.
+    """
+    def __init__(self, window_pages, words_bits):
+        self.words = window_pages // WORD_BITS
+        super().__init__({
+            "take": In(MemoryBus(words_bits)), "peek": In(MemoryBus(words_bits)),
+            "op": Out(stream.Signature(BitmapOp(window_pages))), "word": In(WORD_BITS), "word_valid": In(1), "pause": Out(1),
+            "entered": In(4), "accepted": In(4),
+            "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.mark = mark = Mark(4)
+        waits = []
+        for host in range(2):
+            m.submodules[f"wait_{'ab'[host]}"] = wait = FlushWait()
+            m.d.comb += [
+                wait.flush.eq(self.flush[host]), self.flush_request[host].eq(wait.request),
+            ]
+            waits.append(wait)
+        word, taking, outside = Signal(WORD_BITS), Signal(), Signal()
+        index = Signal.like(self.take.request.payload.index)
+        m.d.comb += [mark.target.eq(self.entered), mark.count.eq(self.accepted)]
+        with m.FSM():
+            with m.State("Idle"):
+                for bus, takes in ((self.peek, 0), (self.take, 1)):
+                    with m.If(bus.request.valid):
+                        m.d.sync += [index.eq(bus.request.payload.index), taking.eq(takes), outside.eq(bus.request.payload.index >= self.words)]
+                        m.next = "Operate"
+                m.d.comb += [self.take.request.ready.eq(1), self.peek.request.ready.eq(~self.take.request.valid)]
+            with m.State("Operate"):
+                m.d.comb += [
+                    self.op.valid.eq(~outside), self.pause.eq(1),
+                    self.op.payload.kind.eq(Mux(taking, BitmapOpKind.TAKE, BitmapOpKind.READ)),
+                    self.op.payload.index.eq(Cat(Const(0, 6), index)),
+                ]
+                m.d.sync += word.eq(0)
+                with m.If(outside):
+                    m.next = "Answer"
+                with m.Else():
+                    m.next = "Read"
+            with m.State("Read"):
+                with m.If(self.word_valid):
+                    m.d.sync += word.eq(self.word)
+                    m.d.comb += mark.set.eq(1)
+                    m.next = "Pass"
+            with m.State("Pass"):
+                with m.If(word == 0):
+                    m.next = "Answer"
+                with m.Elif(mark.passed):
+                    m.d.comb += [wait.start.eq(1) for wait in waits]
+                    m.next = "Prove"
+            with m.State("Prove"):
+                with m.If(waits[0].done & waits[1].done):
+                    m.next = "Answer"
+            with m.State("Answer"):
+                for bus, takes in ((self.peek, 0), (self.take, 1)):
+                    m.d.comb += [
+                        bus.response.valid.eq(taking == takes), bus.response.payload.data.eq(word), bus.response.payload.error.eq(outside),
+                    ]
+                m.next = "Idle"
+        return m

@@ -1,0 +1,93 @@
+"""What a TLP of a host is, decided once, as it arrives."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.device_decode import ends_request
+from pagehop.interposer.layouts import Destination, HostInfo, PortConfig, Range
+from pagehop.tlp import headers
+from pagehop.tlp.headers import TlpClass
+from pagehop.tlp.ordering import POSTED, QueueBeat
+from pagehop.tlp.stream import TlpBeat
+
+__all__ = ["REGISTER_SPACE_BITS", "HostLane", "HostDecode"]
+
+#: Base-2 logarithm of the size of the register BAR.
+REGISTER_SPACE_BITS = 18
+
+
+class HostLane(enum.IntEnum):
+    """Lanes of a host's ingress. Requests and completions have one lane a destination, so that none waits for another's (D6)."""
+    POSTED           = POSTED
+    TO_DEVICE        = 1     # completions of the device's requests
+    TO_OTHER         = 2     # completions of the other host's requests
+    REQUEST_LOCAL    = 3
+    REQUEST_DEVICE   = 4
+    REQUEST_OTHER    = 5
+
+
+class HostDecode(wiring.Component):
+    """Sort a host's TLPs into lanes and take out what answers the interposer itself (D4). Combinational towards the queue.
+
+    Completions of copy and flush reads leave on ``copy`` and ``flush`` one cycle later; both are always ready. Requests go to the registers, through the
+    aperture to the other host, or to the device; configuration requests and messages only come through from the active host.
+
+    Parameters
+    ----------
+    host : 0 or 1, the host this is the port of.
+    """
+    def __init__(self, data_bytes, host):
+        self.host = host
+        beat = TlpBeat(data_bytes)
+        super().__init__({
+            "i": In(stream.Signature(beat)), "o": Out(stream.Signature(QueueBeat(data_bytes, HostInfo, len(HostLane)))),
+            "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)),
+            "config": In(PortConfig), "aperture": In(Range), "active": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        header = self.i.payload.header
+        completion = data.View(headers.CompletionHeader(), header)
+        first, taken = self.i.payload.first, self.i.valid & self.i.ready
+        ours, copy, flush = Signal(), Signal(), Signal()
+        answers_copy, answers_flush = Signal(), Signal()   # of the TLP whose beat is on `i`
+        held_copy, held_flush = Signal(), Signal()
+        lane, lane_q = Signal(HostLane), Signal(HostLane)
+        m.d.comb += [
+            ours.eq(headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
+                    & ~completion.tag8 & ~completion.tag9),
+            copy.eq(ours & ~completion.tag[7]),
+            flush.eq(ours & completion.tag[7] & (completion.tag[6] == self.host)),
+            answers_copy.eq(Mux(first, copy, held_copy)), answers_flush.eq(Mux(first, flush, held_flush)),
+            self.o.valid.eq(self.i.valid & ~answers_copy & ~answers_flush),
+            self.o.payload.beat.eq(self.i.payload),
+            self.o.payload.lane.eq(Mux(first, lane, lane_q)),
+            self.o.payload.info.last_completion.eq(ends_request(header)),
+            self.i.ready.eq(answers_copy | answers_flush | self.o.ready),
+        ]
+        with m.If(taken & first):
+            m.d.sync += [held_copy.eq(copy), held_flush.eq(flush), lane_q.eq(lane)]
+        for sink, answers in ((self.copy, answers_copy), (self.flush, answers_flush)):
+            m.d.sync += [sink.valid.eq(self.i.valid & answers), sink.payload.eq(self.i.payload)]
+        self._route(m, header, ours, lane)
+        return m
+
+    def _route(self, m, header, ours, lane):
+        kind, address = Signal(TlpClass), Signal(64)
+        destination = self.o.payload.info.destination
+        m.d.comb += [kind.eq(headers.tlp_class(header)), address.eq(headers.address_of(header))]
+        with m.If(headers.is_memory(header) | headers.is_atomic(header)):
+            with m.If(address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]):
+                m.d.comb += destination.eq(Destination.LOCAL)
+            with m.Elif(self.aperture.holds(address)):
+                m.d.comb += destination.eq(Destination.OTHER)
+        with m.Elif(~self.active & (headers.is_config(header) | headers.is_message(header))):
+            # The device belongs to one host at a time: the other may not configure it.
+            m.d.comb += destination.eq(Mux(kind == TlpClass.POSTED, Destination.DROP, Destination.LOCAL))
+        with m.If(kind == TlpClass.COMPLETION):
+            m.d.comb += lane.eq(Mux(ours, HostLane.TO_OTHER, HostLane.TO_DEVICE))
+        with m.Elif(kind == TlpClass.NON_POSTED):
+            m.d.comb += lane.eq(Mux(destination == Destination.LOCAL, HostLane.REQUEST_LOCAL,
+                                    Mux(destination == Destination.OTHER, HostLane.REQUEST_OTHER, HostLane.REQUEST_DEVICE)))

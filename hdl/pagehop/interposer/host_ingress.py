@@ -1,0 +1,201 @@
+"""What a host sends: sorted, translated, re-tagged, issued to the device, the other host or the registers."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.completion_lane import CompletionLane
+from pagehop.interposer.host_decode import HostDecode, HostLane
+from pagehop.interposer.host_requests import HostPostedLane, HostRequestLane
+from pagehop.interposer.issue import IssueRegister
+from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, PortConfig, lane_credits
+from pagehop.interposer.reply_lane import ReplyLane
+from pagehop.tlp import headers
+from pagehop.tlp.arbiter import TlpArbiter
+from pagehop.tlp.credits import CreditReturn
+from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
+from pagehop.tlp.ordering import OrderingQueue
+from pagehop.tlp.outstanding import OutstandingEntry
+from pagehop.tlp.proxy import ProxyEntry
+from pagehop.tlp.stream import CreditLimits, TlpBeat
+
+__all__ = ["HostIngress"]
+
+_CREDIT_LANES = {
+    "posted": (HostLane.POSTED,),
+    "non_posted": (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER),
+    "completion": (HostLane.TO_DEVICE, HostLane.TO_OTHER),
+}
+
+
+class HostIngress(wiring.Component):
+    """Bring one host's TLPs to where they belong, and its answers to the interposer itself out of their way.
+
+    Requests: three cycles from ``rx`` to ``o`` when idle; completions of the device's reads: four. One beat a cycle for posted TLPs and for those completions. Posted TLPs
+    are never held (D5).
+
+    Parameters
+    ----------
+    data_bytes : beat width.
+    host : 0 or 1.
+    rows, entries : of the outstanding table and of a proxy table.
+    depths : beats of each :class:`HostLane`.
+    device_lines, other_lines : room for completions at the device's and the other host's ingress.
+    max_payload : largest payload in bytes.
+
+    Members
+    -------
+    rx, rx_limits : the host's link.
+    o : beats for each :class:`Destination` but the last. ``room_device``, ``room_other``: room of these egresses; ``read_ready``: the registers take a read.
+    copy, flush : completions of copy and flush reads, never stalled.
+    config, device_id, other_id, aperture, active : what the host's link and the registers say.
+    row, enable, entry, used, free … : port of the outstanding table.
+    reply_* : port of the other host's proxy table. ``tag_index`` …: this host's own proxy table.
+    device_room, other_room, reserve, reserve_lines : room for completions.
+    flushed, flush_newest : of the other host.
+    cross_write, cross_address : a posted TLP was handed to the other host's egress.
+    """
+    def __init__(self, data_bytes, host, *, rows, entries, depths, device_lines, other_lines, max_payload):
+        self.data_bytes, self.host, self.rows, self.entries = data_bytes, host, rows, entries
+        self.depths, self.device_lines, self.other_lines, self.max_payload = depths, device_lines, other_lines, max_payload
+        beat = TlpBeat(data_bytes)
+        super().__init__({
+            "rx": In(stream.Signature(beat)), "rx_limits": Out(CreditLimits),
+            "o": Out(stream.Signature(EgressBeat(data_bytes))).array(3),
+            "room_device": In(4), "room_other": In(4), "read_ready": In(1),
+            "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)),
+            "config": In(PortConfig), "device_id": In(16), "other_id": In(16), "aperture": In(Aperture), "active": In(1),
+            "row": Out(range(rows)), "enable": Out(1), "entry": In(OutstandingEntry), "used": In(1),
+            "free": Out(1), "free_row": Out(range(rows)), "free_entry": Out(OutstandingEntry),
+            "reply_index": Out(range(entries)), "reply_enable": Out(1), "reply_entry": In(ProxyEntry), "reply_used": In(1),
+            "reply_free": Out(1), "reply_lines": Out(7),
+            "tag_index": In(range(entries)), "tag_valid": In(1), "tag_allocate": Out(1), "tag_entry": Out(ProxyEntry),
+            "device_room": In(range(device_lines + 1)), "other_room": In(range(other_lines + 1)),
+            "reserve_device": Out(1), "reserve_other": Out(1), "reserve_lines": Out(7),
+            "flushed": In(FLUSH_SEQUENCE_BITS), "flush_newest": In(FLUSH_SEQUENCE_BITS),
+            "cross_write": Out(1), "cross_address": Out(64),
+            "waits": Out(1), "unexpected": Out(1), "unsupported": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decode = decode = HostDecode(self.data_bytes, self.host)
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths)
+        m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(HostLane))
+        m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
+        lanes = self._lanes(m, queue.lane_shape)
+        m.d.comb += [
+            decode.i.valid.eq(self.rx.valid), decode.i.payload.eq(self.rx.payload), self.rx.ready.eq(decode.i.ready),
+            decode.config.eq(self.config), decode.aperture.eq(self.aperture.range), decode.active.eq(self.active),
+            queue.i.valid.eq(decode.o.valid), queue.i.payload.eq(decode.o.payload), decode.o.ready.eq(queue.i.ready),
+        ]
+        for source, sink in ((decode.copy, self.copy), (decode.flush, self.flush)):
+            m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(1)]
+        for number, lane in enumerate(lanes):
+            head, offer = queue.o[number], gate.i[number]
+            m.d.comb += [
+                lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
+                offer.valid.eq(lane.offer.valid), offer.payload.eq(lane.offer.payload), lane.offer.ready.eq(offer.ready),
+            ]
+            if number != HostLane.POSTED:
+                m.d.comb += lane.left.eq(queue.left)
+        taken = gate.o.valid & gate.o.ready
+        m.d.comb += [
+            issue.i.valid.eq(gate.o.valid), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready),
+        ]
+        self._posted_left(m, queue, gate, lanes[HostLane.POSTED])
+        self._allocate(m, queue, taken, gate.o.payload, lanes)
+        self._hand_over(m, issue)
+        self._credits(m, queue)
+        return m
+
+    def _lanes(self, m, shape):
+        m.submodules.posted = posted = HostPostedLane(self.data_bytes, shape)
+        m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, self.rows, self.host)
+        m.submodules.to_other = to_other = ReplyLane(self.data_bytes, shape, (Destination.OTHER,), self.entries)
+        m.submodules.request_local = local = HostRequestLane(self.data_bytes, shape, Destination.LOCAL)
+        m.submodules.request_device = device = HostRequestLane(self.data_bytes, shape, Destination.DEVICE, self.device_lines)
+        m.submodules.request_other = other = HostRequestLane(self.data_bytes, shape, Destination.OTHER, self.other_lines)
+        tag = Cat(self.tag_index, Const(2 + self.host, 8 - len(self.tag_index)))
+        m.d.comb += [
+            posted.offset.eq(self.aperture.offset),
+            posted.room.eq(Cat(self.room_device[EgressLane.POSTED], self.room_other[EgressLane.POSTED], 1)),
+            to_device.room.eq(self.room_device[EgressLane.COMPLETION]),
+            to_device.entry.eq(self.entry), to_device.used.eq(self.used),
+            self.row.eq(to_device.row), self.enable.eq(to_device.enable),
+            self.free.eq(to_device.free), self.free_row.eq(to_device.free_row), self.free_entry.eq(to_device.free_entry),
+            to_device.flushed.eq(self.flushed), to_device.flush_newest.eq(self.flush_newest),
+            to_other.room.eq(self.room_other[EgressLane.COMPLETION]), to_other.proven.eq(1),
+            to_other.entry[0].eq(self.reply_entry), to_other.used[0].eq(self.reply_used),
+            self.reply_index.eq(to_other.index), self.reply_enable.eq(to_other.enable),
+            self.reply_free.eq(to_other.free), self.reply_lines.eq(to_other.lines),
+            local.room.eq(self.read_ready),
+            device.room.eq(self.room_device[EgressLane.NON_POSTED]), device.requester_id.eq(self.device_id),
+            other.room.eq(self.room_other[EgressLane.NON_POSTED]), other.requester_id.eq(self.other_id),
+            other.offset.eq(self.aperture.offset),
+            device.return_room.eq(self.device_room), other.return_room.eq(self.other_room),
+            self.waits.eq(to_device.waits), self.unsupported.eq(posted.unsupported),
+            self.unexpected.eq(to_device.unexpected | to_other.unexpected),
+        ]
+        for lane in (device, other):
+            m.d.comb += [lane.tag.eq(tag), lane.tag_valid.eq(self.tag_valid)]
+        return posted, to_device, to_other, local, device, other
+
+    def _posted_left(self, m, queue, gate, posted):
+        """A posted TLP has left when it is in the issue register, or was dropped."""
+        dropped = posted.unsupported
+        issued = gate.o.valid & gate.o.ready & (gate.o.payload.lane == EgressLane.POSTED) & gate.o.payload.beat.last
+        # The two cannot meet: while one posted TLP is dropped the lane offers none.
+        m.d.comb += queue.posted_left.eq(issued | dropped)
+
+    def _allocate(self, m, queue, taken, issued, lanes):
+        """Take a tag and reserve room for a request that has been chosen. The next one waits until these are up to date."""
+        request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_DEVICE].payload.beat.header)
+        other_request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_OTHER].payload.beat.header)
+        begins = taken & issued.non_posted & issued.beat.first
+        to_device, to_other = Signal(), Signal()
+        cooling = Signal(3)
+        m.d.comb += [
+            to_device.eq(begins & (issued.destination == Destination.DEVICE)),
+            to_other.eq(begins & (issued.destination == Destination.OTHER)),
+            self.tag_allocate.eq(to_device | to_other),
+            self.tag_entry.lines.eq(issued.lines), self.tag_entry.to_device.eq(to_device),
+            self.reserve_device.eq(to_device), self.reserve_other.eq(to_other), self.reserve_lines.eq(issued.lines),
+        ]
+        for chosen, fields in ((to_device, request), (to_other, other_request)):
+            with m.If(chosen):
+                m.d.comb += [
+                    self.tag_entry.requester_id.eq(fields.requester_id),
+                    self.tag_entry.tag.eq(headers.tag_of(fields)),
+                ]
+        m.d.sync += cooling.eq(Cat(begins, cooling))
+        for number in (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER):
+            m.d.comb += lanes[number].clear.eq(~cooling.any())
+
+    def _hand_over(self, m, issue):
+        issued = issue.o.payload
+        for destination, sink in enumerate(self.o):
+            with m.If(issued.destination == destination):
+                m.d.comb += [sink.valid.eq(issue.o.valid), issue.o.ready.eq(sink.ready)]
+            m.d.comb += [sink.payload.beat.eq(issued.beat), sink.payload.lane.eq(issued.lane)]
+        m.d.sync += [
+            self.cross_write.eq(self.o[Destination.OTHER].valid & self.o[Destination.OTHER].ready & issued.beat.first
+                                & ((issued.lane == EgressLane.POSTED) | headers.is_atomic(issued.beat.header))),
+            self.cross_address.eq(headers.address_of(issued.beat.header)),
+        ]
+
+    def _credits(self, m, queue):
+        for name, lanes in _CREDIT_LANES.items():
+            # Any one lane may get all that the class has credits for.
+            count, units = lane_credits(min(self.depths[lane] for lane in lanes), self.data_bytes,
+                                        self.max_payload if name == "posted" else 32)
+            returned = CreditReturn(len(lanes), count, units, infinite=name == "completion")
+            m.submodules[f"{name}_credits"] = returned
+            m.d.comb += self.rx_limits[name].eq(returned.limit)
+            for number, lane in enumerate(lanes):
+                head = queue.o[lane]
+                m.d.comb += [
+                    returned.left[number].eq(head.valid & head.ready), returned.first[number].eq(head.payload.beat.first),
+                    returned.dwords[number].eq(head.payload.beat.dwords),
+                ]

@@ -1,0 +1,129 @@
+"""Lanes of a host's own requests, posted and not, from the ordering queue to the gate."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.layouts import Destination, Issued
+from pagehop.tlp import headers
+from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.ordering import may_go
+from pagehop.tlp.room import completion_lines
+
+__all__ = ["HostPostedLane", "HostRequestLane"]
+
+
+def _translated(header, destination, offset):
+    """Header as it goes on: through the aperture with the other host's address, else untouched."""
+    far = headers.with_address(header, headers.address_of(header) + offset)
+    return Mux(destination == Destination.OTHER, far, header)
+
+
+class HostPostedLane(wiring.Component):
+    """Translate a host's posted TLPs and offer them to the gate.
+
+    One cycle from ``i`` to ``offer``, one beat a cycle. Never held by a move (D5): ``offset`` leads to one place. What has no destination is dropped whole
+    (``unsupported`` pulses).
+
+    Members
+    -------
+    offset : added to addresses that go through the aperture.
+    room : one bit a :class:`Destination` but the last, it takes a posted TLP.
+    """
+    def __init__(self, data_bytes, lane_shape):
+        self.lane_shape = lane_shape
+        super().__init__({
+            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "offset": In(64), "room": In(3), "unsupported": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        valid, head = Signal(), Signal(self.lane_shape)
+        destination, destination_q, leaves = Signal(2), Signal(2), Signal()
+        issued = self.offer.payload
+        m.d.comb += self.i.ready.eq(~valid | leaves)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                valid.eq(self.i.valid), head.eq(self.i.payload),
+                head.beat.header.eq(_translated(self.i.payload.beat.header, self.i.payload.info.destination, self.offset)),
+            ]
+        m.d.comb += [
+            destination.eq(Mux(head.beat.first, head.info.destination, destination_q)),
+            self.offer.valid.eq(valid & (destination != Destination.DROP)
+                                & (~head.beat.first | self.room.bit_select(destination, 1))),
+            leaves.eq((self.offer.valid & self.offer.ready) | (destination == Destination.DROP)),
+            self.unsupported.eq(valid & head.beat.first & (destination == Destination.DROP)),
+            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(destination),
+        ]
+        with m.If(valid & leaves & head.beat.first):
+            m.d.sync += destination_q.eq(destination)
+        return m
+
+
+class HostRequestLane(wiring.Component):
+    """Translate and re-tag a host's requests to one destination and offer them to the gate.
+
+    One cycle from ``i`` to ``offer``, one request every two cycles. A request to the device or to the other host leaves under our ID and a tag of ours (D16), for which
+    it waits, as for room for its completions (D7); one to the registers is untouched.
+
+    Parameters
+    ----------
+    destination : :class:`Destination` of the lane.
+    return_lines : lines that the lane of its completions can hold.
+
+    Members
+    -------
+    requester_id, tag, tag_valid : what it leaves under.
+    return_room : lines left in the lane of its completions.
+    clear : no request stands in the issue register.
+    """
+    def __init__(self, data_bytes, lane_shape, destination, return_lines=1):
+        self.data_bytes, self.destination = data_bytes, destination
+        super().__init__({
+            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "left": In(lane_shape["stamp"].shape), "offset": In(64), "room": In(1), "clear": In(1),
+            "requester_id": In(16), "tag": In(8), "tag_valid": In(1), "return_room": In(range(return_lines + 1)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        head = self.i.payload
+        header, lines, free = Signal(128), Signal(7), Signal()
+        m.d.comb += self.i.ready.eq(self.offer.valid & self.offer.ready)
+        with m.FSM():
+            with m.State("Prepare"):
+                m.d.sync += [
+                    header.eq(_translated(head.beat.header, head.info.destination, self.offset)),
+                    lines.eq(completion_lines(head.beat.header)), free.eq(may_go(head.stamp, self.left)),
+                ]
+                with m.If(self.i.valid):
+                    m.next = "Offer"
+            with m.State("Offer"):
+                self._offer(m, header, lines, free)
+                m.d.sync += free.eq(may_go(head.stamp, self.left))
+                with m.If(self.offer.valid & self.offer.ready):
+                    m.next = "Prepare"
+                    with m.If(~head.beat.last):
+                        m.next = "Body"
+            with m.State("Body"):
+                m.d.comb += [self.offer.valid.eq(self.i.valid), self.offer.payload.beat.eq(head.beat)]
+                with m.If(self.i.valid & self.offer.ready & head.beat.last):
+                    m.next = "Prepare"
+        m.d.comb += [self.offer.payload.lane.eq(EgressLane.NON_POSTED), self.offer.payload.destination.eq(self.destination),
+                     self.offer.payload.non_posted.eq(1), self.offer.payload.lines.eq(lines)]
+        return m
+
+    def _offer(self, m, header, lines, free):
+        request = data.View(headers.RequestHeader(), self.offer.payload.beat.header)
+        m.d.comb += [
+            self.offer.valid.eq(free & self.room & self.clear),
+            self.offer.payload.beat.eq(self.i.payload.beat),
+            self.offer.payload.beat.header.eq(header),
+        ]
+        if self.destination != Destination.LOCAL:
+            m.d.comb += [
+                self.offer.valid.eq(free & self.room & self.clear & self.tag_valid & (self.return_room >= lines)),
+                request.requester_id.eq(self.requester_id),
+                Cat(request.tag, request.tag8, request.tag9).eq(self.tag),
+            ]

@@ -1,0 +1,108 @@
+"""A lane of completions that answer the hosts' requests, which went out under a tag of ours."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.layouts import Issued
+from pagehop.tlp import headers
+from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.ordering import may_go
+from pagehop.tlp.proxy import ProxyEntry
+
+__all__ = ["ReplyLane"]
+
+
+class ReplyLane(wiring.Component):
+    """Give each completion the requester ID and tag of the request it answers, and offer it to the gate.
+
+    Two cycles from ``i`` to ``offer``, one completion every three cycles and the later beats of each at one a cycle. A completion whose tag
+    is not in use is dropped whole (``unexpected`` pulses). The tag is freed with the last completion of its request.
+
+    Parameters
+    ----------
+    destinations : where the completions of each table go; two tables are told apart by bit 6 of the tag, one is used for all.
+
+    Members
+    -------
+    index, enable : read the tables. ``entry``, ``used``: what they show one cycle later.
+    free : one bit a table, entry ``index`` is done. ``lines`` were reserved for it.
+    room : one bit a table, the egress its completions go to has room.
+    proven, waits : one bit a table, no fence stands before it; the head waits for its fence.
+    """
+    def __init__(self, data_bytes, lane_shape, destinations, entries):
+        self.destinations = destinations
+        tables = len(destinations)
+        super().__init__({
+            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "left": In(lane_shape["stamp"].shape), "room": In(tables), "proven": In(tables), "waits": Out(tables),
+            "index": Out(range(entries)), "enable": Out(1),
+            "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
+            "free": Out(tables), "lines": Out(7), "unexpected": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        head = self.i.payload
+        completion = data.View(headers.CompletionHeader(), head.beat.header)
+        tables = len(self.destinations)
+        table, table_q = Signal(1), Signal(1)
+        found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1, "passed": 1}))
+        taken, body = Signal(), Signal()
+        m.d.comb += [
+            table.eq(completion.tag[6] if tables == 2 else 0),
+            self.index.eq(completion.tag),
+            taken.eq(self.offer.valid & self.offer.ready),
+            self.lines.eq(found.entry.lines),
+        ]
+        with m.If(~body):
+            m.d.sync += table_q.eq(table)
+        self._present(m, head, found, Mux(body, table_q, table), body)
+        with m.FSM():
+            with m.State("Look Up"):
+                m.d.comb += self.enable.eq(self.i.valid)
+                with m.If(self.i.valid):
+                    m.next = "Read"
+            with m.State("Read"):
+                m.d.sync += [
+                    found.entry.eq(Mux(table, self.entry[-1], self.entry[0])),
+                    found.used.eq(Cat(*self.used).bit_select(table, 1) & completion.tag[7] & (completion.tag8 == 0) & (completion.tag9 == 0)),
+                    found.passed.eq(may_go(head.stamp, self.left)),
+                ]
+                m.next = "Offer"
+            with m.State("Offer"):
+                free = found.used & found.passed & self.room.bit_select(table, 1)
+                proven = self.proven.bit_select(table, 1)
+                m.d.comb += [self.offer.valid.eq(free & proven), self.waits.eq(Mux(free & ~proven, 1 << table, 0))]
+                m.next = "Look Up"
+                with m.If(~found.used):
+                    m.d.comb += self.unexpected.eq(1)
+                    m.next = "Drop"
+                with m.Elif(taken):
+                    m.d.comb += self.free.eq(Mux(head.info.last_completion, 1 << table, 0))
+                    with m.If(~head.beat.last):
+                        m.next = "Body"
+            with m.State("Body"):
+                m.d.comb += [body.eq(1), self.offer.valid.eq(self.i.valid)]
+                with m.If(taken & head.beat.last):
+                    m.next = "Look Up"
+            with m.State("Drop"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & head.beat.last):
+                    m.next = "Look Up"
+        with m.If(taken):
+            m.d.comb += self.i.ready.eq(1)
+        return m
+
+    def _present(self, m, head, found, table, body):
+        issued = self.offer.payload
+        restored = data.View(headers.CompletionHeader(), issued.beat.header)
+        m.d.comb += [
+            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION),
+            issued.destination.eq(Mux(table, self.destinations[-1], self.destinations[0])),
+        ]
+        with m.If(~body):
+            m.d.comb += [
+                restored.requester_id.eq(found.entry.requester_id),
+                Cat(restored.tag, restored.tag8, restored.tag9).eq(found.entry.tag),
+            ]

@@ -1,0 +1,115 @@
+"""The lane of the device's non-posted TLPs, from the ordering queue to the gate."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
+from pagehop.tlp import headers
+from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.ordering import may_go
+from pagehop.tlp.outstanding import row_of
+from pagehop.tlp.room import completion_lines
+
+__all__ = ["RequestLane"]
+
+
+class RequestLane(wiring.Component):
+    """Look up the page and the tag of each request and offer it to the gate when nothing holds it.
+
+    Two cycles from ``i`` to ``offer``, one request every three cycles. A request that cannot go is looked up again, so that it sees rows that became free and owners that
+    changed. It waits for: earlier posted writes (O1), the page not moving, its row of the outstanding table, room for all its completions (D7), room in the egress, the fence. None
+    of these holds a posted write or a completion (H24).
+
+    Members
+    -------
+    left : posted TLPs that have left the ordering queue.
+    owner_index, owner_enable, owner_bit : port of the owner map.
+    row, row_enable, occupied : port of the outstanding table. ``give_up``: the row was occupied for ``limit`` cycles.
+    return_room : one amount a host, lines that its completion lane still has room for.
+    clear : no request stands in the issue register.
+    room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
+    """
+    def __init__(self, data_bytes, lane_shape, window_pages, rows, return_lines):
+        self.rows = rows
+        super().__init__({
+            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "left": In(lane_shape["stamp"].shape),
+            "settings": In(Settings), "guard": In(Guard(window_pages)), "limit": In(32),
+            "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
+            "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
+            "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
+            "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        head, header = self.i.payload, self.i.payload.beat.header
+        fields = data.View(headers.RequestHeader(), header)
+        found = Signal(data.StructLayout({"owner": 1, "far_address": 64, "guarded": 1, "passed": 1, "lines": 7, "atomic": 1, "fits": 2}))
+        body = Signal()
+        m.d.comb += [
+            self.owner_index.eq(head.info.page),
+            self.row.eq(row_of(fields.requester_id, headers.tag_of(header), self.rows)),
+            self.i.ready.eq(self.offer.valid & self.offer.ready),
+        ]
+        eligible = self._offer(m, head, found, body)
+        with m.FSM():
+            with m.State("Look Up"):
+                m.d.comb += [self.owner_enable.eq(self.i.valid), self.row_enable.eq(self.i.valid)]
+                m.d.sync += [found.lines.eq(completion_lines(header)), found.atomic.eq(headers.is_atomic(header))]
+                with m.If(self.i.valid):
+                    m.next = "Read"
+            with m.State("Read"):
+                m.d.sync += [
+                    found.owner.eq(self.owner_bit),
+                    found.far_address.eq(headers.address_of(header) + self.settings.host_b_offset),
+                    found.guarded.eq(self.guard.active & head.info.in_window & (head.info.page == self.guard.page)),
+                    found.passed.eq(may_go(head.stamp, self.left)),
+                    found.fits.eq(Cat(room >= found.lines for room in self.return_room)),
+                ]
+                m.next = "Offer"
+            with m.State("Offer"):
+                m.d.comb += self.offer.valid.eq(eligible)
+                # Taken or not, what was found is stale in the next cycle.
+                m.next = "Look Up"
+                with m.If(eligible & self.offer.ready & ~head.beat.last):
+                    m.next = "Body"
+                self._wait_for_row(m)
+            with m.State("Body"):
+                m.d.comb += [body.eq(1), self.offer.valid.eq(self.i.valid)]
+                with m.If(self.i.valid & self.offer.ready & head.beat.last):
+                    m.next = "Look Up"
+        return m
+
+    def _offer(self, m, head, found, body):
+        """Drive what is offered; return whether the head, looked up, may go."""
+        destination, destination_q = Signal(), Signal()
+        free, proven = Signal(), Signal()
+        issued = self.offer.payload
+        m.d.comb += [
+            destination.eq(Mux(head.info.in_window, Mux(found.guarded & self.guard.committed, self.guard.to_host, found.owner),
+                               self.settings.active_host)),
+            proven.eq(self.proven.bit_select(destination, 1)),
+            free.eq(found.passed & ~(found.guarded & self.guard.closed) & ~self.occupied & self.clear
+                    & self.room.bit_select(destination, 1) & found.fits.bit_select(destination, 1)),
+            self.waits.eq(Mux(free & ~proven & ~body, 1 << destination, 0)),
+            self.dirty.eq(head.beat.first & head.info.in_window & found.atomic & self.settings.track_dirty),
+            self.dirty_page.eq(head.info.page),
+            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
+            issued.destination.eq(Mux(body, destination_q, destination)),
+            issued.non_posted.eq(1), issued.atomic.eq(found.atomic), issued.lines.eq(found.lines),
+        ]
+        with m.If(~body & head.info.in_window & (destination == HOST_B)):
+            m.d.comb += issued.beat.header.eq(headers.with_address(head.beat.header, found.far_address))
+        with m.If(~body):
+            m.d.sync += destination_q.eq(destination)
+        return free & proven
+
+    def _wait_for_row(self, m):
+        """Give the row up when its answer does not come: its request is long dead, and this one must not wait for ever (H24b)."""
+        waited = Signal(32)
+        m.d.sync += waited.eq(Mux(self.occupied, waited + 3, 0))
+        m.d.comb += self.give_up.eq(self.occupied & (waited >= self.limit))
+        with m.If(self.give_up):
+            m.d.sync += waited.eq(0)

@@ -1,0 +1,278 @@
+"""The page slot: the state machine of one move."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.flush_wait import FlushWait
+from pagehop.interposer.issue import Mark
+from pagehop.interposer.layouts import HOST_B, FlushView, Guard, Settings
+from pagehop.interposer.move_check import MoveCheck, MoveError, MoveRequest
+from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
+
+__all__ = ["MovePhase", "MoveStatus", "PageSlot"]
+
+#: Cycles after which a gate certainly sees a change of the guard, and a look-up one of the owner map.
+SEEN_CYCLES = 6
+
+
+class MovePhase(enum.Enum, shape=3):
+    """What a move is doing. The values are those of ``move_phase`` in registers.rdl; a test compares them."""
+    IDLE   = 0
+    GATE   = 1
+    COPY   = 2
+    FLUSH  = 3
+    COMMIT = 4
+    DRAIN  = 5
+    SETTLE = 6
+    RETIRE = 7
+
+
+class MoveStatus(data.Struct):
+    """Status of the slot, as the registers show it."""
+    busy:    1
+    done:    1
+    failed:  1
+    phase:   MovePhase
+    error:   MoveError
+    refused: MoveError
+    ended:   32
+    hold:    32
+    total:   32
+
+
+class PageSlot(wiring.Component):
+    """Move one page at a time: gate, copy, flush, commit, drain, settle, retire (docs/interposer.md, "A move").
+
+    Parameters
+    ----------
+    window_pages : pages of the window.
+    stamp_bits : width of the device ingress's posted counts.
+
+    Members
+    -------
+    start, abort, request : from the registers. ``hold_limit`` in cycles.
+    guard : to the gates.
+    owner_op, owner_word, owner_word_valid : port of the owner map.
+    issue_*, posted_*, local_* : counts of the device's issue register and queue, and of the destination's local source, to set marks on.
+    advance, advance_ready, atomics_settled, settled : epochs of the outstanding table.
+    copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
+    flush, flush_request, flush_lost : trackers of both hosts; a flush was given up or answered with an error.
+    cross_write, cross_address : writes through each host's aperture; index 0 is from Host A, so to Host B.
+    committed : pulse, the owner of ``guard.page`` changes.
+    ended : pulse, the move is over and ``status`` says how.
+    """
+    def __init__(self, window_pages, stamp_bits):
+        self.window_pages, self.stamp_bits = window_pages, stamp_bits
+        super().__init__({
+            "settings": In(Settings), "start": In(1), "abort": In(1), "request": In(MoveRequest), "hold_limit": In(32),
+            "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
+            "owner_op": Out(stream.Signature(BitmapOp(window_pages))), "owner_word": In(WORD_BITS), "owner_word_valid": In(1),
+            "issue_entered": In(4), "issue_accepted": In(4), "local_entered": In(4).array(2), "local_accepted": In(4).array(2),
+            "posted_accepted": In(stamp_bits), "posted_left": In(stamp_bits),
+            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1), "settled": In(1),
+            "copy_start": Out(1), "copy_stop": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
+            "copy_written": In(1), "copy_outstanding": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
+            "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(1).array(2),
+            "cross_write": In(1).array(2), "cross_address": In(64).array(2),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.check = check = MoveCheck(self.window_pages)
+        m.submodules.issue_mark = issue_mark = Mark(4)
+        m.submodules.local_mark = local_mark = Mark(4)
+        m.submodules.posted_mark = posted_mark = Mark(self.stamp_bits)
+        m.submodules.wait = wait = FlushWait()
+        request = Signal(MoveRequest)
+        owner, delay, reason = Signal(), Signal(4), Signal(MoveError)
+        self._watch(m, check, reason)
+        m.d.sync += delay.eq(Mux(delay.any(), delay - 1, 0))
+        m.d.comb += [
+            check.request.eq(request), check.settings.eq(self.settings),
+            self.to_host.eq(request.to_host), self.from_host.eq(~request.to_host),
+            self.guard.page.eq(check.page), self.guard.to_host.eq(request.to_host),
+            self.copy_source.eq(Mux(request.to_host == HOST_B, check.near, check.far)),
+            self.copy_destination.eq(Mux(request.to_host == HOST_B, check.far, check.near)),
+            issue_mark.target.eq(self.issue_entered), issue_mark.count.eq(self.issue_accepted),
+            local_mark.target.eq(Mux(request.to_host, self.local_entered[1], self.local_entered[0])),
+            local_mark.count.eq(Mux(request.to_host, self.local_accepted[1], self.local_accepted[0])),
+            posted_mark.target.eq(self.posted_accepted), posted_mark.count.eq(self.posted_left),
+            wait.flush.eq(Mux(request.to_host, self.flush[1], self.flush[0])),
+            self.flush_request[0].eq(wait.request & ~request.to_host), self.flush_request[1].eq(wait.request & request.to_host),
+            self.owner_op.payload.index.eq(check.page),
+        ]
+        with m.FSM():
+            self._accept(m, request, check, owner, delay)
+            self._before_commit(m, request, reason, delay, issue_mark, local_mark, wait)
+            self._after_commit(m, delay, issue_mark, posted_mark, wait)
+            self._end(m)
+        self._count(m)
+        return m
+
+    def _watch(self, m, check, reason):
+        """Latch the first reason to abort; it counts only before the commit."""
+        crossed = Signal()
+        lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
+        m.d.sync += crossed.eq(
+            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]))
+            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:])))
+        with m.If(~self.guard.closed):
+            m.d.sync += reason.eq(MoveError.NONE)
+        with m.Elif(reason == MoveError.NONE):
+            with m.If(self.copy_error.any() & (self.status.phase == MovePhase.COPY)):
+                m.d.sync += reason.eq(self.copy_error)
+            with m.Elif(lost & (self.status.phase == MovePhase.FLUSH)):
+                m.d.sync += reason.eq(MoveError.COPY_TIMEOUT)
+            with m.Elif(self.abort):
+                m.d.sync += reason.eq(MoveError.ABORTED)
+            with m.Elif(crossed):
+                m.d.sync += reason.eq(MoveError.CROSS_ACCESS)
+            with m.Elif(self.status.hold >= self.hold_limit):
+                m.d.sync += reason.eq(MoveError.HOLD_TIMEOUT)
+
+    def _accept(self, m, request, check, owner, delay):
+        status = self.status
+        with m.State("Idle"):
+            with m.If(self.start):
+                m.d.sync += [
+                    request.eq(self.request), status.busy.eq(1), status.done.eq(0), status.failed.eq(0), status.refused.eq(MoveError.NONE),
+                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), delay.eq(4),
+                ]
+                m.next = "Check"
+        with m.State("Check"):
+            with m.If(delay == 0):
+                m.d.sync += status.error.eq(check.error)
+                m.next = "Failed"
+                with m.If(check.error == MoveError.NONE):
+                    m.next = "Ask Owner"
+        with m.State("Ask Owner"):
+            m.d.comb += [self.owner_op.valid.eq(1), self.owner_op.payload.kind.eq(BitmapOpKind.READ)]
+            with m.If(self.owner_op.ready):
+                m.next = "Owner"
+        with m.State("Owner"):
+            with m.If(self.owner_word_valid):
+                m.d.sync += owner.eq(self.owner_word.bit_select(check.page[:6], 1))
+                m.next = "Decide"
+        with m.State("Decide"):
+            with m.If(owner == request.to_host):
+                m.d.sync += status.error.eq(MoveError.ALREADY_THERE)
+                m.next = "Failed"
+            with m.Else():
+                m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(3)]
+                m.next = "Close"
+
+    def _before_commit(self, m, request, reason, delay, issue_mark, local_mark, wait):
+        status = self.status
+
+        def state(name, phase, follow):
+            """A state of the hold: ``follow`` drives it unless there is a reason to stop."""
+            with m.State(name):
+                m.d.comb += status.phase.eq(phase)
+                with m.If(reason != MoveError.NONE):
+                    m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), status.error.eq(reason)]
+                    m.d.comb += self.copy_stop.eq(1)
+                    m.next = "Give Up"
+                with m.Else():
+                    follow()
+
+        def close():
+            with m.If(delay == 0):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Clear"
+
+        def clear():
+            # All that passed the gate is in the outstanding table now; what comes later belongs to the next epoch.
+            with m.If(issue_mark.passed & self.advance_ready):
+                m.d.comb += self.advance.eq(1)
+                m.d.sync += delay.eq(1)
+                m.next = "Atomics"
+
+        def atomics():
+            with m.If((delay == 0) & self.atomics_settled):
+                m.d.comb += self.copy_start.eq(1)
+                m.d.sync += delay.eq(1)
+                m.next = "Copy"
+
+        def copy():
+            with m.If((delay == 0) & self.copy_written & ~self.copy_error.any()):
+                m.d.comb += local_mark.set.eq(1)
+                m.next = "Push"
+
+        def push():
+            with m.If(local_mark.passed):
+                m.d.comb += wait.start.eq(1)
+                m.next = "Prove"
+
+        def prove():
+            with m.If(wait.done):
+                m.next = "Commit"
+
+        def commit():
+            m.d.comb += [
+                self.owner_op.valid.eq(1),
+                self.owner_op.payload.kind.eq(Mux(request.to_host == HOST_B, BitmapOpKind.SET, BitmapOpKind.CLEAR)),
+            ]
+            with m.If(self.owner_op.ready):
+                m.d.comb += self.committed.eq(1)
+                m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), delay.eq(SEEN_CYCLES)]
+                m.next = "Open"
+
+        state("Close", MovePhase.GATE, close)
+        state("Clear", MovePhase.GATE, clear)
+        state("Atomics", MovePhase.GATE, atomics)
+        state("Copy", MovePhase.COPY, copy)
+        state("Push", MovePhase.FLUSH, push)
+        state("Prove", MovePhase.FLUSH, prove)
+        state("Commit", MovePhase.COMMIT, commit)
+
+    def _after_commit(self, m, delay, issue_mark, posted_mark, wait):
+        status = self.status
+        with m.State("Open"):
+            m.d.comb += status.phase.eq(MovePhase.DRAIN)
+            with m.If((delay == 0) & self.advance_ready):
+                # What was accepted by now was looked up before the commit; what comes later sees the new owner.
+                m.d.comb += [posted_mark.set.eq(1), self.advance.eq(1)]
+                m.next = "Drain"
+        with m.State("Drain"):
+            m.d.comb += status.phase.eq(MovePhase.DRAIN)
+            with m.If(posted_mark.passed):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Drained"
+        with m.State("Drained"):
+            m.d.comb += status.phase.eq(MovePhase.DRAIN)
+            with m.If(issue_mark.passed):
+                m.d.comb += wait.start.eq(1)
+                m.next = "Settle"
+        with m.State("Settle"):
+            m.d.comb += status.phase.eq(MovePhase.SETTLE)
+            with m.If(wait.done):
+                m.next = "Retire"
+        with m.State("Retire"):
+            m.d.comb += status.phase.eq(MovePhase.RETIRE)
+            with m.If(self.settled):
+                m.d.comb += self.ended.eq(1)
+                m.d.sync += [
+                    status.busy.eq(0), status.done.eq(1), status.ended.eq(status.ended + 1),
+                    self.guard.active.eq(0), self.guard.committed.eq(0),
+                ]
+                m.next = "Idle"
+
+    def _end(self, m):
+        status = self.status
+        with m.State("Give Up"):
+            # The tags of unanswered reads are ours until they come or time out (D16).
+            with m.If(~self.copy_outstanding):
+                m.next = "Failed"
+        with m.State("Failed"):
+            m.d.comb += self.ended.eq(1)
+            m.d.sync += [status.busy.eq(0), status.failed.eq(1), status.ended.eq(status.ended + 1)]
+            m.next = "Idle"
+
+    def _count(self, m):
+        with m.If(self.status.busy):
+            m.d.sync += self.status.total.eq(self.status.total + 1)
+            with m.If(self.start):
+                m.d.sync += self.status.refused.eq(MoveError.BUSY)
+        with m.If(self.guard.closed):
+            m.d.sync += self.status.hold.eq(self.status.hold + 1)

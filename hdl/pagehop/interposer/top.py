@@ -1,0 +1,285 @@
+"""The interposer as a whole: only parts and connections (docs/interposer.md)."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
+from pagehop.interposer.control import Control
+from pagehop.interposer.device_ingress import DeviceIngress
+from pagehop.interposer.host_ingress import HostIngress
+from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, FlushView, PortConfig
+from pagehop.interposer.local import LocalSource
+from pagehop.interposer.notifier import Notifier
+from pagehop.interposer.slot import PageSlot
+from pagehop.memory.copy_engine import CopyEngine
+from pagehop.tlp.egress import Egress
+from pagehop.tlp.flush import FlushTracker
+from pagehop.tlp.outstanding import OutstandingTable
+from pagehop.tlp.proxy import ProxyTable
+from pagehop.tlp.room import LINE_BYTES, Room
+from pagehop.tlp.stream import TlpPort, check_data_bytes, connect_streams
+
+__all__ = ["Interposer", "Sizes"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Depths of the lanes in beats, and of the tables. Powers of two."""
+    device_ingress: tuple[int, ...]   # posted, completion, non-posted
+    host_ingress:   tuple[int, ...]   # by HostLane
+    device_egress:  tuple[int, ...]   # posted, completion, non-posted
+    host_egress:    tuple[int, ...]   # posted, completion, non-posted, engine
+    rows:    int = 1024               # of the outstanding table
+    entries: int = 64                 # of each proxy table
+
+    @classmethod
+    def for_width(cls, data_bytes):
+        """Sizes that hold a page in each host's posted egress (D13) and the answers to a read of 4 KB in each completion lane (D7)."""
+        check_data_bytes(data_bytes)
+        if data_bytes == 16:
+            return cls((256, 1024, 32), (256, 512, 512, 16, 32, 32), (256, 256, 32), (512, 128, 32, 64))
+        return cls((128, 256, 32), (128, 512, 128, 16, 32, 32), (64, 128, 32), (128, 64, 32, 64))
+
+
+class Interposer(wiring.Component):
+    """The interposer of docs/interposer.md, figures 7A and 10, hold mode.
+
+    Six cycles from the device's rx to a host's tx when idle, five the other way; one beat a cycle in every direction at once.
+
+    Parameters
+    ----------
+    data_bytes : payload bytes of a beat: 16, 32, 64 or 128.
+    window_pages : pages that the owner map and the dirty bitmap cover, a power of two from 64 to 262 144.
+    max_payload : largest payload of a TLP in bytes, a power of two from 128 to 512.
+    chunk_bytes : bytes of one copy read and copy write; at most the MPS and MRRS of both hosts.
+    sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
+
+    Members
+    -------
+    device, host_a, host_b : the three links.
+    config_device, config_host_a, config_host_b : what each link knows of itself.
+    commit, commit_page, commit_host : the page of the window whose owner changes in this cycle, and to whom.
+    holding : a page is held.
+    """
+    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, sizes=None):
+        check_data_bytes(data_bytes)
+        if window_pages not in [1 << n for n in range(6, 19)]:
+            raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
+        if max_payload not in (128, 256, 512):
+            raise ValueError(f"Largest payload must be 128, 256 or 512 bytes, not {max_payload!r}")
+        if chunk_bytes not in (64, 128, 256) or chunk_bytes > max_payload:
+            raise ValueError(f"Copy chunk must be 64, 128 or 256 bytes and at most the largest payload of {max_payload}, not {chunk_bytes!r}")
+        self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
+        self.sizes = Sizes.for_width(data_bytes) if sizes is None else sizes
+        super().__init__({
+            "device": Out(TlpPort(data_bytes)), "host_a": Out(TlpPort(data_bytes)), "host_b": Out(TlpPort(data_bytes)),
+            "config_device": In(PortConfig), "config_host_a": In(PortConfig), "config_host_b": In(PortConfig),
+            "commit": Out(1), "commit_page": Out(32), "commit_host": Out(1), "holding": Out(1),
+        })
+
+    def _lines(self, beats):
+        """Lines of 64 bytes for which a lane of so many beats has room, after a TLP that is still leaving (D7)."""
+        return (beats - 2 * max(1, self.max_payload // self.data_bytes)) // max(1, LINE_BYTES // self.data_bytes)
+
+    def elaborate(self, platform):
+        m = Module()
+        sizes, data_bytes = self.sizes, self.data_bytes
+        replies = self._lines(sizes.device_ingress[1]) // 2   # half for the requests of each host
+        m.submodules.device_ingress = device = DeviceIngress(
+            data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
+            depths=sizes.device_ingress, max_payload=self.max_payload)
+        m.submodules.device_egress = egress = Egress(data_bytes, 2, sizes.device_egress, max_payload=self.max_payload)
+        m.submodules.control = control = Control(data_bytes, self.window_pages)
+        m.submodules.table = table = OutstandingTable(sizes.rows)
+        m.submodules.slot = slot = PageSlot(self.window_pages, len(device.posted_left))
+        m.submodules.copy = copy = CopyEngine(data_bytes, self.chunk_bytes)
+        m.submodules.notifier = notifier = Notifier(data_bytes)
+        m.submodules.owners = owners = OwnerMap(self.window_pages)
+        m.submodules.dirty = dirty = DirtyMap(self.window_pages)
+        hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
+        self._ports(m, device, egress, hosts)
+        self._upstream(m, device, table, owners, hosts)
+        self._downstream(m, device, egress, table, hosts)
+        self._between_hosts(m, hosts)
+        self._flushes(m, device, slot, dirty, control, hosts)
+        self._moves(m, device, table, slot, copy, owners, notifier, control, hosts)
+        self._registers(m, device, table, owners, dirty, control, hosts)
+        return m
+
+    def _ports(self, m, device, egress, hosts):
+        ends = [(self.device, device, egress), (self.host_a, hosts[0].ingress, hosts[0].egress), (self.host_b, hosts[1].ingress, hosts[1].egress)]
+        for port, ingress, way_out in ends:
+            connect_streams(m, port.rx, ingress.rx)
+            connect_streams(m, way_out.tx, port.tx)
+            m.d.comb += [port.rx_limits.eq(ingress.rx_limits), way_out.limits.eq(port.tx_limits)]
+
+    def _upstream(self, m, device, table, owners, hosts):
+        """Device to hosts: page owners, outstanding requests, room for their completions."""
+        for port in range(2):
+            m.d.comb += [
+                owners.index[port].eq(device.owner_index[port]), owners.enable[port].eq(device.owner_enable[port]),
+                device.owner_bit[port].eq(owners.bit[port]),
+            ]
+        m.d.comb += [
+            table.lookup_row.eq(device.row), table.lookup_enable.eq(device.row_enable), device.occupied.eq(table.occupied),
+            table.give_up.eq(device.give_up), table.allocate.eq(device.allocate), table.allocate_row.eq(device.allocate_row),
+            table.allocate_entry.eq(device.allocate_entry),
+        ]
+        for number, host in enumerate(hosts):
+            connect_streams(m, device.o[number], host.egress.i[_Host.FROM_DEVICE])
+            given_up = table.given_up & (table.given_up_entry.host == number)
+            m.d.comb += [
+                device.room[number].eq(host.egress.room), device.return_room[number].eq(host.room.amount_left),
+                host.room.reserve.eq(device.reserve[number]), host.room.reserve_amount.eq(device.reserve_lines),
+                host.room.release[0].eq(host.ingress.free), host.room.release_amount[0].eq(host.ingress.free_entry.lines),
+                host.room.release[1].eq(given_up), host.room.release_amount[1].eq(table.given_up_entry.lines),
+            ]
+
+    def _downstream(self, m, device, egress, table, hosts):
+        """Hosts to device: requests under tags of ours, completions by the outstanding table."""
+        for number, host in enumerate(hosts):
+            ingress, proxy = host.ingress, host.proxy
+            connect_streams(m, ingress.o[Destination.DEVICE], egress.i[number])
+            m.d.comb += [
+                ingress.room_device.eq(egress.room), ingress.device_id.eq(self.config_device.requester_id),
+                table.completion_row[number].eq(ingress.row), table.completion_enable[number].eq(ingress.enable),
+                ingress.entry.eq(table.completion_entry[number]), ingress.used.eq(table.completion_valid[number]),
+                table.free[number].eq(ingress.free), table.free_row[number].eq(ingress.free_row), table.free_entry[number].eq(ingress.free_entry),
+                ingress.tag_index.eq(proxy.index), ingress.tag_valid.eq(proxy.index_valid),
+                proxy.allocate.eq(ingress.tag_allocate), proxy.allocate_entry.eq(ingress.tag_entry),
+                proxy.lookup_index[0].eq(device.reply_index), proxy.lookup_enable[0].eq(device.reply_enable),
+                device.reply_entry[number].eq(proxy.entry[0]), device.reply_used[number].eq(proxy.valid[0]),
+                proxy.free[0].eq(device.reply_free[number]), proxy.free_index[0].eq(device.reply_index),
+                ingress.device_room.eq(host.reply_room.amount_left),
+                host.reply_room.reserve.eq(ingress.reserve_device), host.reply_room.reserve_amount.eq(ingress.reserve_lines),
+                host.reply_room.release[0].eq(device.reply_free[number]), host.reply_room.release_amount[0].eq(device.reply_lines),
+                host.reply_room.release[1].eq(proxy.timed_out & proxy.timed_out_entry.to_device),
+                host.reply_room.release_amount[1].eq(proxy.timed_out_entry.lines),
+            ]
+
+    def _between_hosts(self, m, hosts):
+        """Apertures: requests of one host to the other, and their completions."""
+        for number, (host, other) in enumerate(zip(hosts, reversed(hosts))):
+            ingress, proxy = host.ingress, host.proxy
+            connect_streams(m, ingress.o[Destination.OTHER], other.egress.i[_Host.FROM_OTHER])
+            m.d.comb += [
+                ingress.room_other.eq(other.egress.room), ingress.other_id.eq(other.config.requester_id),
+                proxy.lookup_index[1].eq(other.ingress.reply_index), proxy.lookup_enable[1].eq(other.ingress.reply_enable),
+                other.ingress.reply_entry.eq(proxy.entry[1]), other.ingress.reply_used.eq(proxy.valid[1]),
+                proxy.free[1].eq(other.ingress.reply_free), proxy.free_index[1].eq(other.ingress.reply_index),
+                ingress.other_room.eq(other.other_room.amount_left),
+                other.other_room.reserve.eq(ingress.reserve_other), other.other_room.reserve_amount.eq(ingress.reserve_lines),
+                other.other_room.release[0].eq(other.ingress.reply_free), other.other_room.release_amount[0].eq(other.ingress.reply_lines),
+                other.other_room.release[1].eq(proxy.timed_out & ~proxy.timed_out_entry.to_device),
+                other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
+            ]
+
+    def _flushes(self, m, device, slot, dirty, control, hosts):
+        for number, (host, other) in enumerate(zip(hosts, reversed(hosts))):
+            tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
+            connect_streams(m, tracker.o, host.local.flush)
+            connect_streams(m, host.ingress.flush, tracker.completion)
+            m.d.comb += [
+                *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean")),
+                tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
+                tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
+                tracker.request.eq(device.flush_request[number] | slot.flush_request[number] | dirty.flush_request[number]),
+                device.flush[number].eq(view), slot.flush[number].eq(view), dirty.flush[number].eq(view),
+                slot.flush_lost[number].eq(tracker.timed_out | tracker.failed),
+                other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
+            ]
+
+    def _moves(self, m, device, table, slot, copy, owners, notifier, control, hosts):
+        connect_streams(m, slot.owner_op, owners.op)
+        m.d.comb += [
+            slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.request.eq(control.request),
+            slot.hold_limit.eq(control.hold_limit), control.status.eq(slot.status), device.guard.eq(slot.guard),
+            slot.owner_word.eq(owners.word), slot.owner_word_valid.eq(owners.word_valid),
+            slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
+            slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
+            table.advance.eq(slot.advance), slot.advance_ready.eq(table.advance_ready),
+            slot.atomics_settled.eq(table.atomics_settled), slot.settled.eq(table.settled),
+            copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
+            copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
+            copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
+            copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
+            slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding), slot.copy_error.eq(copy.error),
+            notifier.event.eq(slot.ended), notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
+            notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
+            self.commit.eq(slot.committed), self.commit_page.eq(slot.guard.page), self.commit_host.eq(slot.guard.to_host),
+            self.holding.eq(slot.guard.closed),
+        ]
+        for number, host in enumerate(hosts):
+            reads, writes = slot.from_host == number, slot.to_host == number
+            local = host.local
+            connect_streams(m, notifier.o[number], local.notification)
+            connect_streams(m, control.answer[number], local.answer)
+            m.d.comb += [
+                notifier.config[number].eq(host.config), local.room.eq(host.egress.room),
+                local.copy_read.valid.eq(copy.o_read.valid & reads), local.copy_read.payload.eq(copy.o_read.payload),
+                local.copy_write.valid.eq(copy.o_write.valid & writes), local.copy_write.payload.eq(copy.o_write.payload),
+                host.ingress.copy.ready.eq(1),
+                slot.local_entered[number].eq(local.entered), slot.local_accepted[number].eq(local.accepted),
+                slot.cross_write[number].eq(host.ingress.cross_write), slot.cross_address[number].eq(host.ingress.cross_address),
+            ]
+            connect_streams(m, local.o, host.egress.i[_Host.FROM_LOCAL])
+            with m.If(reads):
+                m.d.comb += [
+                    copy.o_read.ready.eq(local.copy_read.ready),
+                    copy.completion.valid.eq(host.ingress.copy.valid), copy.completion.payload.eq(host.ingress.copy.payload),
+                ]
+            with m.Else():
+                m.d.comb += copy.o_write.ready.eq(local.copy_write.ready)
+
+    def _registers(self, m, device, table, owners, dirty, control, hosts):
+        wiring.connect(m, control.owner, owners.read)
+        wiring.connect(m, control.dirty_take, dirty.take)
+        wiring.connect(m, control.dirty_peek, dirty.peek)
+        m.d.comb += [
+            dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page), device.pause.eq(dirty.pause),
+            dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
+            device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),
+            control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
+            control.outstanding_timeouts.eq(table.given_up),
+            control.completion_waits.eq(hosts[0].ingress.waits + hosts[1].ingress.waits),
+            control.unexpected.eq(device.unexpected + hosts[0].ingress.unexpected + hosts[1].ingress.unexpected),
+            control.unsupported.eq(hosts[0].ingress.unsupported + hosts[1].ingress.unsupported),
+            control.flushes_a.eq(hosts[0].tracker.sent), control.flushes_b.eq(hosts[1].tracker.sent),
+            control.flush_timeouts.eq(hosts[0].tracker.timed_out + hosts[1].tracker.timed_out),
+        ]
+        apertures = (control.settings.aperture_a, control.settings.aperture_b)
+        for number, (host, aperture) in enumerate(zip(hosts, apertures)):
+            connect_streams(m, host.ingress.o[Destination.LOCAL], control.i[number])
+            m.d.comb += [
+                control.config[number].eq(host.config), host.ingress.config.eq(host.config),
+                host.ingress.read_ready.eq(control.read_ready[number]), host.ingress.aperture.eq(aperture),
+                host.ingress.active.eq(control.settings.active_host == number), host.proxy.limit.eq(control.completion_limit << 4),
+                control.outstanding[number].eq(table.count[number]),
+            ]
+
+
+class _Host:
+    """The parts that each host has one of."""
+
+    #: Sources of its egress.
+    FROM_DEVICE, FROM_OTHER, FROM_LOCAL = range(3)
+
+    def __init__(self, m, top, host, reply_lines):
+        sizes, data_bytes, name = top.sizes, top.data_bytes, "ab"[host]
+        to_device, to_other = top._lines(sizes.host_ingress[1]), top._lines(sizes.host_ingress[2])
+        self.config = (top.config_host_a, top.config_host_b)[host]
+        self.ingress = HostIngress(
+            data_bytes, host, rows=sizes.rows, entries=sizes.entries, depths=sizes.host_ingress,
+            device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload)
+        self.egress = Egress(data_bytes, 3, sizes.host_egress, max_payload=top.max_payload, clear_ido=True)
+        self.local = LocalSource(data_bytes)
+        self.tracker = FlushTracker(host, data_bytes=data_bytes)
+        self.proxy = ProxyTable(sizes.entries)
+        self.room = Room(to_device)            # in this host's ingress, for answers to the device
+        self.other_room = Room(to_other)       # in this host's ingress, for answers to the other host
+        self.reply_room = Room(reply_lines)    # in the device's ingress, for answers to this host
+        for kind in ("ingress", "egress", "local", "tracker", "proxy", "room", "other_room", "reply_room"):
+            m.submodules[f"host_{name}_{kind}"] = getattr(self, kind)
