@@ -1,0 +1,285 @@
+"""Copying one page between hosts."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from pagehop.memory.page_buffer import LINE_BYTES, PAGE_BYTES, PageBuffer
+from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
+from pagehop.tlp.stream import TlpBeat, check_data_bytes
+
+__all__ = ["CHUNK_BYTES", "CopyEngine", "CopyError"]
+
+#: Sizes that a copy may be cut into. Also the payload of its writes, so no more than the hosts' Max_Payload_Size.
+CHUNK_BYTES = (64, 128, 256, 512)
+
+
+class CopyError(enum.Enum, shape=4):
+    """Why a copy failed: those values of ``move_error`` (registers.rdl) that a copy can have."""
+    NONE            = 0
+    UNSUPPORTED     = 8
+    COMPLETER_ABORT = 9
+    POISONED        = 10
+    TIMEOUT         = 11
+
+
+class _Piece(data.StructLayout):
+    """A beat of a completion, decoded. All but ``data``, ``first``, ``last``, ``whole`` and ``poisoned`` hold with ``first`` only."""
+    def __init__(self, data_bytes, chunks, units):
+        super().__init__({
+            "data": 8 * data_bytes, "first": 1, "whole": 1, "poisoned": 1,
+            "ours": 1, "chunk": range(chunks), "unit": range(units), "error": CopyError,
+        })
+
+
+class CopyEngine(wiring.Component):
+    """Read a page from one host in chunks, all reads in flight at once, and write each chunk to the other as soon as it is whole.
+
+    - **Reads**: from the cycle after ``start``, one a cycle while ``o_read.ready``, tag ``0 g llllll`` with the chunk number *l* and the generation
+      *g*, which flips with every ``start``. TC 0, no RO, IDO or NS.
+    - **Completions**: always taken. In any order between chunks, in pieces that begin and end at multiples of 64 bytes; other TLPs may stand
+      between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16).
+    - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` four cycles after its last completion beat was
+      transferred, if nothing is before it, and the rest follows without a gap. Chunks leave in the order in which they became whole, one
+      beat a cycle.
+    - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), or
+      ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error`` until ``start``. After an error, as
+      after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears in one of
+      the next two cycles, are finished.
+
+    The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until neither ``outstanding`` nor ``writing``
+    before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
+
+    Parameters
+    ----------
+    data_bytes : int
+        Beat width.
+    chunk_bytes : int
+        64, 128, 256 or 512, at least ``data_bytes``.
+
+    Members
+    -------
+    start, stop : in, pulses
+    source_address, destination_address : in, page aligned; sampled with ``start``
+    source_id, destination_id : in, requester IDs of the reads and writes; sampled with ``start``
+    limit : in
+    o_read : stream of one-beat reads, out
+    o_write : stream of writes, out
+    completion : stream, in, always ready; the completions with copy tags
+    reads_sent : out, all reads have been transferred
+    written : out, all chunks have been transferred
+    outstanding : out, a read is offered, or unanswered and not given up
+    writing : out, a write is offered or about to be
+    error : out, :class:`CopyError`
+    """
+    def __init__(self, data_bytes=64, chunk_bytes=128):
+        check_data_bytes(data_bytes)
+        if chunk_bytes not in CHUNK_BYTES or chunk_bytes < data_bytes:
+            allowed = ", ".join(str(size) for size in CHUNK_BYTES if size >= data_bytes)
+            raise ValueError(f"Chunks of a copy must have one of {allowed} bytes with beats of {data_bytes}, not {chunk_bytes!r}")
+        self.data_bytes = data_bytes
+        self.chunk_bytes = chunk_bytes
+        self.chunks = PAGE_BYTES // chunk_bytes
+        beat = stream.Signature(TlpBeat(data_bytes))
+        super().__init__({
+            "start": In(1), "stop": In(1), "source_address": In(64), "destination_address": In(64),
+            "source_id": In(16), "destination_id": In(16), "limit": In(32),
+            "o_read": Out(beat), "o_write": Out(beat), "completion": In(beat),
+            "reads_sent": Out(1), "written": Out(1), "outstanding": Out(1), "writing": Out(1), "error": Out(CopyError),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.buffer = buffer = PageBuffer(self.data_bytes)
+        generation, halted = Signal(), Signal()
+        unanswered, asked, answered = Signal(self.chunks), Signal(self.chunks), Signal(self.chunks)
+        given_up, heard = Signal(), Signal()
+        m.d.comb += [self.completion.ready.eq(1), self.outstanding.eq(unanswered.any() | self.o_read.valid)]
+        m.d.sync += unanswered.eq(Mux(given_up | self.start, 0, unanswered & ~answered) | asked)
+        stopped = Signal()
+        m.d.comb += halted.eq(stopped | (self.error != CopyError.NONE))
+        with m.If(self.start):
+            m.d.sync += [stopped.eq(0), generation.eq(~generation)]
+        with m.Elif(self.stop):
+            m.d.sync += stopped.eq(1)
+        self._read(m, generation, halted, asked)
+        piece, piece_valid = self._decode(m, generation)
+        whole, whole_chunk, error = self._collect(m, buffer, piece, piece_valid, unanswered, answered, heard)
+        self._time(m, unanswered, asked, heard, given_up)
+        self._latch_error(m, error, given_up & ~stopped)
+        self._write(m, buffer, whole, whole_chunk, halted)
+        return m
+
+    def _request(self, m, name, has_data, address, requester_id):
+        """Header of a read or write of one chunk in the page at ``address``, sampled at ``start``. Returns it, and the offset in the page to set."""
+        header = Signal(RequestHeader(), name=name)
+        page, wide = Signal(52, name=f"{name}_page"), Signal(name=f"{name}_wide")
+        offset = Signal(12, name=f"{name}_offset")
+        low = Cat(offset, page[:20])
+        with m.If(self.start):
+            m.d.sync += [page.eq(address[12:]), wide.eq(address[32:].any()), header.requester_id.eq(requester_id)]
+        m.d.comb += [
+            header.fmt.eq(Cat(wide, Const(has_data, 2))),
+            header.type.eq(TlpType.MEMORY),
+            header.length.eq(self.chunk_bytes // 4),
+            header.first_be.eq(0xF),
+            header.last_be.eq(0xF),
+            header.dw2.eq(Mux(wide, page[20:], low)),
+            header.dw3.eq(Mux(wide, low, 0)),
+        ]
+        return header, offset
+
+    def _read(self, m, generation, halted, asked):
+        header, offset = self._request(m, "read_header", 0, self.source_address, self.source_id)
+        reading, chunk = Signal(), Signal(range(self.chunks))
+        m.d.comb += [
+            header.tag.eq(generation << 6 | chunk),
+            offset.eq(chunk << exact_log2(self.chunk_bytes)),
+            self.o_read.valid.eq(reading),
+            self.o_read.payload.header.eq(header),
+            self.o_read.payload.first.eq(1),
+            self.o_read.payload.last.eq(1),
+            asked.eq((self.o_read.valid & self.o_read.ready) << chunk),
+        ]
+        with m.If(self.start):
+            m.d.sync += [reading.eq(1), chunk.eq(0), self.reads_sent.eq(0)]
+        with m.Elif(self.o_read.valid & self.o_read.ready):
+            m.d.sync += [
+                chunk.eq(chunk + 1),
+                reading.eq((chunk != self.chunks - 1) & ~halted & ~self.stop),
+                self.reads_sent.eq(chunk == self.chunks - 1),
+            ]
+
+    def _decode(self, m, generation):
+        """First stage: what a beat is. Register between."""
+        beat = self.completion.payload
+        header = data.View(CompletionHeader(), beat.header)
+        units = PAGE_BYTES // LINE_BYTES if self.data_bytes > LINE_BYTES else PAGE_BYTES // self.data_bytes
+        unit_bytes = PAGE_BYTES // units
+        piece, piece_valid = Signal(_Piece(self.data_bytes, self.chunks, units)), Signal()
+        chunk = header.tag[:exact_log2(self.chunks)]
+        # Byte Count is what is left of the chunk, so it says where in the chunk the piece begins.
+        offset = (self.chunk_bytes - header.byte_count)[:exact_log2(self.chunk_bytes)]
+        shape_right = (
+            (header.fmt == Fmt.DW3_DATA.value) & (header.byte_count != 0) & (header.byte_count <= self.chunk_bytes)
+            & (header.byte_count[:6] == 0) & (header.length[:4] == 0) & (header.length != 0) & (header.length <= header.byte_count[2:])
+        )
+        with m.If(header.status == CompletionStatus.COMPLETER_ABORT.value):
+            m.d.sync += piece.error.eq(CopyError.COMPLETER_ABORT)
+        with m.Elif((header.status != CompletionStatus.SUCCESS.value) | ~shape_right):
+            m.d.sync += piece.error.eq(CopyError.UNSUPPORTED)
+        with m.Else():
+            m.d.sync += piece.error.eq(CopyError.NONE)
+        m.d.sync += [
+            piece_valid.eq(self.completion.valid & ~self.start),
+            piece.data.eq(beat.data),
+            piece.first.eq(beat.first),
+            piece.whole.eq(beat.dwords[5]),
+            piece.poisoned.eq(beat.poisoned | (beat.first & header.poisoned)),
+            piece.ours.eq(header.tag[len(chunk):] == generation << 6 - len(chunk)),
+            piece.chunk.eq(chunk),
+            piece.unit.eq(Cat(offset[exact_log2(unit_bytes):], chunk)),
+        ]
+        return piece, piece_valid
+
+    def _collect(self, m, buffer, piece, piece_valid, unanswered, answered, heard):
+        """Second stage: store the beat, and note which lines of the page are there. Returns when which chunk is whole, and an error."""
+        lines_per_chunk = self.chunk_bytes // LINE_BYTES
+        units_per_line = LINE_BYTES // buffer.unit_bytes
+        lines = Signal(PAGE_BYTES // LINE_BYTES)
+        active, held_chunk, held_unit = Signal(), Signal.like(piece.chunk), Signal.like(piece.unit)
+        taken, chunk, unit, stored = Signal(), Signal.like(piece.chunk), Signal.like(piece.unit), Signal()
+        m.d.comb += [
+            chunk.eq(Mux(piece.first, piece.chunk, held_chunk)),
+            unit.eq(Mux(piece.first, piece.unit, held_unit)),
+            taken.eq(piece_valid & Mux(piece.first, piece.ours & unanswered.bit_select(piece.chunk, 1), active)),
+            stored.eq(taken & ~(piece.first & (piece.error != CopyError.NONE))),
+            heard.eq(taken),
+            buffer.write_enable.eq(stored),
+            buffer.write_unit.eq(unit),
+            buffer.write_data.eq(piece.data),
+            buffer.write_whole.eq(piece.whole),
+        ]
+        line, line_end = unit[exact_log2(units_per_line):], unit[:exact_log2(units_per_line)].all()
+        two_lines = piece.whole if self.data_bytes > LINE_BYTES else 0
+        arrived = Mux(stored & line_end, Mux(two_lines, 0b11, 0b01) << line, 0)[:len(lines)]
+        lines_next = Signal.like(lines)
+        m.d.comb += lines_next.eq(lines | arrived)
+        whole = Signal()
+        m.d.comb += [
+            whole.eq(stored & lines_next.word_select(chunk, lines_per_chunk).all()),
+            answered.eq((whole | taken & ~stored) << chunk),
+        ]
+        m.d.sync += lines.eq(Mux(self.start, 0, lines_next))
+        with m.If(piece_valid):
+            m.d.sync += [
+                active.eq(stored & ~whole & ~self.start),
+                held_chunk.eq(chunk),
+                held_unit.eq(unit + Mux(two_lines, 2, 1)),
+            ]
+        with m.If(self.start):
+            m.d.sync += active.eq(0)
+        error = Signal(CopyError)
+        with m.If(taken & ~stored):
+            m.d.comb += error.eq(piece.error)
+        with m.Elif(taken & piece.poisoned):
+            m.d.comb += error.eq(CopyError.POISONED)
+        return whole, chunk, error
+
+    def _time(self, m, unanswered, asked, heard, given_up):
+        """Give up all that is unanswered when nothing was heard for ``limit`` cycles."""
+        timer = Signal(32)
+        m.d.sync += [
+            timer.eq(timer + 1),
+            given_up.eq(unanswered.any() & (timer >= self.limit)),
+        ]
+        with m.If(~unanswered.any() | asked.any() | heard | given_up | self.start):
+            m.d.sync += [timer.eq(0), given_up.eq(0)]
+
+    def _latch_error(self, m, error, timeout):
+        with m.If(self.start):
+            m.d.sync += self.error.eq(CopyError.NONE)
+        with m.Elif(self.error == CopyError.NONE):
+            with m.If(error != CopyError.NONE):
+                m.d.sync += self.error.eq(error)
+            with m.Elif(timeout):
+                m.d.sync += self.error.eq(CopyError.TIMEOUT)
+
+    def _write(self, m, buffer, whole, whole_chunk, halted):
+        """Queue of whole chunks, then three stages: address, memory, output register. They move together, so a chunk has no gaps."""
+        m.submodules.queue = queue = memory.Memory(shape=range(self.chunks), depth=self.chunks, init=[])
+        push, head = queue.write_port(), queue.read_port(domain="comb")
+        pushed, popped, left = Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1), init=self.chunks)
+        beats = self.chunk_bytes // self.data_bytes
+        beat, beat_valid, last = Signal(exact_log2(beats)), Signal(), Signal()
+        fetch_valid, fetch_first, fetch_last, fetch_chunk = Signal(), Signal(), Signal(), Signal(range(self.chunks))
+        free_fetch, free_out = Signal(), Signal()
+        header, offset = self._request(m, "write_header", 1, self.destination_address, self.destination_id)
+        m.d.comb += [
+            push.addr.eq(pushed), push.data.eq(whole_chunk), push.en.eq(whole), head.addr.eq(popped),
+            free_out.eq(~self.o_write.valid | self.o_write.ready),
+            free_fetch.eq(~fetch_valid | free_out),
+            beat_valid.eq((pushed != popped) & (~halted | (beat != 0))),
+            last.eq(beat == beats - 1),
+            buffer.read_enable.eq(free_fetch),
+            buffer.read_beat.eq(Cat(beat, head.data)),
+            offset.eq(fetch_chunk << exact_log2(self.chunk_bytes)),
+            self.writing.eq(self.o_write.valid | fetch_valid | (beat != 0)),
+            self.written.eq(left == 0),
+        ]
+        with m.If(free_fetch):
+            m.d.sync += [
+                fetch_valid.eq(beat_valid), fetch_first.eq(beat == 0), fetch_last.eq(last), fetch_chunk.eq(head.data),
+                beat.eq(beat + beat_valid), popped.eq(popped + (beat_valid & last)),
+            ]
+        out = self.o_write.payload
+        with m.If(free_out):
+            m.d.sync += [
+                self.o_write.valid.eq(fetch_valid),
+                out.data.eq(buffer.read_data), out.header.eq(Mux(fetch_first, header, 0)),
+                out.dwords.eq(self.data_bytes // 4), out.first.eq(fetch_first), out.last.eq(fetch_last),
+            ]
+        m.d.sync += [pushed.eq(pushed + whole), left.eq(left - (self.o_write.valid & self.o_write.ready & out.last))]
+        with m.If(self.start):
+            m.d.sync += [pushed.eq(0), popped.eq(0), left.eq(self.chunks)]
