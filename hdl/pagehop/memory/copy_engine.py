@@ -48,8 +48,8 @@ class CopyEngine(wiring.Component):
       after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears in one of
       the next two cycles, are finished.
 
-    The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until neither ``outstanding`` nor ``writing``
-    before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
+    The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until neither
+    ``outstanding`` nor ``writing`` before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
 
     Parameters
     ----------
