@@ -16,7 +16,8 @@ __all__ = ["Build", "build"]
 # Amaranth gives every register and memory its initial value, so what is undefined can only be what nothing uses: Verilator may choose
 # it freely. Icarus keeps X, and the benches fail on an X at a port.
 VERILATOR = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
-OPTIMISE = ("OPT_FAST=-O2", "OPT_SLOW=-O1", "OPT_GLOBAL=-O2")
+# The wheel was configured without the flag that makes the compiler read a precompiled header, which designs of more than one file use.
+OPTIMISE = ("CXX=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O1", "OPT_GLOBAL=-O2")
 BUILD_SECONDS = 1200
 
 
