@@ -70,8 +70,8 @@ class RandomRequests:
         data = random.randbytes(4 * random.choice((0, 1, 16)))
         routing = 0b000 if self.upstream else 0b011
         kind = Kind.MSGD if data else Kind.MSG
-        return Tlp(kind, random.choice(self.ids), random.randrange(256), random.getrandbits(64), len(data) // 4, 0, 0, data, code=random.randrange(256),
-                   routing=routing)
+        where, code = random.getrandbits(64), random.randrange(256)
+        return Tlp(kind, random.choice(self.ids), random.randrange(256), where, len(data) // 4, 0, 0, data, code=code, routing=routing)
 
     def _atomic(self, requester: int, tag: int) -> Tlp:
         random = self.random

@@ -58,8 +58,8 @@ class Setup:
 class InterposerDriver:
     """Programs the interposer through ``registers``, moves pages and harvests dirty bits.
 
-    ``pause(cycles)`` waits between two polls, ``now()`` is the cycle for the ``observer``. With a notification set up, the receiver of interrupts
-    calls :meth:`notified`, and a move waits for that before it reads the status (but no longer than ``patience`` cycles, because an interrupt that never
+    ``pause(cycles)`` waits between two polls, ``now()`` is the cycle for the ``observer``. With a notification set up, who receives interrupts calls
+    :meth:`notified`, and a move waits for that before it reads the status (but no longer than ``patience`` cycles, because an interrupt that never
     comes must not hang the driver). ``mappings`` keeps the contract with the CPUs: unmapped before a move, mapped after it.
     """
 
