@@ -19,7 +19,7 @@ from pagehop_sim.report import number
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import find_scenario, run_scenario
 from pagehop_sim.toolchain import ToolError, build_root
-from pagehop_sim.verilog import check_parameters, convert, interposer
+from pagehop_sim.verilog import check_parameters, interposer
 
 __all__ = ["MEASUREMENTS", "Measurement", "misses"]
 
@@ -51,7 +51,7 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one measuring bench on Verilator and return its values."""
-    verilog = convert(interposer(measurement.hardware), "interposer")
+    verilog = interposer(measurement.hardware)
     folder = build_root() / "bench" / measurement.bench
     config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
     outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,

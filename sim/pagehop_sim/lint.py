@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pagehop_sim.toolchain import ToolError, check_simulator, environment
-from pagehop_sim.verilog import convert, interposer
+from pagehop_sim.verilog import interposer
 
 __all__ = ["lint"]
 
@@ -36,7 +36,7 @@ def main() -> int:
     try:
         findings = []
         for parameters in CONFIGURATIONS:
-            verilog = convert(interposer(parameters), "interposer")
+            verilog = interposer(parameters)
             print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
             findings += lint(verilog, "interposer")
     except ToolError as error:

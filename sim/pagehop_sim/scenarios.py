@@ -13,7 +13,7 @@ from pagehop_sim.result import SHAPE, assemble, package_version, verdict
 from pagehop_sim.run import BenchFailure, RunResult, run
 from pagehop_sim.toolchain import ToolError, build_root, check_simulator
 from pagehop_sim.traces import find_trace, read_trace
-from pagehop_sim.verilog import check_parameters, convert, interposer
+from pagehop_sim.verilog import check_parameters, interposer
 
 __all__ = ["Outcome", "Scenario", "find_scenario", "run_scenario", "shipped"]
 
@@ -121,7 +121,7 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
     folder = folder or build_root() / "sim" / scenario.name
     trace_file = _trace_file(scenario, trace)
     stage("Verilog")
-    verilog = convert(interposer(scenario.hardware, f"scenario {scenario.name}"), "interposer")
+    verilog = interposer(scenario.hardware, f"scenario {scenario.name}")
     stage(f"compiling for {simulator}, once for each design")
     built = build(verilog, "interposer", simulator, waves=waves)
     stage("simulation")

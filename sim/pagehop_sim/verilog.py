@@ -1,18 +1,23 @@
+# amaranth: UnusedElaboratable=no
 """Amaranth component to Verilog, in the one form that both simulators run alike and that is delivered."""
 
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import amaranth
 from amaranth.back import rtlil
 
+import pagehop
 from pagehop_sim.files import content_hash, locked, write_text
 from pagehop_sim.toolchain import ToolError, build_root
 
 __all__ = ["PARAMETERS", "convert", "deliver", "interposer", "ports"]
+
+HARDWARE = Path(pagehop.__file__).parent
 
 #: Parameters of the interposer that a CONFIG file may set: the type of each, and its default. The component says what each means.
 PARAMETERS: dict[str, tuple[type, Any]] = {
@@ -27,12 +32,27 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 SCRIPT = "read_rtlil {source}; proc; opt -fast -mux_undef; clean; write_verilog -noattr {target}"
 
 
-def convert(component: Any, name: str) -> Path:
+def convert(component: Any, name: str, sources: Iterable[Path] | None = None, about: str = "") -> Path:
     """Return a file with the Verilog of ``component``, top module ``name``.
 
-    Files are kept by the content of the design: a planted bug in a subclass, or an edit of any source, is another file, and an unchanged
-    design costs only its elaboration.
+    Files are kept by the content of the design: a planted bug in a subclass, or an edit of any source, is another file. An unchanged design
+    still costs its elaboration, which for the interposer is many seconds; ``sources`` and ``about`` save it: the files that make the design,
+    besides those of ``pagehop``, and a text that tells its parameters. When none of these changed, the component is not elaborated.
     """
+    if sources is None:
+        return _converted(component, name)
+    own = sorted(path for path in HARDWARE.rglob("*") if path.suffix in (".py", ".rdl"))
+    texts = [path.read_text(encoding="utf-8") for path in (*own, *sources)]
+    key = content_hash(name, about, type(component).__qualname__, amaranth.__version__, SCRIPT, *texts)
+    with locked(build_root() / "cache" / "verilog" / f"{name}-sources-{key}") as folder:
+        known = folder / "file"
+        if not known.is_file() or not (made := Path(known.read_text(encoding="utf-8"))).is_file():
+            made = _converted(component, name)
+            write_text(known, str(made))
+    return made
+
+
+def _converted(component: Any, name: str) -> Path:
     design = rtlil.convert(component, name=name, emit_src=False)
     with locked(build_root() / "cache" / "verilog" / f"{name}-{content_hash(design, SCRIPT)}") as folder:
         target = folder / f"{name}.v"
@@ -66,20 +86,20 @@ def check_parameters(parameters: Mapping[str, Any], origin: str) -> dict[str, An
     return {name: parameters.get(name, default) for name, (_, default) in PARAMETERS.items()}
 
 
-def interposer(parameters: Mapping[str, Any], origin: str = "parameters") -> Any:
-    """Return an Interposer with these parameters, checked."""
+def interposer(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
+    """Return a file with the Verilog of an Interposer with these parameters; a bad one is a :class:`ToolError` that names ``origin``."""
     checked = check_parameters(parameters, origin)
     # The import is made here: what runs other components, or only reads scenarios, does not pay for it.
     from pagehop.interposer.top import Interposer
     try:
-        return Interposer(**checked)
+        component = Interposer(**checked)
     except (ValueError, TypeError) as error:
         raise ToolError(f"{origin}: {error}") from error
+    return convert(component, "interposer", sources=(), about=repr(checked))
 
 
 def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
     """Write ``build/verilog/interposer.v`` with these parameters and return its path."""
     target = build_root() / "verilog" / "interposer.v"
-    source = convert(interposer(parameters, origin), "interposer")
-    write_text(target, source.read_text(encoding="utf-8"))
+    write_text(target, interposer(parameters, origin).read_text(encoding="utf-8"))
     return target
