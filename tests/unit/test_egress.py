@@ -202,7 +202,7 @@ BUGS: dict[str, Callable[[], type]] = {
     "TLPs are mixed on the way out": lambda: planted(Egress, "Mux(inside, owner & valid, turns.grant)", "turns.grant"),
     "TLPs are mixed on the way in": lambda: planted(Egress, "", "", TlpArbiter=planted(TlpArbiter, "Mux(inside, owner, turns.grant)", "turns.grant")),
     "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
-    "stamps are not counted": lambda: in_queue("self.accepted.eq(self.accepted + 1)", "self.accepted.eq(self.accepted)"),
+    "stamps are not counted": lambda: in_queue("self.accepted.eq(self.accepted + enters)", "self.accepted.eq(self.accepted)"),
 }
 
 

@@ -37,7 +37,7 @@ class Bench(Elaboratable):
         m = Module()
         m.submodules.dut = self.dut
         for lane, go in enumerate(self.go):
-            m.d.comb += go.eq(1 if lane == POSTED else may_go(self.dut.o[lane].payload.stamp, self.dut.left))
+            m.d.comb += go.eq(1 if lane == POSTED else may_go(self.dut.o[lane].payload.stamp, self.dut.posted))
         return m
 
 
@@ -144,7 +144,7 @@ BUGS: dict[str, Callable[[], type]] = {
     "the stamp is taken one TLP early": lambda: planted(OrderingQueue, "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)",
                                                         "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp - 1)"),
     "every beat of a posted TLP is counted": lambda: planted(OrderingQueue, "accepted & self.i.payload.beat.first & (", "accepted & ("),
-    "posted TLPs leave uncounted": lambda: planted(OrderingQueue, "self.left.eq(self.left + 1)", "self.left.eq(self.left)"),
+    "posted TLPs leave uncounted": lambda: planted(OrderingQueue, "self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "a lane takes every beat": lambda: planted(OrderingQueue, "self.i.valid & (self.i.payload.lane == lane)", "self.i.valid"),
 }
 

@@ -9,7 +9,7 @@ from pagehop.interposer.stages import LookupStage
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
-from pagehop.tlp.ordering import may_go
+from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 
 __all__ = ["CompletionLane"]
@@ -33,7 +33,7 @@ class CompletionLane(wiring.Component):
         self.lane_shape, self.rows, self.host = lane_shape, rows, host
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "left": In(lane_shape["stamp"].shape), "room": In(1),
+            "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(1),
             "row": Out(range(rows)), "enable": Out(1), "entry": In(OutstandingEntry), "used": In(1),
             "flushed": In(FLUSH_SEQUENCE_BITS), "flush_newest": In(FLUSH_SEQUENCE_BITS),
             "free": Out(1), "free_row": Out(range(rows)), "free_entry": Out(OutstandingEntry),
@@ -60,7 +60,7 @@ class CompletionLane(wiring.Component):
             proven.eq(reached(self.flushed, found.entry.flush_target, self.flush_newest)),
             self.waits.eq(first & expected & ~proven),
             self.unexpected.eq(first & ~expected),
-            self.offer.valid.eq(Mux(first, expected & proven & may_go(head.stamp, self.left) & self.room, lookup.o.valid & ~dropping)),
+            self.offer.valid.eq(Mux(first, expected & proven & may_go(head.stamp, self.posted) & self.room, lookup.o.valid & ~dropping)),
             lookup.o.ready.eq((self.offer.valid & self.offer.ready) | (Mux(first, ~expected, dropping))),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
             self.free.eq(first & self.offer.valid & self.offer.ready & head.info.last_completion),

@@ -84,7 +84,7 @@ class DeviceIngress(wiring.Component):
             decode.i.valid.eq(self.rx.valid), decode.i.payload.eq(self.rx.payload), self.rx.ready.eq(decode.i.ready),
             decode.settings.eq(self.settings),
             queue.i.valid.eq(decode.o.valid), queue.i.payload.eq(decode.o.payload), decode.o.ready.eq(queue.i.ready),
-            self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.left),
+            self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.posted.left),
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]
         for number, (head, lane) in enumerate(zip(queue.o, (posted, replies, requests))):
@@ -96,7 +96,7 @@ class DeviceIngress(wiring.Component):
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
             queue.posted_left.eq(taken & (gate.o.payload.lane == EgressLane.POSTED) & gate.o.payload.beat.last),
-            requests.left.eq(queue.left), replies.left.eq(queue.left),
+            requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
         self._lanes(m, posted, requests, issue)
         self._replies(m, replies)

@@ -99,7 +99,7 @@ class HostIngress(wiring.Component):
                 offer.valid.eq(lane.offer.valid), offer.payload.eq(lane.offer.payload), lane.offer.ready.eq(offer.ready),
             ]
             if number != HostLane.POSTED:
-                m.d.comb += lane.left.eq(queue.left)
+                m.d.comb += lane.posted.eq(queue.posted)
         taken = gate.o.valid & gate.o.ready
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import Destination, Issued
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.ordering import may_go
+from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.room import completion_lines
 
 __all__ = ["HostPostedLane", "HostRequestLane"]
@@ -82,7 +82,7 @@ class HostRequestLane(wiring.Component):
         self.data_bytes, self.destination = data_bytes, destination
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "left": In(lane_shape["stamp"].shape), "offset": In(64), "room": In(1), "clear": In(1),
+            "posted": In(PostedState(lane_shape["stamp"].width)), "offset": In(64), "room": In(1), "clear": In(1),
             "requester_id": In(16), "tag": In(8), "tag_valid": In(1), "return_room": In(range(return_lines + 1)),
         })
 
@@ -95,13 +95,13 @@ class HostRequestLane(wiring.Component):
             with m.State("Prepare"):
                 m.d.sync += [
                     header.eq(_translated(head.beat.header, head.info.destination, self.offset)),
-                    lines.eq(completion_lines(head.beat.header)), free.eq(may_go(head.stamp, self.left)),
+                    lines.eq(completion_lines(head.beat.header)), free.eq(may_go(head.stamp, self.posted)),
                 ]
                 with m.If(self.i.valid):
                     m.next = "Offer"
             with m.State("Offer"):
                 self._offer(m, header, lines, free)
-                m.d.sync += free.eq(may_go(head.stamp, self.left))
+                m.d.sync += free.eq(may_go(head.stamp, self.posted))
                 with m.If(self.offer.valid & self.offer.ready):
                     m.next = "Prepare"
                     with m.If(~head.beat.last):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import Issued
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.ordering import may_go
+from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.proxy import ProxyEntry
 
 __all__ = ["ReplyLane"]
@@ -35,7 +35,7 @@ class ReplyLane(wiring.Component):
         tables = len(destinations)
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "left": In(lane_shape["stamp"].shape), "room": In(tables), "proven": In(tables), "waits": Out(tables),
+            "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
             "free": Out(tables), "lines": Out(7), "unexpected": Out(1),
@@ -67,7 +67,7 @@ class ReplyLane(wiring.Component):
                 m.d.sync += [
                     found.entry.eq(Mux(table, self.entry[-1], self.entry[0])),
                     found.used.eq(Cat(*self.used).bit_select(table, 1) & completion.tag[7] & (completion.tag8 == 0) & (completion.tag9 == 0)),
-                    found.passed.eq(may_go(head.stamp, self.left)),
+                    found.passed.eq(may_go(head.stamp, self.posted)),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.ordering import may_go
+from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.outstanding import row_of
 from pagehop.tlp.room import completion_lines
 
@@ -23,7 +23,7 @@ class RequestLane(wiring.Component):
 
     Members
     -------
-    left : posted TLPs that have left the ordering queue.
+    posted : of the ordering queue.
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the row was occupied for ``limit`` cycles.
     return_room : one amount a host, lines that its completion lane still has room for.
@@ -34,7 +34,7 @@ class RequestLane(wiring.Component):
         self.rows = rows
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "left": In(lane_shape["stamp"].shape),
+            "posted": In(PostedState(lane_shape["stamp"].width)),
             "settings": In(Settings), "guard": In(Guard(window_pages)), "limit": In(32),
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
@@ -65,7 +65,7 @@ class RequestLane(wiring.Component):
                     found.owner.eq(self.owner_bit),
                     found.far_address.eq(headers.address_of(header) + self.settings.host_b_offset),
                     found.guarded.eq(self.guard.active & head.info.in_window & (head.info.page == self.guard.page)),
-                    found.passed.eq(may_go(head.stamp, self.left)),
+                    found.passed.eq(may_go(head.stamp, self.posted)),
                     found.fits.eq(Cat(room >= found.lines for room in self.return_room)),
                 ]
                 m.next = "Offer"

@@ -114,7 +114,7 @@ class Egress(wiring.Component):
         for lane, head in zip(lanes, heads):
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
             enough = gate.enough(LANE_CLASS[lane], head.payload.info.credits)
-            passed = 1 if lane == POSTED else may_go(head.payload.stamp, queue.left)
+            passed = 1 if lane == POSTED else may_go(head.payload.stamp, queue.posted)
             m.d.comb += [
                 turns.requests[lane].eq(head.valid & enough & passed),
                 head.ready.eq(loads & chosen[lane]),

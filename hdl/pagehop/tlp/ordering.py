@@ -8,15 +8,26 @@ from pagehop.tlp import headers
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["POSTED", "QueueBeat", "LaneBeat", "OrderingQueue", "may_go"]
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "may_go"]
 
 #: Lane of the posted TLPs in every ordering queue.
 POSTED = 0
 
 
-def may_go(stamp, left):
-    """1 when all posted TLPs counted in ``stamp`` have left. Both count modulo their width."""
-    return ~(left - stamp)[len(left) - 1]
+def may_go(stamp, posted):
+    """1 when all posted TLPs counted in ``stamp`` have left, ``posted`` being the queue's.
+
+    Only the numbers from ``left`` on to those accepted last can be waited for. A stamp of long ago, when ``left`` has gone round since, may look like one of these: then
+    its TLP waits for posted TLPs that are there and will leave, never for one that may not come.
+    """
+    bits = len(posted.left)
+    return (stamp - posted.left - 1)[:bits] >= posted.waiting
+
+
+class PostedState(data.StructLayout):
+    """Posted TLPs of a queue: how many have left, modulo, and how many wait in it or in its owner's pipeline."""
+    def __init__(self, stamp_bits):
+        super().__init__({"left": stamp_bits, "waiting": stamp_bits})
 
 
 class QueueBeat(data.StructLayout):
@@ -36,7 +47,7 @@ class OrderingQueue(wiring.Component):
 
     Lane 0 holds the posted TLPs, in order. Every other lane holds non-posted requests or completions, in order within the lane and each stamped with
     the number of posted TLPs accepted before it. The owner pulses ``posted_left`` as posted TLPs leave and takes a head of another lane only
-    when ``may_go(stamp, left)``. So nothing passes a posted TLP, and everything else passes everything else (table 2-40, H24, O1, O3).
+    when ``may_go(stamp, posted)``. So nothing passes a posted TLP, and everything else passes everything else (table 2-40, H24, O1, O3).
 
     One beat a cycle in, one a cycle out of each lane; 1 cycle through an empty lane. ``i`` stalls only when the lane of its beat is full.
 
@@ -54,7 +65,7 @@ class OrderingQueue(wiring.Component):
         self.depths = tuple(depths)
         self.relaxed_ordering = relaxed_ordering
         self.id_ordering = id_ordering
-        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed them.
+        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed them, for marks.
         self.stamp_bits = (depths[POSTED] + 16).bit_length() + 1
         self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
         super().__init__({
@@ -62,7 +73,7 @@ class OrderingQueue(wiring.Component):
             "o": Out(stream.Signature(self.lane_shape)).array(len(depths)),
             "posted_left": In(1),
             "accepted": Out(self.stamp_bits),
-            "left": Out(self.stamp_bits),
+            "posted": Out(PostedState(self.stamp_bits)),
             "levels": Out(range(max(depths) + 1)).array(len(depths)),
         })
 
@@ -70,10 +81,13 @@ class OrderingQueue(wiring.Component):
         m = Module()
         stamp = self._stamp(m)
         accepted = self.i.valid & self.i.ready
-        with m.If(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED)):
-            m.d.sync += self.accepted.eq(self.accepted + 1)
-        with m.If(self.posted_left):
-            m.d.sync += self.left.eq(self.left + 1)
+        enters = Signal()
+        m.d.comb += enters.eq(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED))
+        m.d.sync += [
+            self.accepted.eq(self.accepted + enters),
+            self.posted.left.eq(self.posted.left + self.posted_left),
+            self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
+        ]
         ready = Signal(len(self.depths))
         m.d.comb += self.i.ready.eq(ready.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
@@ -111,8 +125,8 @@ class OrderingQueue(wiring.Component):
                 m.d.comb += free.eq(1)
             with m.If(self.i.valid & self.i.ready & self.i.payload.beat.first & (self.i.payload.lane == POSTED)):
                 m.d.sync += posted_id.eq(request.requester_id)
-                with m.If(self.accepted == self.left):
+                with m.If(self.posted.waiting == 0):
                     m.d.sync += one_id.eq(1)
                 with m.Elif(request.requester_id != posted_id):
                     m.d.sync += one_id.eq(0)
-        return Mux(free, self.left, self.accepted)
+        return Mux(free, self.posted.left, self.accepted)
