@@ -35,7 +35,7 @@ class OwnerMap(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.bitmap = bitmap = Bitmap(self.window_pages, len(self.bit))
-        for index, enable, bit, port in zip(self.index, self.enable, self.bit, bitmap.lookup):
+        for index, enable, bit, port in zip(self.index, self.enable, self.bit, bitmap.lookup, strict=True):
             m.d.comb += [port.index.eq(index), port.enable.eq(enable), bit.eq(port.bit)]
         request, response = self.read.request, self.read.response
         software, outside = Signal(3), Signal(3)   # whose word the bitmap shows now, one and two cycles from now
@@ -60,7 +60,8 @@ class OwnerMap(wiring.Component):
 class DirtyMap(wiring.Component):
     """Which pages the device has written since software last took them.
 
-    ``mark`` sets the bit of ``page`` in the cycle in which a write is chosen, before it is forwarded (H46). While ``pause`` is 1 nothing may be marked.
+    ``mark`` sets the bit of ``page`` in the cycle in which a write is chosen, before it is forwarded (H46). While ``pause`` is 1 nothing may be
+    marked.
 
     Members
     -------

@@ -18,7 +18,8 @@ __all__ = ["CompletionLane"]
 class CompletionLane(wiring.Component):
     """Offer a completion to the device when the writes that its request came behind are visible at the other host (H64).
 
-    Two cycles from ``i`` to ``offer``, one beat a cycle. A completion that answers no outstanding request is dropped whole (``unexpected``). The row is freed with the
+    Two cycles from ``i`` to ``offer``, one beat a cycle. A completion that answers no outstanding request is dropped whole (``unexpected``). The
+    row is freed with the
     last completion of its request.
 
     Members

@@ -61,7 +61,7 @@ class Control(wiring.Component):
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
-            **{name: In(2) for name in COUNTERS},
+            **{name: In(3) for name in COUNTERS},
         })
 
     def elaborate(self, platform):

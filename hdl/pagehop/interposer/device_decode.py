@@ -28,7 +28,8 @@ def ends_request(header):
 class DeviceDecode(wiring.Component):
     """Sort the device's TLPs into lanes and compare their addresses with the window. Combinational; the ordering queue registers the result.
 
-    MSI and MMIO ranges have priority over the guest window (H48): what lies in them, or outside the window, belongs to no page and follows the active host.
+    MSI and MMIO ranges have priority over the guest window (H48): what lies in them, or outside the window, belongs to no page and follows the
+    active host.
     """
     def __init__(self, data_bytes, window_pages):
         self.window_pages = window_pages

@@ -27,7 +27,8 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 class DeviceIngress(wiring.Component):
     """Bring the device's TLPs to the hosts, in order, except what a moving page holds.
 
-    Four cycles from ``rx`` to ``o`` when idle, one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before them have gone (O1). A head that must wait
+    Four cycles from ``rx`` to ``o`` when idle, one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before
+    them have gone (O1). A head that must wait
     waits in its own lane.
 
     Parameters
@@ -87,7 +88,7 @@ class DeviceIngress(wiring.Component):
             self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.posted.left),
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]
-        for number, (head, lane) in enumerate(zip(queue.o, (posted, replies, requests))):
+        for number, (head, lane) in enumerate(zip(queue.o, (posted, replies, requests), strict=True)):
             m.d.comb += [
                 lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
                 gate.i[number].valid.eq(lane.offer.valid), gate.i[number].payload.eq(lane.offer.payload), lane.offer.ready.eq(gate.i[number].ready),
@@ -118,7 +119,7 @@ class DeviceIngress(wiring.Component):
             self.row.eq(requests.row), self.row_enable.eq(requests.row_enable), requests.occupied.eq(self.occupied),
             self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
             # One request at a time between the look-up of its row and the allocation.
-            requests.clear.eq(~self._request_issued(m, issue)),
+            requests.clear.eq(~issue.request_held),
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += requests.return_room[host].eq(self.return_room[host])
@@ -126,17 +127,6 @@ class DeviceIngress(wiring.Component):
             m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(posted.dirty_page)]
         with m.If(requests.offer.valid & requests.offer.ready & requests.dirty):
             m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(requests.dirty_page)]
-
-    def _request_issued(self, m, issue):
-        """1 while a request stands in the issue register."""
-        held = Signal()
-        enters = issue.i.valid & issue.i.ready & issue.i.payload.non_posted & issue.i.payload.beat.first
-        leaves = issue.o.valid & issue.o.ready & issue.o.payload.non_posted & issue.o.payload.beat.last
-        with m.If(enters):
-            m.d.sync += held.eq(1)
-        with m.Elif(leaves):
-            m.d.sync += held.eq(0)
-        return held
 
     def _replies(self, m, replies):
         m.d.comb += [
@@ -158,7 +148,8 @@ class DeviceIngress(wiring.Component):
         for host in (HOST_A, HOST_B):
             # What stands in the issue register is not known to the tracker yet.
             m.d.comb += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | (last == host))))
-        # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third cycle.
+        # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third
+        # cycle.
         posted, *others = lanes
         patience = Signal(2)
         with m.If(sum(lane.waits.any() for lane in others)):
@@ -204,7 +195,7 @@ class DeviceIngress(wiring.Component):
                 (self.allocate & (issued.destination != host) & self.flush[host].dirty) | waits[1 - host])
 
     def _credits(self, m, queue):
-        for lane, name in zip(_LANES, ("posted", "completion", "non_posted")):
+        for lane, name in zip(_LANES, ("posted", "completion", "non_posted"), strict=True):
             count, units = lane_credits(self.depths[lane], self.data_bytes, self.max_payload)
             # Room for completions is reserved before their request leaves, so they need no credits (D7).
             returned = CreditReturn(1, count, units, infinite=lane == EgressLane.COMPLETION)

@@ -30,7 +30,8 @@ class HostLane(enum.IntEnum):
 class HostDecode(wiring.Component):
     """Sort a host's TLPs into lanes and take out what answers the interposer itself (D4). Combinational towards the queue.
 
-    Completions of copy and flush reads leave on ``copy`` and ``flush`` one cycle later; both are always ready. Requests go to the registers, through the
+    Completions of copy and flush reads leave on ``copy`` and ``flush`` one cycle later; both are always ready. Requests go to the registers,
+    through the
     aperture to the other host, or to the device; configuration requests and messages only come through from the active host.
 
     Parameters

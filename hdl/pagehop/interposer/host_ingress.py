@@ -32,7 +32,8 @@ _CREDIT_LANES = {
 class HostIngress(wiring.Component):
     """Bring one host's TLPs to where they belong, and its answers to the interposer itself out of their way.
 
-    Requests: three cycles from ``rx`` to ``o`` when idle; completions of the device's reads: four. One beat a cycle for posted TLPs and for those completions. Posted TLPs
+    Requests: three cycles from ``rx`` to ``o`` when idle; completions of the device's reads: four. One beat a cycle for posted TLPs and for those
+    completions. Posted TLPs
     are never held (D5).
 
     Parameters
@@ -47,7 +48,8 @@ class HostIngress(wiring.Component):
     Members
     -------
     rx, rx_limits : the host's link.
-    o : beats for each :class:`Destination` but the last. ``room_device``, ``room_other``: room of these egresses; ``read_ready``: the registers take a read.
+    o : beats for each :class:`Destination` but the last. ``room_device``, ``room_other``: room of these egresses; ``read_ready``: the registers
+    take a read.
     copy, flush : completions of copy and flush reads, never stalled.
     config, device_id, other_id, aperture, active : what the host's link and the registers say.
     row, enable, entry, used, free … : port of the outstanding table.
@@ -105,7 +107,7 @@ class HostIngress(wiring.Component):
             issue.i.valid.eq(gate.o.valid), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready),
         ]
         self._posted_left(m, queue, gate, lanes[HostLane.POSTED])
-        self._allocate(m, queue, taken, gate.o.payload, lanes)
+        self._allocate(m, queue, issue, taken, gate.o.payload, lanes)
         self._hand_over(m, issue)
         self._credits(m, queue)
         return m
@@ -149,13 +151,13 @@ class HostIngress(wiring.Component):
         # The two cannot meet: while one posted TLP is dropped the lane offers none.
         m.d.comb += queue.posted_left.eq(issued | dropped)
 
-    def _allocate(self, m, queue, taken, issued, lanes):
+    def _allocate(self, m, queue, issue, taken, issued, lanes):
         """Take a tag and reserve room for a request that has been chosen. The next one waits until these are up to date."""
         request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_DEVICE].payload.beat.header)
         other_request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_OTHER].payload.beat.header)
         begins = taken & issued.non_posted & issued.beat.first
         to_device, to_other = Signal(), Signal()
-        cooling = Signal(3)
+        cooling = Signal(3)   # until tables and room have counted the last request
         m.d.comb += [
             to_device.eq(begins & (issued.destination == Destination.DEVICE)),
             to_other.eq(begins & (issued.destination == Destination.OTHER)),
@@ -171,7 +173,7 @@ class HostIngress(wiring.Component):
                 ]
         m.d.sync += cooling.eq(Cat(begins, cooling))
         for number in (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER):
-            m.d.comb += lanes[number].clear.eq(~cooling.any())
+            m.d.comb += lanes[number].clear.eq(~cooling.any() & ~issue.request_held)
 
     def _hand_over(self, m, issue):
         issued = issue.o.payload

@@ -22,7 +22,8 @@ def _translated(header, destination, offset):
 class HostPostedLane(wiring.Component):
     """Translate a host's posted TLPs and offer them to the gate.
 
-    One cycle from ``i`` to ``offer``, one beat a cycle. Never held by a move (D5): ``offset`` leads to one place. What has no destination is dropped whole
+    One cycle from ``i`` to ``offer``, one beat a cycle. Never held by a move (D5): ``offset`` leads to one place. What has no destination is
+    dropped whole
     (``unsupported`` pulses).
 
     Members
@@ -64,7 +65,8 @@ class HostPostedLane(wiring.Component):
 class HostRequestLane(wiring.Component):
     """Translate and re-tag a host's requests to one destination and offer them to the gate.
 
-    One cycle from ``i`` to ``offer``, one request every two cycles. A request to the device or to the other host leaves under our ID and a tag of ours (D16), for which
+    One cycle from ``i`` to ``offer``, one request every two cycles. A request to the device or to the other host leaves under our ID and a tag of
+    ours (D16), for which
     it waits, as for room for its completions (D7); one to the registers is untouched.
 
     Parameters

@@ -4,25 +4,29 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.tlp.egress import EgressLane
+
 __all__ = ["IssueRegister", "Mark"]
 
 
 class IssueRegister(wiring.Component):
     """Hold the TLP that an ingress has chosen until the arbiter of its egress takes it.
 
-    A register with one spare place, so that ``i.ready`` comes from a flip-flop. Latency 1, one beat a cycle, first in first out over all lanes and destinations: what
+    A register with one spare place, so that ``i.ready`` comes from a flip-flop. Latency 1, one beat a cycle, first in first out over all lanes and
+    destinations: what
     is chosen later is offered later (O2).
 
     Members
     -------
     entered, accepted : TLPs begun on ``i``, and TLPs wholly taken from ``o``, modulo 16. Equal when the register is empty.
     empty : nothing is held.
+    request_held : the last request taken is still held. Only meaningful to who sends one at a time.
     """
     def __init__(self, shape):
         self.shape = shape
         super().__init__({
             "i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
-            "entered": Out(4), "accepted": Out(4), "empty": Out(1),
+            "entered": Out(4), "accepted": Out(4), "empty": Out(1), "request_held": Out(1),
         })
 
     def elaborate(self, platform):
@@ -41,13 +45,24 @@ class IssueRegister(wiring.Component):
             m.d.sync += self.entered.eq(self.entered + 1)
         with m.If(self.o.valid & self.o.ready & self.o.payload.beat.last):
             m.d.sync += self.accepted.eq(self.accepted + 1)
+        enters = self.i.valid & self.i.ready & self.i.payload.beat.first & self._is_request(self.i.payload)
+        leaves = self.o.valid & self.o.ready & self.o.payload.beat.last & self._is_request(self.o.payload)
+        with m.If(enters):
+            m.d.sync += self.request_held.eq(1)
+        with m.Elif(leaves):
+            m.d.sync += self.request_held.eq(0)
         return m
+
+    @staticmethod
+    def _is_request(payload):
+        return (payload.lane == EgressLane.NON_POSTED) | (payload.lane == EgressLane.ENGINE)
 
 
 class Mark(wiring.Component):
     """Tell when a count has reached what another count was at some moment.
 
-    Pulse ``set``: from the next cycle on ``passed`` is 0 until ``count`` has caught up with the value that ``target`` had then (modulo; it must be within half the range).
+    Pulse ``set``: from the next cycle on ``passed`` is 0 until ``count`` has caught up with the value that ``target`` had then (modulo; it must be
+    within half the range).
     """
     def __init__(self, bits):
         self.bits = bits

@@ -64,7 +64,8 @@ class PortConfig(data.Struct):
 class Guard(data.StructLayout):
     """What the page slot tells the gates.
 
-    ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass. ``committed``: its owner is ``to_host``, whatever a look-up
+    ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass. ``committed``: its owner is ``to_host``, whatever
+    a look-up
     from before says.
     """
     def __init__(self, window_pages):

@@ -34,7 +34,7 @@ class LocalSource(wiring.Component):
         m = Module()
         m.submodules.turns = turns = TlpArbiter(EgressBeat(self.data_bytes), len(_SOURCES))
         m.submodules.register = register = IssueRegister(EgressBeat(self.data_bytes))
-        for sink, (name, lane) in zip(turns.i, _SOURCES.items()):
+        for sink, (name, lane) in zip(turns.i, _SOURCES.items(), strict=True):
             source = getattr(self, name)
             m.d.comb += [
                 sink.valid.eq(source.valid & (~source.payload.first | self.room[lane])),

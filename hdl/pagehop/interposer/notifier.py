@@ -35,7 +35,7 @@ class Notifier(wiring.Component):
         pending, host = Signal(), Signal()
         with m.If(self.event & self.enable):
             m.d.sync += [pending.eq(1), host.eq(self.host)]
-        for number, (sink, config) in enumerate(zip(self.o, self.config)):
+        for number, (sink, config) in enumerate(zip(self.o, self.config, strict=True)):
             plain = data.View(headers.RequestHeader(), Signal(128, name=f"header_{number}"))
             m.d.comb += [
                 plain.fmt.eq(Fmt.DW3_DATA), plain.type.eq(TlpType.MEMORY), plain.length.eq(1), plain.first_be.eq(0b1111),

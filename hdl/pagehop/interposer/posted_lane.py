@@ -15,7 +15,8 @@ __all__ = ["PostedLane"]
 class PostedLane(wiring.Component):
     """Look up the owner of each write's page and offer the write to the gate when nothing holds it.
 
-    Two cycles from ``i`` to ``offer``, one beat a cycle. An offer may be withdrawn: a page can begin to move while the write waits. A write to the page that is moving is
+    Two cycles from ``i`` to ``offer``, one beat a cycle. An offer may be withdrawn: a page can begin to move while the write waits. A write to the
+    page that is moving is
     not offered while the guard is closed, and everything stamped behind it waits too (H16).
 
     Members

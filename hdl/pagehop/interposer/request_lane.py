@@ -17,8 +17,10 @@ __all__ = ["RequestLane"]
 class RequestLane(wiring.Component):
     """Look up the page and the tag of each request and offer it to the gate when nothing holds it.
 
-    Two cycles from ``i`` to ``offer``, one request every three cycles. A request that cannot go is looked up again, so that it sees rows that became free and owners that
-    changed. It waits for: earlier posted writes (O1), the page not moving, its row of the outstanding table, room for all its completions (D7), room in the egress, the fence. None
+    Two cycles from ``i`` to ``offer``, one request every three cycles. A request that cannot go is looked up again, so that it sees rows that
+    became free and owners that
+    changed. It waits for: earlier posted writes (O1), the page not moving, its row of the outstanding table, room for all its completions (D7),
+    room in the egress, the fence. None
     of these holds a posted write or a completion (H24).
 
     Members

@@ -16,7 +16,8 @@ class Looked(data.StructLayout):
 class LookupStage(wiring.Component):
     """Carry a lane past a memory: two registers, one before and one behind the read data.
 
-    Two cycles of latency, one beat a cycle. The owner addresses the memory from ``i.payload`` and enables it with ``enable``; the memory shows its data in the next cycle
+    Two cycles of latency, one beat a cycle. The owner addresses the memory from ``i.payload`` and enables it with ``enable``; the memory shows its
+    data in the next cycle
     and keeps it until the next enable. ``result`` is taken from that data and from ``middle``, the beat it belongs to.
 
     Members

@@ -162,7 +162,7 @@ class Interposer(wiring.Component):
 
     def _between_hosts(self, m, hosts):
         """Apertures: requests of one host to the other, and their completions."""
-        for number, (host, other) in enumerate(zip(hosts, reversed(hosts))):
+        for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             ingress, proxy = host.ingress, host.proxy
             connect_streams(m, ingress.o[Destination.OTHER], other.egress.i[_Host.FROM_OTHER])
             m.d.comb += [
@@ -178,7 +178,7 @@ class Interposer(wiring.Component):
             ]
 
     def _flushes(self, m, device, slot, dirty, control, hosts):
-        for number, (host, other) in enumerate(zip(hosts, reversed(hosts))):
+        for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
             connect_streams(m, host.ingress.flush, tracker.completion)
@@ -251,7 +251,7 @@ class Interposer(wiring.Component):
             control.flush_timeouts.eq(hosts[0].tracker.timed_out + hosts[1].tracker.timed_out),
         ]
         apertures = (control.settings.aperture_a, control.settings.aperture_b)
-        for number, (host, aperture) in enumerate(zip(hosts, apertures)):
+        for number, (host, aperture) in enumerate(zip(hosts, apertures, strict=True)):
             connect_streams(m, host.ingress.o[Destination.LOCAL], control.i[number])
             m.d.comb += [
                 control.config[number].eq(host.config), host.ingress.config.eq(host.config),

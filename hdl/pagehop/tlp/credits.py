@@ -47,14 +47,14 @@ class CreditGate(wiring.Component):
             ]
         return m
 
-    def enough(self, kind, credits):
-        """1 when a TLP of class ``kind`` with ``credits`` data credits may be sent."""
+    def enough(self, kind, units):
+        """1 when a TLP of class ``kind`` with ``units`` data credits may be sent."""
         available = self.available[kind.value]
-        return available.infinite | (available.header & (available.data >= credits))
+        return available.infinite | (available.header & (available.data >= units))
 
-    def spend(self, kind, credits):
+    def spend(self, kind, units):
         """Assignments that spend a TLP of class ``kind``."""
-        return [self.spend_header[kind.value].eq(1), self.spend_data[kind.value].eq(credits)]
+        return [self.spend_header[kind.value].eq(1), self.spend_data[kind.value].eq(units)]
 
 
 class CreditReturn(wiring.Component):
@@ -84,9 +84,9 @@ class CreditReturn(wiring.Component):
             return m
         header, units = Signal(8, init=self.headers), Signal(12, init=self.data_credits)
         m.d.sync += [
-            header.eq(header + sum(left & first for left, first in zip(self.left, self.first))),
+            header.eq(header + sum(left & first for left, first in zip(self.left, self.first, strict=True))),
             units.eq(units + sum(
-                credits_of_dwords(dwords) & left.replicate(4) for left, dwords in zip(self.left, self.dwords))),
+                credits_of_dwords(dwords) & left.replicate(4) for left, dwords in zip(self.left, self.dwords, strict=True))),
         ]
         m.d.comb += [self.limit.header.eq(header), self.limit.data.eq(units)]
         return m

@@ -60,9 +60,10 @@ class Egress(wiring.Component):
         beats = max(1, max_payload // data_bytes)
         # A source may have begun one large TLP and two of one beat (its issue register) when the level was last seen.
         self.margins = tuple(sources * (3 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
-        for lane, (depth, margin) in enumerate(zip(self.depths, self.margins)):
+        for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
             if depth <= margin:
-                raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and {max_payload} byte payloads, not {depth}")
+                raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and "
+                                 f"{max_payload} byte payloads, not {depth}")
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(sources),
             "room": Out(len(depths)),
@@ -76,7 +77,7 @@ class Egress(wiring.Component):
         m = Module()
         m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths)
-        for source, sink in zip(self.i, arbiter.i):
+        for source, sink in zip(self.i, arbiter.i, strict=True):
             m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(sink.ready)]
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
@@ -111,7 +112,7 @@ class Egress(wiring.Component):
         loads = Signal()
         heads = [queue.o[lane] for lane in lanes]
         m.d.comb += gate.limits.eq(self.limits)
-        for lane, head in zip(lanes, heads):
+        for lane, head in zip(lanes, heads, strict=True):
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
             enough = gate.enough(LANE_CLASS[lane], head.payload.info.credits)
             passed = 1 if lane == POSTED else may_go(head.payload.stamp, queue.posted)
@@ -128,7 +129,7 @@ class Egress(wiring.Component):
         ]
         with m.If(loads):
             m.d.sync += self.tx.valid.eq(chosen.any())
-        for lane, head in zip(lanes, heads):
+        for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
                 m.d.sync += [self.tx.payload.eq(head.payload.beat), inside.eq(~head.payload.beat.last)]
                 with m.If(~inside):

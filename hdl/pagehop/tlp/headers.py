@@ -192,7 +192,8 @@ def address_of(header):
 def with_address(header, address):
     """``header`` of a memory or atomic request with another byte address.
 
-    The form follows the address: below 4 GB the header must be 3 DW, above it 4 DW (2.2.4.1, H24c). The two low bits, which carry the processing hint, stay.
+    The form follows the address: below 4 GB the header must be 3 DW, above it 4 DW (2.2.4.1, H24c). The two low bits, which carry the processing
+    hint, stay.
     """
     fields = _dw0(header)
     hint = Mux(fields.fmt[0], fields.dw3[:2], fields.dw2[:2])

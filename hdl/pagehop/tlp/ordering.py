@@ -17,7 +17,8 @@ POSTED = 0
 def may_go(stamp, posted):
     """1 when all posted TLPs counted in ``stamp`` have left, ``posted`` being the queue's.
 
-    Only the numbers from ``left`` on to those accepted last can be waited for. A stamp of long ago, when ``left`` has gone round since, may look like one of these: then
+    Only the numbers from ``left`` on to those accepted last can be waited for. A stamp of long ago, when ``left`` has gone round since, may look
+    like one of these: then
     its TLP waits for posted TLPs that are there and will leave, never for one that may not come.
     """
     bits = len(posted.left)
@@ -65,7 +66,8 @@ class OrderingQueue(wiring.Component):
         self.depths = tuple(depths)
         self.relaxed_ordering = relaxed_ordering
         self.id_ordering = id_ordering
-        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed them, for marks.
+        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed
+        # them, for marks.
         self.stamp_bits = (depths[POSTED] + 16).bit_length() + 1
         self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
         super().__init__({
