@@ -87,6 +87,18 @@ class Observer(Protocol):
     def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes) -> None:
         """A read of a host has taken these bytes of the register range of a device."""
 
+    def preset(self, host: int, address: int, data: bytes) -> None:
+        """Memory of ``host`` contained ``data`` before anything ran; what was not preset is zero."""
+
+    def commit(self, cycle: int, page: int, host: int) -> None:
+        """The hardware says that page ``page`` of the window belongs to ``host`` from here on."""
+
+    def holding(self, cycle: int, level: int) -> None:
+        """The hardware started (1) or stopped (0) holding accesses."""
+
+    def injected(self, cycle: int, host: int, address: int, length: int, status: int, requester_id: int) -> None:
+        """An injected error: ``host`` answers a read or AtomicOp of these bytes with ``status`` (TIMEOUT: not at all, or too late)."""
+
 
 class NullObserver:
     """An observer that keeps nothing, for benches that compare by themselves."""
@@ -134,4 +146,16 @@ class NullObserver:
         """Drop the event."""
 
     def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes) -> None:
+        """Drop the event."""
+
+    def preset(self, host: int, address: int, data: bytes) -> None:
+        """Drop the event."""
+
+    def commit(self, cycle: int, page: int, host: int) -> None:
+        """Drop the event."""
+
+    def holding(self, cycle: int, level: int) -> None:
+        """Drop the event."""
+
+    def injected(self, cycle: int, host: int, address: int, length: int, status: int, requester_id: int) -> None:
         """Drop the event."""

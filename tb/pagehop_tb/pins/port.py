@@ -79,6 +79,10 @@ class TlpPortAgent:
             # The source is asked as long as it waits, so a TLP more changes nothing then.
             self.source.wake()
 
+    def waiting(self, flow: FlowClass) -> int:
+        """TLPs of one class that wait to be sent."""
+        return len(self._queues[flow])
+
     @property
     def queued(self) -> int:
         """TLPs that wait to be sent."""

@@ -1,0 +1,39 @@
+"""A device function that never leaves one page alone."""
+
+from random import Random
+
+from pagehop_tb.models.device import DeviceFunction
+from pagehop_tb.models.values import UniqueValues
+
+__all__ = ["HotPageWriter"]
+
+_PAGE = 4096
+
+
+class HotPageWriter:
+    """Writes the page at ``address`` line by line in random order, without a pause; each ``reads``-th access reads a line instead.
+
+    *Members*: ``stop`` ends the run; ``count``, accesses so far.
+    """
+
+    def __init__(self, function: DeviceFunction, address: int, values: UniqueValues, seed: int, reads: int = 4, line: int = 64) -> None:
+        if line not in (16, 32, 64, 128, 256):
+            raise ValueError(f"Line must be 16, 32, 64, 128 or 256 bytes, not {line}")
+        self.function = function
+        self.address = address
+        self.values = values
+        self.random = Random(seed)
+        self.reads = reads
+        self.line = line
+        self.stop = False
+        self.count = 0
+
+    async def run(self, count: int | None = None) -> None:
+        """Make ``count`` accesses, or go on until :attr:`stop`."""
+        while not self.stop and (count is None or self.count < count):
+            address = self.address + self.random.randrange(0, _PAGE, self.line)
+            self.count += 1
+            if self.reads and self.count % self.reads == 0:
+                await self.function.read(address, self.line)
+            else:
+                await self.function.write(address, self.values.take(address, self.line))

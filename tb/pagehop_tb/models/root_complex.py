@@ -1,0 +1,322 @@
+"""Root complex of one host: posted, non-posted and completion paths with delays of their own, between a link and the host's memory and CPU."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from cocotb.triggers import Event
+
+from pagehop_tb.pins import Fabric, TlpPortAgent
+from pagehop_tb.protocol import FlowClass, Kind, Tlp, answer, expand_byte_enables, memory_write, read_completions, request_bytes
+from pagehop_tb.protocol.requests import byte_range
+
+from .atomics import NAMES, apply
+from .delay import Delay
+from .memory import HostMemory
+from .observer import Observer, Status
+
+__all__ = ["Injection", "RootComplex", "RootComplexConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class RootComplexConfig:
+    """Behaviour of a root complex. Delays are cycles.
+
+    ``posted``: from arrival to visibility; ``read``: from arrival of a read or AtomicOp to its taking the memory; ``gap``: between the
+    completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
+    that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
+    of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
+    """
+
+    posted: Delay = field(default_factory=lambda: Delay(20, 120))
+    read: Delay = field(default_factory=lambda: Delay(40, 200))
+    gap: Delay = field(default_factory=lambda: Delay(0, 8))
+    down: Delay = field(default_factory=lambda: Delay(5, 30))
+    response: Delay = field(default_factory=lambda: Delay(5, 30))
+    rcb: int = 64
+    mps: int = 256
+    cut: float = 0.3
+    torn: float = 0.0
+    relax: bool = True
+    timeout: int = 50_000
+    requester_id: int = 0x0000
+    msi: tuple[int, int] = (0xFEE0_0000, 0x10_0000)
+
+
+@dataclass(slots=True)
+class Injection:
+    """An error for the ``nth`` read or AtomicOp (from 0) that ``matches``.
+
+    ``status``: UR, CA, POISONED, or TIMEOUT for silence; with TIMEOUT a ``late`` of n sends the right answer after n cycles after all.
+    """
+
+    matches: Callable[[Tlp], bool]
+    status: Status
+    nth: int = 0
+    late: int | None = None
+    seen: int = 0
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request of the CPU that is not answered yet."""
+
+    tlp: Tlp
+    answered: Event
+    status: int = Status.TIMEOUT
+    parts: list[bytes] = field(default_factory=list)
+    next_address: int = 0
+    remaining: int = 0
+
+
+class RootComplex:
+    """Everything between the port of ``host`` and its memory.
+
+    Order kept on the way in: a posted write without RO becomes visible after all posted writes that arrived before it (O5 i); reads, AtomicOps and
+    completions take effect after the posted writes that arrived before them, whatever the requester IDs (O5 ii, iii), unless IDO or RO lets them
+    pass. MSIs are posted writes. On the way out: posted in order, nothing passes it that may not (O5 iv).
+    Credits of what arrives are returned when it has taken effect.
+
+    *Members*: ``on_msi(address, data)``; ``on_message(tlp)``; ``injections``, the errors still to be made; ``idle``.
+    """
+
+    def __init__(self, host: int, port: TlpPortAgent, memory: HostMemory, fabric: Fabric, observer: Observer, config: RootComplexConfig,
+                 seed: int) -> None:
+        self.host = host
+        self.port = port
+        self.memory = memory
+        self.fabric = fabric
+        self.observer = observer
+        self.config = config
+        self.random = Random(seed)
+        self.injections: list[Injection] = []
+        self.on_msi: Callable[[int, bytes], None] | None = None
+        self.on_message: Callable[[Tlp], None] | None = None
+        self.unexpected: list[Tlp] = []
+        self._posted_until = 0
+        self._posted_until_of: dict[int, int] = {}
+        self._down_until = 0
+        self._pending = 0
+        self._free_tags = list(range(255, -1, -1))
+        self._tag_freed = Event()
+        self._requests: dict[int, _Request] = {}
+        port.auto_release = False
+        port.on_tlp = self._arrived
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way through, in either direction."""
+        return not self._pending and not self._requests and self.port.idle
+
+    # In
+
+    def _arrived(self, tlp: Tlp) -> None:
+        self._pending += 1
+        flow, now = tlp.flow, self.fabric.cycle
+        if flow is FlowClass.POSTED:
+            when = max(now + self.config.posted.draw(self.random), self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering))
+            self._posted_until = max(when, self._posted_until)
+            self._posted_until_of[tlp.requester_id] = max(when, self._posted_until_of.get(tlp.requester_id, 0))
+            self.fabric.at(when, lambda: self._perform_posted(tlp))
+        elif flow is FlowClass.NON_POSTED:
+            # RO lets an AtomicOp pass, never a read (C2, B2).
+            barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data)
+            self.fabric.at(max(now + self.config.read.draw(self.random), barrier), lambda: self._perform_request(tlp))
+        else:
+            barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering)
+            self.fabric.at(max(now + self.config.response.draw(self.random), barrier), lambda: self._perform_completion(tlp))
+
+    def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
+        """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""
+        if not self.config.relax:
+            return self._posted_until
+        if relaxed:
+            return 0
+        return self._posted_until_of.get(agent, 0) if tlp.id_ordering else self._posted_until
+
+    def _perform_posted(self, tlp: Tlp) -> None:
+        self._pending -= 1
+        self.port.release(tlp)
+        cycle = self.fabric.cycle
+        if tlp.kind is not Kind.MWR:
+            if self.on_message is not None:
+                self.on_message(tlp)
+            return
+        address, (base, size) = tlp.address, self.config.msi
+        if base <= address < base + size:
+            self.observer.msi(cycle, self.host, address, tlp.data)
+            if self.on_msi is not None:
+                self.on_msi(address, tlp.data)
+            return
+        enables = expand_byte_enables(tlp)
+        self.memory.write(address, tlp.data, enables)
+        self.observer.performed_write(cycle, self.host, address, tlp.data, enables, tlp.requester_id, "link")
+
+    def _perform_request(self, tlp: Tlp) -> None:
+        self.port.release(tlp)
+        injection = self._injected(tlp) if self.injections else None
+        if injection is not None:
+            address, size = request_bytes(tlp)
+            self.observer.injected(self.fabric.cycle, self.host, address, size, injection.status, tlp.requester_id)
+            if injection.status in (Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT):
+                self._reply([answer(tlp, self.config.requester_id, injection.status)])
+                return
+            if injection.status is Status.TIMEOUT:
+                if injection.late is None:
+                    self._pending -= 1
+                else:
+                    self.fabric.after(injection.late, lambda: self._answer(tlp))
+                return
+        self._answer(tlp, poisoned=injection is not None)
+
+    def _answer(self, tlp: Tlp, poisoned: bool = False) -> None:
+        if tlp.kind in (Kind.MRD, Kind.MRDLK):
+            self._read(tlp, poisoned)
+        elif tlp.is_atomic:
+            self._atomic(tlp, poisoned)
+        else:
+            # I/O and configuration requests and deferrable writes have no place in a root complex.
+            self._reply([answer(tlp, self.config.requester_id, Status.UNSUPPORTED_REQUEST)])
+
+    def _read(self, tlp: Tlp, poisoned: bool) -> None:
+        data = self.memory.read(tlp.address, 4 * tlp.length)
+        config, random = self.config, self.random
+        choose: Callable[[int], int] | None = None
+        if config.cut and random.random() < config.cut:
+            choose = random.randrange
+        completions = read_completions(tlp, data, config.requester_id, config.rcb, config.mps, choose)
+        if poisoned:
+            random.choice(completions).poisoned = True
+        if len(completions) > 1 and config.torn and random.random() < config.torn:
+            self._reply(completions, tlp)
+            return
+        address, size = request_bytes(tlp)
+        self.observer.performed_read(self.fabric.cycle, self.host, address, size, tlp.requester_id, tlp.tag)
+        self._reply(completions)
+
+    def _atomic(self, tlp: Tlp, poisoned: bool) -> None:
+        size = 2 * tlp.length if tlp.kind is Kind.CAS else 4 * tlp.length
+        op, old = NAMES[tlp.kind], self.memory.read(tlp.address, size)
+        new = apply(op, old, tlp.data)
+        self.memory.write(tlp.address, new)
+        self.observer.performed_atomic(self.fabric.cycle, self.host, tlp.address, op, old, new, tlp.requester_id, tlp.tag)
+        completion = answer(tlp, self.config.requester_id, 0, old, size, 0)
+        completion.poisoned = poisoned
+        self._reply([completion])
+
+    def _reply(self, completions: list[Tlp], taken_late: Tlp | None = None) -> None:
+        """Send the completions of one request in order, others in between. With ``taken_late`` each takes its data of that read when it leaves."""
+        when, offset = self.fabric.cycle, 0
+        self._pending += len(completions) - 1
+        for completion in completions:
+            when += self.config.gap.draw(self.random)
+            if taken_late is None:
+                self.fabric.at(when, lambda completion=completion: self._send(completion))  # type: ignore[misc]
+            else:
+                self.fabric.at(when, lambda completion=completion, offset=offset: self._send_fresh(taken_late, completion, offset))  # type: ignore[misc]
+                offset += len(completion.data)
+
+    def _send_fresh(self, request: Tlp, completion: Tlp, offset: int) -> None:
+        address = request.address + offset
+        completion.data = self.memory.read(address, len(completion.data))
+        start, size = request_bytes(request)
+        first, last = max(start, address), min(start + size, address + len(completion.data))
+        self.observer.performed_read(self.fabric.cycle, self.host, first, last - first, request.requester_id, request.tag)
+        self._send(completion)
+
+    def _send(self, tlp: Tlp) -> None:
+        """Let a completion go, behind what the CPU posted before."""
+        if tlp.relaxed_ordering and self.config.relax or self._down_until <= self.fabric.cycle:
+            self._leave(tlp)
+        else:
+            self.fabric.at(self._down_until, lambda: self._leave(tlp))
+
+    def _leave(self, tlp: Tlp) -> None:
+        self._pending -= 1
+        self.port.queue(tlp)
+
+    def _injected(self, tlp: Tlp) -> Injection | None:
+        for injection in self.injections:
+            if not injection.done and injection.matches(tlp):
+                injection.seen += 1
+                if injection.seen > injection.nth:
+                    injection.done = True
+                    return injection
+        return None
+
+    def _perform_completion(self, tlp: Tlp) -> None:
+        self._pending -= 1
+        self.port.release(tlp)
+        request = self._requests.get(tlp.tag)
+        if request is None or tlp.requester_id != self.config.requester_id:
+            self.unexpected.append(tlp)
+            return
+        if tlp.status or not tlp.has_data:
+            request.status = tlp.status
+        elif tlp.poisoned:
+            request.status = Status.POISONED
+        elif tlp.byte_count != request.remaining or tlp.lower_address != request.next_address & 0x7F:
+            request.status = Status.MALFORMED
+        else:
+            count = min(request.remaining, len(tlp.data) - (tlp.lower_address & 3))
+            request.parts.append(tlp.data[tlp.lower_address & 3:][:count])
+            request.next_address += count
+            request.remaining -= count
+            if request.remaining:
+                return
+            request.status = Status.SUCCESS
+        self._finish(request)
+
+    # Out: requests of the CPU
+
+    def post(self, address: int, data: bytes) -> None:
+        """Posted write of the CPU to the link."""
+        self._down(memory_write(self.config.requester_id, address, data))
+
+    async def read(self, address: int, size: int) -> tuple[int, bytes]:
+        """Read of the CPU through the link: status, and data when that is SUCCESS. No RO, no IDO."""
+        start, length, first, last = byte_range(address, size)
+        return await self._request(Tlp(Kind.MRD, self.config.requester_id, 0, start, length, first, last), address, size)
+
+    async def config_read(self, target: int, register: int) -> tuple[int, bytes]:
+        """Configuration read, type 0, of one dword of the function ``target``."""
+        return await self._request(Tlp(Kind.CFGRD0, self.config.requester_id, 0, target << 16 | register & 0xFFC, 1, 0xF), 0, 4)
+
+    async def config_write(self, target: int, register: int, data: bytes) -> int:
+        """Configuration write, type 0, of one dword of the function ``target``."""
+        tlp = Tlp(Kind.CFGWR0, self.config.requester_id, 0, target << 16 | register & 0xFFC, 1, 0xF, 0, data)
+        return (await self._request(tlp, 0, 4))[0]
+
+    async def _request(self, tlp: Tlp, address: int, size: int) -> tuple[int, bytes]:
+        while not self._free_tags:
+            self._tag_freed.clear()
+            await self._tag_freed.wait()
+        tlp.tag = self._free_tags.pop()
+        # A completion that answers no memory read has byte count 4 and lower address 0; a zero-length read's has byte count 1.
+        request = _Request(tlp, Event(), next_address=address if size else address & ~3, remaining=size or 1)
+        self._requests[tlp.tag] = request
+        self._down(tlp)
+        self.fabric.after(self.config.timeout, lambda: self._expire(request))
+        await request.answered.wait()
+        return request.status, b"".join(request.parts) if request.status == Status.SUCCESS and size else b""
+
+    def _finish(self, request: _Request) -> None:
+        del self._requests[request.tlp.tag]
+        self._free_tags.append(request.tlp.tag)
+        self._tag_freed.set()
+        request.answered.set()
+
+    def _expire(self, request: _Request) -> None:
+        if self._requests.get(request.tlp.tag) is request:
+            # The tag is not used again: a late answer must not meet another request.
+            del self._requests[request.tlp.tag]
+            request.answered.set()
+
+    def _down(self, tlp: Tlp) -> None:
+        """Send what the CPU issued: posted in order, the rest behind what was posted before it."""
+        self._pending += 1
+        when = max(self.fabric.cycle + self.config.down.draw(self.random), self._down_until)
+        if tlp.flow is FlowClass.POSTED:
+            self._down_until = when
+        self.fabric.at(when, lambda: self._leave(tlp))
