@@ -43,6 +43,7 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
     verdict.checked["events"] = len(log.events)
     verdict.accesses = _accesses(log)
     verdict.measured = measure(replay)
+    verdict.commits = replay.commits
     return verdict
 
 

@@ -28,6 +28,7 @@ class Verdict:
     dirty: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(("pages_written", "pages_reported", "missed", "false_positive")))
     accesses: dict[str, int] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    commits: list[tuple[int, int, int]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

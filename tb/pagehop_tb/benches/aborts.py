@@ -1,0 +1,118 @@
+"""Random traffic while faults end moves before their commit: UR, CA, poison and silence of a copy read, the hold timer, the host, a late completion.
+
+A page whose move failed stays where it was, with everything that was written meanwhile; the next move of it may succeed.
+"""
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.guest import PAGE, Guest, judged
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.models.devices import RandomTraffic
+from pagehop_tb.models.observer import Status
+from pagehop_tb.models.root_complex import Injection
+from pagehop_tb.protocol import Kind, Tlp
+
+WINDOW_BASE = 0x1_0000_0000
+WINDOW_PAGES = 64
+Error = regs.MoveError
+
+#: Faults and the errors that may report them. A silent read can also run into the hold timer, and what comes after the commit ends no move.
+FAULTS = {
+    "unsupported": {Error.UNSUPPORTED}, "completer_abort": {Error.COMPLETER_ABORT}, "poison": {Error.POISONED},
+    "silence": {Error.COPY_TIMEOUT, Error.HOLD_TIMEOUT}, "late": {Error.COPY_TIMEOUT, Error.HOLD_TIMEOUT},
+    "hold_timer": {Error.HOLD_TIMEOUT}, "host": {Error.ABORTED},
+}
+STATUSES = {"unsupported": Status.UNSUPPORTED_REQUEST, "completer_abort": Status.COMPLETER_ABORT, "poison": Status.POISONED,
+            "silence": Status.TIMEOUT, "late": Status.TIMEOUT}
+
+
+class Saboteur:
+    """Puts one fault into the next move, and says what became of it."""
+
+    def __init__(self, guest: Guest, random: Random) -> None:
+        self.guest, self.random = guest, random
+        self.outcomes: Counter[str] = Counter()
+
+    async def move(self, page: int, to_host: int, fault: str) -> MoveResult:
+        """Move ``page`` with ``fault`` (empty: none) and check the way in which it ended."""
+        guest, driver = self.guest, self.guest.driver
+        injection = self._inject(fault, page, 1 - to_host)
+        if fault == "hold_timer":
+            await self._limit(self.random.randint(1, 900))
+        if fault == "host":
+            guest.system.fabric.after(self.random.randint(1, 2500), lambda: cocotb.start_soon(driver.abort()))
+        result = await driver.move(page, to_host)
+        if fault == "hold_timer":
+            await self._limit(guest.setup.hold_limit)
+        if injection is not None:
+            assert injection.done, f"the fault {fault} met no copy read"
+            assert not result.moved, f"the move of page {page} succeeded in spite of the fault {fault}"
+        if not result.moved:
+            allowed = FAULTS[fault] if fault else {Error.HOLD_TIMEOUT}
+            assert result.error in allowed, f"fault {fault or 'none'} was reported as {result.reason}"
+        self.outcomes[f"{fault or 'none'}: {result.reason}"] += 1
+        return result
+
+    def _inject(self, fault: str, page: int, source: int) -> Injection | None:
+        if fault not in STATUSES:
+            return None
+        guest = self.guest
+        engine, address = guest.system.config.identities[1 + source], guest.driver.place(page, source)
+
+        def is_copy_read(tlp: Tlp) -> bool:
+            return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0 and address <= tlp.address < address + PAGE
+
+        late = self.random.randint(2000, 8000) if fault == "late" else None
+        # The copy is made of at least 16 reads; the number of the bad one is random.
+        injection = Injection(is_copy_read, STATUSES[fault], nth=self.random.randrange(16), late=late)
+        guest.system.hosts[source].root_complex.injections.append(injection)
+        return injection
+
+    async def _limit(self, cycles: int) -> None:
+        limits = regs.MoveLimits
+        await self.guest.driver.registers.write(limits.offset, limits.HOLD.of(cycles) | limits.COMPLETION.of(self.guest.setup.completion_limit))
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def aborts(dut: Any) -> None:
+    """Many moves, most of them with a fault, under traffic that never stops."""
+    config = BenchConfig("aborts")
+    moves, pages, share = config.get("moves", 60), config.get("pages", 16), config.get("abort_share", 0.6)
+    guest = Guest(dut, config, WINDOW_BASE, WINDOW_PAGES)
+    config.refuse_unknown()
+    for page in range(pages):
+        guest.fill(page)
+    addresses = [WINDOW_BASE + page * PAGE for page in range(pages)]
+    agents = [RandomTraffic(function, addresses, guest.system.values, config.number(name), gap=40)
+              for name, function in guest.system.functions.items()]
+    random = config.random("faults")
+    saboteur = Saboteur(guest, random)
+
+    async def scenario() -> None:
+        await guest.start()
+        tasks = [cocotb.start_soon(agent.run()) for agent in agents]
+        owners = [0] * pages
+        faults = list(FAULTS)
+        for done in range(moves):
+            config.progress(done, moves, f"move {done}")
+            page = random.randrange(pages)
+            fault = faults[done % len(faults)] if random.random() < share else ""
+            result = await saboteur.move(page, 1 - owners[page], fault)
+            owners[page] ^= result.moved
+        for agent in agents:
+            agent.stop = True
+        for task in tasks:
+            await task
+        await guest.system.quiesce()
+        cocotb.log.info(f"outcomes: {dict(saboteur.outcomes)}")
+        assert any(outcome.endswith("none") for outcome in saboteur.outcomes), "no move succeeded"
+        assert moves < 20 or len(saboteur.outcomes) > 5, f"too few kinds of endings: {dict(saboteur.outcomes)}"
+        config.progress(moves, moves, "checking")
+
+    await judged(guest, scenario, {"read_bytes": 10_000 if moves >= 50 else 100, "final_bytes": PAGE})

@@ -1,0 +1,163 @@
+"""A guest on two hosts: the machine, the driver, the log and the verdict at the end, as the scenarios use them."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.checker.check import check
+from pagehop_tb.checker.log import EventLog
+from pagehop_tb.checker.space import CheckConfig, Range
+from pagehop_tb.checker.verdict import Verdict
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import Mappings, MoveResult
+from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.models.delay import Delay
+from pagehop_tb.models.device import DeviceConfig
+from pagehop_tb.models.root_complex import RootComplexConfig
+from pagehop_tb.models.system import System, SystemConfig
+
+__all__ = ["PAGE", "Guest", "judged"]
+
+PAGE = 4096
+MSI_BASE, MSI_SIZE = 0xFEE0_0000, 0x10_0000
+NOTIFY_ADDRESS, NOTIFY_DATA = 0xFEE0_1000, 0x4D
+#: Host B keeps the guest above 4 GB, so that headers change their form.
+HOST_B_OFFSET = 0x12_0000_0000
+APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
+BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
+#: Tries after which a page that does not move is given up.
+TRIES = 8
+
+
+class Guest:
+    """The machine around ``dut`` with ``pages`` pages of guest from ``base`` on, all at Host A; ``functions`` name the device's functions.
+
+    Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
+    hosts' delays), ``hold_limit``, ``completion_limit``, ``fence``.
+    """
+
+    def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
+                 mappings: Mappings | None = None, dirty: bool = False) -> None:
+        self.dut, self.config, self.base, self.pages = dut, config, base, pages
+        self.log = EventLog()
+        self.setup = Setup(
+            window_base=base, window_pages=pages, host_b_offset=HOST_B_OFFSET, msi=(MSI_BASE, MSI_SIZE // PAGE),
+            aperture_a=(APERTURE_A, pages, base + HOST_B_OFFSET - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
+            notify=(0, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
+            hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
+        self.system = System(dut, self._system(functions), self.log)
+        cpu = self.system.hosts[0].cpu
+        self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
+        cpu.on_interrupt.append(self._interrupt)
+        self.retries = 0
+
+    def _system(self, functions: tuple[str, ...]) -> SystemConfig:
+        config = self.config
+        write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
+        host = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE))
+        pauses = config.get("pauses", 0.1)
+        size = self.pages * PAGE
+        return SystemConfig(
+            seed=config.seed, data_bytes=config.data_bytes, hosts=(host, host), pauses=pauses, shuffle=0.2 if pauses else 0.0,
+            functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name]) for number, name in enumerate(functions)),
+            apertures=((APERTURE_A, size), (APERTURE_B, size)))
+
+    def _interrupt(self, address: int, data: bytes) -> None:
+        if address == NOTIFY_ADDRESS:
+            self.driver.notified()
+
+    @property
+    def check_config(self) -> CheckConfig:
+        """What the checker must know."""
+        size = self.pages * PAGE
+        assert self.setup.aperture_a is not None and self.setup.aperture_b is not None
+        return CheckConfig(
+            window=Range(self.base, size), host_b_offset=HOST_B_OFFSET, engine_ids=frozenset(self.system.config.identities[1:]),
+            interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
+            apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})
+
+    async def start(self) -> None:
+        """Leave reset and program the interposer."""
+        await self.system.start()
+        await self.driver.setup(self.setup)
+
+    def fill(self, page: int) -> None:
+        """Give a page contents of its own before anything runs."""
+        address = self.base + page * PAGE
+        self.system.preset(0, address, self.system.values.take(address, PAGE))
+
+    async def move(self, page: int, to_host: int) -> MoveResult:
+        """Move a page, again when the hold timer ended a try."""
+        for _ in range(TRIES):
+            result = await self.driver.move(page, to_host)
+            if result.moved or result.error != regs.MoveError.HOLD_TIMEOUT:
+                break
+            self.retries += 1
+        return result
+
+    def read_memory(self, host: int, address: int, length: int) -> bytes:
+        """Memory of a host, as the checker reads it at the end."""
+        return self.system.hosts[host].memory.read(address, length)
+
+    async def finish(self) -> Verdict:
+        """Let everything end, read what the interposer says of itself, and judge the run."""
+        await self.system.quiesce()
+        counters = {name: await self.driver.counter(offset) for name, offset in COUNTERS.items()}
+        owners = await self.driver.owners(self.pages) if self.pages <= MOST_OWNERS_READ else None
+        verdict = check(self.log, self.check_config, self.read_memory)
+        self._check_registers(verdict, counters, owners)
+        self.write(verdict, counters)
+        self.system.check_clean()
+        return verdict
+
+    def _check_registers(self, verdict: Verdict, counters: dict[str, int], owners: int | None) -> None:
+        expected = 0
+        for _, page, host in verdict.commits:
+            expected = expected & ~(1 << page) | host << page
+        if owners is not None and owners != expected:
+            verdict.add("misdirected", f"the owner map says {owners:#x}, the commits {expected:#x}")
+        for name in ("unexpected", "flush_timeouts", "outstanding_timeouts"):
+            if counters[name] and not self.system_has_injections:
+                verdict.add("stuck" if "timeouts" in name else "invented", f"the counter {name} is {counters[name]}", counters[name])
+
+    @property
+    def system_has_injections(self) -> bool:
+        """Whether a host was told to answer wrong or late: then late answers are nothing strange."""
+        return any(host.root_complex.injections for host in self.system.hosts)
+
+    def write(self, verdict: Verdict, counters: dict[str, int] | None = None) -> None:
+        """Write the result."""
+        result = verdict.as_result()
+        if "pages" in result:
+            pages = result["pages"]
+            pages.update(retries=self.retries, requested=pages["requested"] - self.retries, aborted=pages["aborted"] - self.retries)
+        fences = {"count": counters["fences"], "cycles": counters["fence_cycles"]} if counters else {}
+        self.config.write(result | {"cycles": self.system.cycle, "clock_ns": self.system.config.period_ns, "fences": fences})
+        cocotb.log.info(verdict.text())
+        cocotb.log.info(f"checked {verdict.checked}, accesses {verdict.accesses}, counters {counters}")
+
+
+COUNTERS = {name: register.offset for name, register in (
+    ("moves_done", regs.MovesDone), ("moves_failed", regs.MovesFailed), ("fences", regs.Fences), ("fence_cycles", regs.FenceCycles),
+    ("unsupported", regs.Unsupported), ("unexpected", regs.Unexpected), ("flush_timeouts", regs.FlushTimeouts),
+    ("outstanding_timeouts", regs.OutstandingTimeouts), ("flushes_a", regs.FlushesA), ("flushes_b", regs.FlushesB),
+    ("completion_waits", regs.CompletionWaits))}
+
+#: Reading the owner map of a larger window takes longer than it tells.
+MOST_OWNERS_READ = 4096
+
+
+async def judged(guest: Guest, scenario: Callable[[], Awaitable[None]], least: dict[str, int]) -> None:
+    """Run a scenario and judge it: also when it fails, because then the verdict says more than the exception."""
+    try:
+        await scenario()
+        verdict = await guest.finish()
+    except Exception:
+        verdict = check(guest.log, guest.check_config, None)
+        guest.write(verdict)
+        raise
+    assert verdict.ok, verdict.text()
+    for name, count in least.items():
+        assert verdict.checked[name] >= count, f"{name} must be at least {count}, and is {verdict.checked[name]}"

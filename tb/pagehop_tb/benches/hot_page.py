@@ -1,0 +1,50 @@
+"""One page moves to and fro under a device that never stops writing, reading and counting in it."""
+
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.guest import PAGE, Guest, judged
+from pagehop_tb.models.devices import AtomicCounter, HotPageWriter, RandomTraffic
+
+WINDOW_BASE = 0x4000_0000
+PAGES = 64
+HOT, COUNTING = 5, 6
+
+
+@cocotb.test(timeout_time=50, timeout_unit="ms")
+async def hot_page(dut: Any) -> None:
+    """A writer and reader on the hot page, a counter on its neighbour, random traffic on both; the two pages change hosts in turn."""
+    config = BenchConfig("hot_page")
+    moves = config.get("moves", 20)
+    guest = Guest(dut, config, WINDOW_BASE, PAGES, ("nvme", "nic", "third"))
+    config.refuse_unknown()
+    hot, counting = (WINDOW_BASE + page * PAGE for page in (HOT, COUNTING))
+    guest.fill(HOT)
+    functions, values = guest.system.functions, guest.system.values
+    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"))
+    counter = AtomicCounter(functions["nic"], counting + 0x100)
+    traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
+    agents = (writer, counter, traffic)
+
+    async def scenario() -> None:
+        await guest.start()
+        tasks = [cocotb.start_soon(agent.run()) for agent in agents]
+        for done in range(moves):
+            config.progress(done, moves, f"move {done}")
+            for page in (HOT, COUNTING):
+                result = await guest.move(page, 1 - done % 2)
+                assert result.moved, f"page {page} did not move: {result.reason}"
+        for agent in agents:
+            agent.stop = True
+        for task in tasks:
+            await task
+        await guest.system.quiesce()
+        host = moves % 2
+        final = int.from_bytes(guest.read_memory(host, guest.driver.place(COUNTING, host) + 0x100, 8), "little")
+        assert final == counter.count, f"{counter.count} adds were answered, and memory counts {final}"
+        assert counter.count > 5 * moves, f"only {counter.count} atomics in {moves} moves"
+        config.progress(moves, moves, "checking")
+
+    await judged(guest, scenario, {"read_bytes": 10_000, "final_bytes": 2 * PAGE})

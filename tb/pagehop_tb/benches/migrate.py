@@ -1,0 +1,73 @@
+"""The guest of a recorded trace does its DMA in a loop while all its pages move from Host A to Host B; then DMA goes on at B."""
+
+from typing import Any
+
+import cocotb
+from cocotb.task import Task
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.guest import MSI_BASE, PAGE, Guest, judged
+from pagehop_tb.benches.trace import read_accesses
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.models.devices import TraceReplay
+
+WINDOW_BASE = 0
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def migrate(dut: Any) -> None:
+    """Every page of the trace moves once; nothing is lost, stale or out of order."""
+    config = BenchConfig("migrate")
+    assert config.trace is not None, "migrate needs a trace"
+    accesses = read_accesses(config.trace)
+    most = config.get("pages", 0)
+    passes_after = config.get("passes_after", 1)
+    gap = config.get("gap", 100)
+    guest = Guest(dut, config, WINDOW_BASE, config.covered_pages)
+    config.refuse_unknown()
+    touched = sorted({access.address // PAGE for access in accesses if access.kind != "msi"})
+    outside = [page for page in touched if page >= config.covered_pages]
+    assert not outside, f"The trace touches page {outside[0]}, and the window has {config.covered_pages} pages"
+    for page in touched:
+        guest.fill(page)
+    replays = [TraceReplay(function, [access for access in accesses if access.device == name], guest.system.values, gap=gap)
+               for name, function in guest.system.functions.items()]
+    moving = touched[:most] if most else touched
+
+    async def scenario() -> None:
+        await guest.start()
+        tasks: list[Task[None]] = [cocotb.start_soon(replay.run()) for replay in replays]
+        for done, page in enumerate(moving):
+            config.progress(done, len(moving) + 1, f"page {page}")
+            result = await guest.move(page, 1)
+            assert result.moved, f"page {page} did not move: {result.reason}"
+        config.progress(len(moving), len(moving) + 1, "DMA at Host B")
+        await _follow(guest)
+        for replay in replays:
+            replay.stop = True
+        for task in tasks:
+            await task
+        await guest.system.quiesce()
+        before = _device_interrupts(guest)
+        for replay in replays:
+            replay.stop, replay.gap = False, 0
+        for task in [cocotb.start_soon(replay.run(passes_after)) for replay in replays]:
+            await task
+        await guest.system.quiesce()
+        after = _device_interrupts(guest)
+        raised = passes_after * sum(access.kind == "msi" for access in accesses)
+        assert after[0] == before[0] and after[1] == before[1] + raised, f"interrupts must follow the guest to Host B: {before}, then {after}"
+        config.progress(len(moving) + 1, len(moving) + 1, "checking")
+
+    await judged(guest, scenario, {"read_bytes": 100_000 if not most else 1000, "final_bytes": len(touched) * PAGE})
+
+
+async def _follow(guest: Guest) -> None:
+    """Make Host B the active host: interrupts go there from now on. What was sent to A before is waited for by the verdict."""
+    control = await guest.driver.registers.read(regs.Control.offset)
+    await guest.driver.registers.write(regs.Control.offset, control | regs.Control.ACTIVE_HOST.of(1))
+
+
+def _device_interrupts(guest: Guest) -> list[int]:
+    """Interrupts of the device that each host has taken."""
+    return [sum(address == MSI_BASE for _, address, _ in host.cpu.interrupts) for host in guest.system.hosts]
