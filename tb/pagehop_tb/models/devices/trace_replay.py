@@ -33,7 +33,7 @@ class Access(Protocol):
 class TraceReplay:
     """Issues the accesses of one device in their order, as fast as the link takes them, with at most ``depth`` of its reads unanswered.
 
-    Every written dword is unique. ``offset`` is added to the addresses of memory, not to those of interrupts. ``gap`` cycles are left between accesses.
+    Every written dword is unique. ``offset`` is added to the addresses of memory, not to those of interrupts. ``gap`` cycles stand between accesses.
 
     *Members*: ``written`` and ``read``, bytes so far; ``passes``, completed runs through the trace; ``interrupts`` sent; ``stop`` ends the run
     after the present pass.
