@@ -1,6 +1,6 @@
 """``make bench``: measured performance, each value beside its limit.
 
-A measurement is a bench whose ``result_file`` holds ``{"measurements": {"<name>": {"value": n, "limit": n or null, "unit": "cycles|share|...",
+A measurement is a bench whose ``result_file`` holds ``{"values": {"<name>": {"value": n, "limit": n or null, "unit": "cycles|share|...",
 "better": "lower|higher"}}}``. ``build/bench.json`` gets them all. Values in wall seconds are those of this machine: run it on a quiet one.
 """
 
@@ -50,14 +50,15 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def measure(measurement: Measurement) -> dict[str, Any]:
-    """Run one measuring bench on Verilator and return its values."""
+    """Run one measuring bench on Verilator and return its values, also those that miss their limits and so fail the bench."""
     verilog = interposer(measurement.hardware)
     folder = build_root() / "bench" / measurement.bench
     config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
     outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
                   timeout_seconds=measurement.timeout_seconds)
-    outcome.check()
-    values: dict[str, Any] | None = (outcome.result or {}).get("measurements")
+    values: dict[str, Any] = (outcome.result or {}).get("values") or {}
+    if not misses(values):
+        outcome.check()
     if not values:
         raise BenchFailure(f"Bench {measurement.bench} measured nothing; see {outcome.log}")
     return values

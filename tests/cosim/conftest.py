@@ -24,11 +24,11 @@ def simulator(request):
 
 @pytest.fixture
 def bench(request):
-    """Return ``run_bench(module, simulator, parameters={}, hardware={}, design=None, least={}, seed=SEED, timeout_seconds=300, check=True)``.
+    """Return ``run_bench(module, simulator, parameters, hardware, design, least, seed, timeout_seconds, check, trace)``.
 
-    It runs ``pagehop_tb.benches.<module>`` on the interposer with the parameters ``hardware``. ``design`` is another component to run it on: a function of
-    the hardware's parameters, in the file of the test (planted bugs). ``least`` are counts of ``checked`` that the run must reach. With ``check=False``
-    the RunResult is returned as it is, for tests that expect a failure. Logs stand in build/test/cosim/<test>/.
+    It runs ``pagehop_tb.benches.<module>`` on the interposer with the parameters ``hardware``. ``design`` is another component to run it on: a
+    function of the hardware's parameters, in the file of the test (planted bugs). ``least`` are counts of ``checked`` that the run must reach. With
+    ``check=False`` the RunResult is returned as it is, for tests that expect a failure. Logs stand in build/test/cosim/<test>/.
     """
     folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
 
@@ -39,7 +39,8 @@ def bench(request):
         else:
             verilog = convert(design(**chosen), "interposer", sources=[Path(request.node.path)], about=f"{design.__qualname__} {chosen}")
         config = {"scenario": module, "hardware": chosen, "parameters": parameters or {}, "trace": trace and str(trace)}
-        outcome = run(build(verilog, "interposer", simulator), f"pagehop_tb.benches.{module}", folder, config, seed=seed, timeout_seconds=timeout_seconds)
+        built = build(verilog, "interposer", simulator)
+        outcome = run(built, f"pagehop_tb.benches.{module}", folder, config, seed=seed, timeout_seconds=timeout_seconds)
         if check:
             outcome.check(min_checked=least or {"events": 1})
         return outcome
