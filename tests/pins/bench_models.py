@@ -182,8 +182,8 @@ async def devices_do_their_work(dut):
 async def speed(dut):
     """4 KB pages a second of processor time, written and read by the device, with all models."""
     fast = RootComplexConfig(posted=Delay(20, 20), read=Delay(50, 50), gap=Delay(0, 0), cut=0.0)
-    credits = PortCredits(CreditConfig(128, 2048), CreditConfig(128, 2048))
-    system, _ = make(dut, hosts=(fast, fast), host_credits=credits, device_credits=credits)
+    granted = PortCredits(CreditConfig(128, 2048), CreditConfig(128, 2048))
+    system, _ = make(dut, hosts=(fast, fast), host_credits=granted, device_credits=granted)
     await system.start()
     function, pages, found = system.functions["nvme"], PARAMETERS.get("pages", 100), {}
     for name in ("write", "read"):
