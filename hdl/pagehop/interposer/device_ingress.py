@@ -177,6 +177,7 @@ class DeviceIngress(wiring.Component):
             m.d.comb += [
                 self.o[host].valid.eq(issue.o.valid & (issued.destination == host)),
                 self.o[host].payload.beat.eq(issued.beat), self.o[host].payload.lane.eq(issued.lane),
+                self.o[host].payload.to_memory.eq(issued.to_memory),
             ]
         m.d.comb += issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready))
         other = Mux(issued.destination == HOST_B, self.flush[HOST_A], self.flush[HOST_B])

@@ -180,7 +180,7 @@ class HostIngress(wiring.Component):
         for destination, sink in enumerate(self.o):
             with m.If(issued.destination == destination):
                 m.d.comb += [sink.valid.eq(issue.o.valid), issue.o.ready.eq(sink.ready)]
-            m.d.comb += [sink.payload.beat.eq(issued.beat), sink.payload.lane.eq(issued.lane)]
+            m.d.comb += [sink.payload.beat.eq(issued.beat), sink.payload.lane.eq(issued.lane), sink.payload.to_memory.eq(issued.to_memory)]
         m.d.sync += [
             self.cross_write.eq(self.o[Destination.OTHER].valid & self.o[Destination.OTHER].ready & issued.beat.first
                                 & ((issued.lane == EgressLane.POSTED) | headers.is_atomic(issued.beat.header))),

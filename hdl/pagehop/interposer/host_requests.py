@@ -56,6 +56,7 @@ class HostPostedLane(wiring.Component):
             leaves.eq((self.offer.valid & self.offer.ready) | (destination == Destination.DROP)),
             self.unsupported.eq(valid & head.beat.first & (destination == Destination.DROP)),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(destination),
+            issued.to_memory.eq(destination == Destination.OTHER),
         ]
         with m.If(valid & leaves & head.beat.first):
             m.d.sync += destination_q.eq(destination)

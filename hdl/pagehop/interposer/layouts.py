@@ -102,7 +102,7 @@ class Issued(data.StructLayout):
     """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there."""
     def __init__(self, data_bytes):
         super().__init__({
-            "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2,
+            "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
             "non_posted": 1, "atomic": 1, "lines": 7,
         })
 

@@ -39,7 +39,7 @@ class LocalSource(wiring.Component):
             m.d.comb += [
                 sink.valid.eq(source.valid & (~source.payload.first | self.room[lane])),
                 source.ready.eq(sink.ready & sink.valid),
-                sink.payload.beat.eq(source.payload), sink.payload.lane.eq(lane),
+                sink.payload.beat.eq(source.payload), sink.payload.lane.eq(lane), sink.payload.to_memory.eq(name == "copy_write"),
             ]
         for source, sink in ((turns.o, register.i), (register.o, self.o)):
             m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(sink.ready)]

@@ -72,7 +72,7 @@ class PostedLane(wiring.Component):
             self.waits.eq(Mux(source.valid & head.beat.first & free & ~proven, 1 << destination, 0)),
             source.ready.eq(self.offer.ready & self.offer.valid),
             issued.beat.eq(head.beat),
-            issued.lane.eq(EgressLane.POSTED),
+            issued.lane.eq(EgressLane.POSTED), issued.to_memory.eq(head.info.in_window),
             issued.destination.eq(Mux(head.beat.first, destination, destination_q)),
             self.dirty.eq(head.beat.first & head.info.in_window & self.settings.track_dirty),
             self.dirty_page.eq(head.info.page),

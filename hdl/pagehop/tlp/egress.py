@@ -27,9 +27,12 @@ LANE_CLASS = (TlpClass.POSTED, TlpClass.COMPLETION, TlpClass.NON_POSTED, TlpClas
 
 
 class EgressBeat(data.StructLayout):
-    """A beat on its way to an egress, and the lane it belongs to there."""
+    """A beat on its way to an egress, and the lane it belongs to there.
+
+    ``to_memory``: a write to memory that may be read as well, which not every posted write is (an MSI is none).
+    """
     def __init__(self, data_bytes=64):
-        super().__init__({"beat": TlpBeat(data_bytes), "lane": 2})
+        super().__init__({"beat": TlpBeat(data_bytes), "lane": 2, "to_memory": 1})
 
 
 class Egress(wiring.Component):
@@ -50,7 +53,7 @@ class Egress(wiring.Component):
     Members
     -------
     room : one bit a lane; follows the level within 2 cycles.
-    posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the memory write that was accepted last.
+    posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
     """
     def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False):
         self.data_bytes = data_bytes
@@ -101,7 +104,7 @@ class Egress(wiring.Component):
             m.d.comb += cleared.id_ordering.eq(0)
         taken = source.valid & source.ready & (source.payload.lane == POSTED)
         m.d.comb += self.posted.eq(taken & source.payload.beat.last)
-        with m.If(taken & source.payload.beat.first & headers.is_memory(header)):
+        with m.If(taken & source.payload.beat.first & source.payload.to_memory):
             m.d.sync += self.posted_address.eq(headers.address_of(header))
 
     def _send(self, m, queue):
