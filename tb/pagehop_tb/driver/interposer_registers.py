@@ -277,7 +277,8 @@ class MoveLimits:
     reset = 0x9c400001388
     #: Most cycles that a page is held before the move is aborted.
     HOLD = Field(0, 32)
-    #: Most cycles to wait for a copy or flush read, and for late completions after an abort.
+    #: Most cycles to wait for a copy or flush read, and for late completions after an abort. Sixteen times as long for the requests of devices and
+    #: hosts.
     COMPLETION = Field(32, 32)
 
 
