@@ -13,7 +13,7 @@ from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.notifier import Notifier
-from pagehop.interposer.slot import PageSlot
+from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.flush import FlushTracker
@@ -207,7 +207,8 @@ class Interposer(wiring.Component):
             copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding), slot.copy_error.eq(copy.error),
-            notifier.event.eq(slot.ended), notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
+            control.moves_done.eq(slot.ended & (slot.status.phase == MovePhase.RETIRE)),
+            control.moves_failed.eq(slot.ended & (slot.status.phase != MovePhase.RETIRE)), notifier.event.eq(slot.ended), notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
             notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
             self.commit.eq(slot.committed), self.commit_page.eq(slot.guard.page), self.commit_host.eq(slot.guard.to_host),
             self.holding.eq(slot.guard.closed),

@@ -42,7 +42,7 @@ class FlushTracker(wiring.Component):
     - ``target``, combinational from ``posted`` and ``o.ready``, covers what is accepted *in* this cycle too, whatever else happens in it.
 
     One flush serves all who ask before it is transferred. A request when nothing was accepted since the last flush is dropped: that flush
-    covers it. ``o.valid`` rises in the cycle after ``request``, if a tag is free; ``done`` moves two cycles after a completion's transfer.
+    covers it. ``o.valid`` rises in the cycle after ``request``, if a tag is free; ``done`` moves three cycles after a completion's transfer.
 
     A flush unanswered for ``limit`` to 1.5 x ``limit`` cycles (and at most 2 x ``tags`` more) is given up: ``done`` moves as if it had
     been answered, so that nothing waits for ever, and ``timed_out`` says that the proof is missing. A completion that reports an error
@@ -171,18 +171,22 @@ class FlushTracker(wiring.Component):
             index.eq(answer.tag[:len(index)]),
         ]
         sweep, ended, ends = Signal(range(self.tags)), Signal(range(self.tags)), Signal()
+        just_ended, just_ends = Signal(range(self.tags)), Signal()
         number = Signal(FLUSH_SEQUENCE_BITS)
         m.d.comb += [
             ended.eq(Mux(answered, index, sweep)),
             ends.eq(busy.bit_select(ended, 1) & (answered | old.bit_select(ended, 1))),
             end.eq(ends << ended),
-            number.eq(self.issued - (self.issued - 1 - ended)[:len(ended)]),
+            # The tag is free from this cycle on, but `issued` does not yet count a flush that takes it.
+            number.eq(self.issued - (self.issued - 1 - just_ended)[:len(ended)]),
         ]
         with m.If(~answered):
             m.d.sync += sweep.eq(sweep + 1)
-        with m.If(ends & ((number - self.done - 1)[:FLUSH_SEQUENCE_BITS] < self.tags)):
+        with m.If(just_ends & ((number - self.done - 1)[:FLUSH_SEQUENCE_BITS] < self.tags)):
             m.d.sync += self.done.eq(number)
         m.d.sync += [
+            just_ended.eq(ended),
+            just_ends.eq(ends),
             self.failed.eq(ends & answered & ~success),
             self.timed_out.eq(ends & ~answered),
         ]

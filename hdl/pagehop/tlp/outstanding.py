@@ -60,7 +60,7 @@ class OutstandingTable(wiring.Component):
 
     **Epochs** (H12, H58): an entry belongs to the epoch in which it was allocated; ``advance`` begins the next with the next cycle. It has
     effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``settled`` says that nothing of an
-    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 3 cycles
+    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 4 cycles
     late, never early.
 
     The memories are empty at power-up; a reset does not clear them, so reset only what has nothing in flight.
@@ -120,10 +120,18 @@ class OutstandingTable(wiring.Component):
 
     @staticmethod
     def _read_bits(m, bits, row):
-        """The three bits of ``row``, in the next cycle, with what is written in this one."""
-        ports = [bank.read_port(transparent_for=(write,)) for bank, write in bits]
-        m.d.comb += [port.addr.eq(row) for port in ports]
-        return [port.data for port in ports]
+        """The three bits of ``row``, in the next cycle, with what is written in this one.
+
+        Not by transparent ports: these become an address register before asynchronous memories, and all of the memory's delay falls in the next cycle.
+        """
+        taken = []
+        for bank, write in bits:
+            read, bit = bank.read_port(), Signal()
+            same_row, written, value = Signal(), Signal(), Signal()
+            m.d.sync += [same_row.eq(write.addr == row), written.eq(write.en), value.eq(write.data)]
+            m.d.comb += [read.addr.eq(row), bit.eq(Mux(same_row & written, value, read.data))]
+            taken.append(bit)
+        return taken
 
     def _free(self, m, bits, host):
         """Look whether the row is taken, then flip the bit of this host. Returns the flip and the entry, in the second cycle."""
@@ -147,7 +155,7 @@ class OutstandingTable(wiring.Component):
     def _allocate(self, m, bits, entries, frees):
         """Look-up, allocation and giving up share the first memory's writer."""
         held_row, looked_row, row = Signal.like(self.lookup_row), Signal.like(self.lookup_row), Signal.like(self.lookup_row)
-        asked, gives_up_asked, gives_up, just_allocated = Signal(), Signal(), Signal(), Signal()
+        asked, gives_up_asked, gives_up, just_allocated, freed = Signal(), Signal(), Signal(), Signal(), Signal(HOSTS)
         change_row = Mux(self.give_up, held_row, self.allocate_row)
         looked, taken = self._read_bits(m, bits, looked_row), self._read_bits(m, bits, change_row)
         m.d.comb += looked_row.eq(Mux(self.lookup_enable, self.lookup_row, held_row))
@@ -159,7 +167,8 @@ class OutstandingTable(wiring.Component):
             just_allocated.eq(self.allocate & (self.allocate_row == looked_row)),
         ]
         # A free of the same row in the same cycle comes first: two flips would take the row again.
-        freed = Cat(flip & (freed_row == row) for flip, freed_row, _ in frees).any()
+        m.d.sync += [same_row.eq(freed_row == change_row) for same_row, freed_row in zip(freed, self.free_row, strict=True)]
+        freed = (freed & Cat(flip for flip, *_ in frees)).any()
         write, write_entry, read_entry = bits[0][1], entries.write_port(), entries.read_port()
         entry = Signal(OutstandingEntry)
         m.d.comb += [
@@ -202,6 +211,11 @@ class OutstandingTable(wiring.Component):
         entry, given_up = self.allocate_entry, self.given_up_entry
         ends = [(flip, freed.host, freed.epoch, freed.atomic) for flip, _, freed in frees]
         ends.append((gives_up, given_up.host, given_up.epoch, given_up.atomic))
+        # Registered between the memories and the counters.
+        for n, end in enumerate(ends):
+            late = [Signal.like(value, name=f"end_{n}_{name}") for value, name in zip(end, ("", "host", "epoch", "atomic"), strict=True)]
+            m.d.sync += [now.eq(value) for now, value in zip(late, end, strict=True)]
+            ends[n] = late
         for host in range(HOSTS):
             fewer = sum(end & (end_host == host) for end, end_host, _, _ in ends)
             m.d.sync += self.count[host].eq(self.count[host] + (self.allocate & (entry.host == host)) - fewer)
