@@ -142,6 +142,24 @@ def test_relaxed_writes_may_become_visible_early(history):
     assert history.violations() == {}
 
 
+def test_a_relaxed_write_may_pass_a_strong_one_to_the_same_place(history):
+    history.write(0, dword(1))
+    history.write(0, dword(2), ro=True)
+    history.perform(0, dword(2))
+    history.perform(0, dword(1))
+    assert history.violations() == {}
+
+
+def test_a_read_may_pass_an_atomic_of_its_own_port(history):
+    key = next(history.keys)
+    history.log.device_atomic(history.tick(), "nvme", BASE, "swap", dword(1), key)
+    history.read(0, bytes(4))
+    history._store(0, BASE, dword(1))
+    history.log.performed_atomic(history.tick(), 0, BASE, "swap", bytes(4), dword(1), DEVICE, 1)
+    history.log.device_atomic_done(history.tick(), key, bytes(4), 0)
+    assert history.violations() == {}
+
+
 def test_byte_enables_and_writes_of_nothing(history):
     history.preset(0, b"\x11" * 8)
     for data, enables in ((b"\xaa" * 8, 0b1000_0010), (b"\xbb" * 4, 0)):

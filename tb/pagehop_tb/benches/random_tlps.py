@@ -55,7 +55,7 @@ class RandomRequests:
         random, address = self.random, self.address()
         size = random.choice((4, 8, 64, 64, 128, most, random.randint(1, most)))
         address += random.randrange(4) if random.random() < 0.3 else 0
-        return byte_range(address, min(size, 4096 - address % 4096))
+        return byte_range(address, min(size, most - address % 4, 4096 - address % 4096))
 
     def _attributes(self, tlp: Tlp) -> None:
         random = self.random

@@ -148,6 +148,7 @@ class Replay:
         if status == SUCCESS:
             if hits:
                 self._injected.remove(hits[0])
+            if hits and hits[0][3] != TIMEOUT:      # a late answer is still an answer
                 self.verdict.add("masked", f"{who} succeeded although the host answered it with {NAMES.get(hits[0][3], hits[0][3])}")
             return True
         if hits:
@@ -371,7 +372,7 @@ class Replay:
     def _inject(self, event: int, cycle: int, host: int, address: int, length: int, status: int, rid: int) -> None:
         location = self.config.of_host(host, address)
         if rid in self.config.engine_ids:
-            if length:
+            if length and status != TIMEOUT:
                 self._copy_errors[location // PAGE] = NAMES.get(status, str(status))
         else:
             self._injected.append((event, location, length, status))

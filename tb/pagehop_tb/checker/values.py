@@ -155,12 +155,13 @@ class Values:
         if not len(mine):
             return
         sent = np.array([write.event for write in writes], np.int64)[self.writer[mine]]
+        mine = mine[np.argsort((self.rank[mine] << SHIFT) | sent, kind="stable")]
         strong = np.array([write.strong and write.atomic is None for write in writes], bool)[self.writer[mine]]
-        keyed = (self.rank[mine] << SHIFT) | sent
-        latest = np.maximum.accumulate(keyed)
-        bad = mine[1:][strong[1:] & (keyed[1:] < latest[:-1])]
+        # In the order of sending, which within one place is also the order of its versions, no version comes before one already reached.
+        latest = np.maximum.accumulate(mine)
+        bad = mine[1:][strong[1:] & (mine[1:] < latest[:-1])]
         for index in dict.fromkeys(self.writer[bad].tolist()):
-            verdict.add("reordered", f"{self.replay.told(index)} became visible after a later one")
+            verdict.add("reordered", f"{self.replay.told(index)} became visible before an earlier one to the same place")
 
     def sources(self) -> dict[int, list[int]]:
         """For each read (by number) the writes that its data certainly stem from."""
@@ -174,11 +175,14 @@ class Values:
         return result
 
     def check_known(self, known: NDArray[np.int64], verdict: Verdict) -> None:
-        """``known[i, s]``: read *i* must see every write of stream *s* sent at or before this position in the log."""
+        """``known[i, s]``: read *i* must see every posted write of stream *s* sent at or before this position in the log.
+
+        Atomics are not among them: they are non-posted, and whatever is sent after one may pass it.
+        """
         writes = self.replay.writes
         if not len(writes) or not len(self.value):
             return
-        streams = np.array([write.stream for write in writes], np.int64)
+        streams = np.array([write.stream if write.atomic is None else -1 for write in writes], np.int64)
         events = np.array([write.event for write in writes], np.int64) + 1
         required = np.full(len(self.value), -1, np.int64)
         for stream in range(known.shape[1]):
