@@ -61,9 +61,9 @@ def settle_check(ctx, dut, model, quiet):
     for name, atomic_only in (("settled", False), ("atomics_settled", True)):
         value, older = ctx.get(getattr(dut, name)), model.older(atomic_only)
         assert not (value and older), name
-        if quiet >= 5:
+        if quiet >= 6:
             assert value == (not older), name
-    if quiet >= 5:
+    if quiet >= 6:
         for host in range(2):
             assert ctx.get(dut.count[host]) == sum(entry["host"] == host for entry in model.taken.values())
 

@@ -20,6 +20,9 @@ class NeverStirs(ProxyTable):
         none = Signal(self.entries)
         super()._sweep(m, read, taken, changed & none, expired)
 
+    def _names(self, index):
+        return index[0] & 0
+
 
 class StandsAgain(ProxyTable):
     """Planted bug: a look-up of long ago speaks for the next request of the same number."""

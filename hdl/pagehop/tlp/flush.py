@@ -73,7 +73,7 @@ class FlushTracker(wiring.Component):
     target : out
     dirty : out, something was accepted since the last flush was transferred
     clean : out, not ``dirty`` and ``done == issued``: all is proven
-    sent, timed_out, failed : out, pulses
+    sent, timed_out, failed : out, pulses; the last two in the cycle before ``done`` moves
     """
     def __init__(self, host, tags=16, data_bytes=64):
         if host not in (0, 1):

@@ -122,7 +122,8 @@ class OutstandingTable(wiring.Component):
     def _read_bits(m, bits, row):
         """The three bits of ``row``, in the next cycle, with what is written in this one.
 
-        Not by transparent ports: these become an address register before asynchronous memories, and all of the memory's delay falls in the next cycle.
+        Not by transparent ports: these become an address register before asynchronous memories, and all of the memory's delay falls in the next
+        cycle.
         """
         taken = []
         for bank, write in bits:

@@ -115,22 +115,32 @@ class ProxyTable(wiring.Component):
     def _sweep(self, m, read, taken, changed, expired):
         """Visit all entries every ``limit`` cycles. The second visit to an entry in which nothing happened since the first frees it."""
         timer, sweep, sweeping = Signal(32), Signal(range(self.entries + 1)), Signal()
-        seen, stirred, visit = Signal(self.entries), Signal(self.entries), Signal(self.entries)
+        seen, stirred = Signal(self.entries), Signal(self.entries)
+        visited, old = Signal.like(self.index), Signal()
         looked = Cat(self._one_hot(enable, index) for enable, index in zip(self.lookup_enable, self.lookup_index, strict=True))
         m.d.comb += [
             stirred.eq(looked[:self.entries] | looked[self.entries:] | changed),
-            visit.eq(self._one_hot(sweeping, sweep[:-1])),
-            expired.eq(visit & seen & taken & ~stirred),
             sweeping.eq(~sweep[-1]),
-            read.addr.eq(sweep[:-1]),
+            # Two stages: whether the entry is old, then, unless something happens in either cycle, its end.
+            expired.eq(self._one_hot(old & ~self._names(visited), visited)),
+            read.addr.eq(visited),
             self.timed_out_entry.eq(read.data),
         ]
         m.d.sync += [
-            seen.eq((seen | visit) & ~stirred),
-            self.timed_out.eq(expired.any()),
+            visited.eq(sweep[:-1]),
+            old.eq(sweeping & seen.bit_select(sweep[:-1], 1) & taken.bit_select(sweep[:-1], 1) & ~self._names(sweep[:-1])),
+            seen.eq((seen | self._one_hot(sweeping, sweep[:-1])) & ~stirred),
+            self.timed_out.eq(old & ~self._names(visited)),
             timer.eq(timer + 1),
         ]
         with m.If(sweeping):
             m.d.sync += sweep.eq(sweep + 1)
         with m.Elif(timer >= self.limit):
             m.d.sync += [sweep.eq(0), timer.eq(0)]
+
+    def _names(self, index):
+        """1 when a look-up or a free in this cycle is about ``index``. An allocation never is about an entry that is taken."""
+        return (
+            Cat(enable & (other == index) for enable, other in zip(self.lookup_enable, self.lookup_index, strict=True)).any()
+            | Cat(enable & (other == index) for enable, other in zip(self.free, self.free_index, strict=True)).any()
+        )
