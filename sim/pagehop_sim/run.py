@@ -184,5 +184,6 @@ def _read_tests(results_xml: Path, log: Path, timed_out: bool) -> dict[str, str 
         if case.find("skipped") is not None:
             continue
         bad = next((element for element in case if element.tag in ("failure", "error")), None)
-        tests[name] = None if bad is None else " ".join(filter(None, (bad.get("error_type"), bad.get("error_msg"), bad.get("message"), bad.text)))
+        # Type and message say what went wrong; the traceback is in the log.
+        tests[name] = None if bad is None else f"{bad.get('type')}: {bad.get('message')}"
     return tests

@@ -155,15 +155,22 @@ def _trace_file(scenario: Scenario, trace: str | None) -> Path | None:
 def _finish(folder: Path, result: dict[str, Any], reasons: list[str] | None, done: RunResult | None = None,
             least: Mapping[str, int] | None = None) -> Outcome:
     if done is not None:
-        reasons = verdict(result, done.failures)
-        if done.timed_out:
-            reasons.insert(0, f"the simulation did not end within {done.wall_seconds:.0f} s and was stopped")
-        if not done.tests:
-            reasons.append("no test ran to its end")
-        for name, count in (least or {}).items():
-            if (result["checked"][name] or 0) < count:
-                reasons.append(f"checked.{name} must be at least {count} for the run to prove anything, and is {result['checked'][name]}")
+        reasons = _reasons(result, done, least or {})
     write_json(folder / "result.json", result)
     write_json(folder / "verdict.json", {"good": not reasons, "reasons": reasons or []})
     write_page(folder / "report.html", result, reasons or [])
     return Outcome(result, reasons or [], folder)
+
+
+def _reasons(result: Mapping[str, Any], done: RunResult, least: Mapping[str, int]) -> list[str]:
+    if done.timed_out:
+        return [f"the simulation did not end within {done.wall_seconds:.0f} s and was stopped; see {done.log}"]
+    reasons = verdict(result, done.failures)
+    if reasons:
+        return [*reasons, f"see {done.log}"]
+    if not done.tests:
+        reasons.append(f"no test ran to its end; see {done.log}")
+    for name, count in least.items():
+        if (result["checked"][name] or 0) < count:
+            reasons.append(f"checked.{name} must be at least {count} for the run to prove anything, and is {result['checked'][name]}")
+    return reasons
