@@ -6,7 +6,7 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.checker.check import check
+from pagehop_tb.checker.check import MemoryReader, check
 from pagehop_tb.checker.log import EventLog
 from pagehop_tb.checker.space import CheckConfig, Range
 from pagehop_tb.checker.verdict import Verdict
@@ -52,6 +52,11 @@ class Guest:
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
         cpu.on_interrupt.append(self._interrupt)
         self.retries = 0
+        self._judgements: list[tuple[str, str]] = []
+
+    def judge(self, violation: str, story: str) -> None:
+        """Count a violation that the bench found by itself."""
+        self._judgements.append((violation, story))
 
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         config = self.config
@@ -106,10 +111,17 @@ class Guest:
         await self.system.quiesce()
         counters = {name: await self.driver.counter(offset) for name, offset in COUNTERS.items()}
         owners = await self.driver.owners(self.pages) if self.pages <= MOST_OWNERS_READ else None
-        verdict = check(self.log, self.check_config, self.read_memory)
+        verdict = self.verdict(self.read_memory)
         self._check_registers(verdict, counters, owners)
         self.write(verdict, counters)
         self.system.check_clean()
+        return verdict
+
+    def verdict(self, memory: MemoryReader | None) -> Verdict:
+        """What the checker and the bench say of the run so far."""
+        verdict = check(self.log, self.check_config, memory)
+        for violation, story in self._judgements:
+            verdict.add(violation, story)
         return verdict
 
     def _check_registers(self, verdict: Verdict, counters: dict[str, int], owners: int | None) -> None:
@@ -155,8 +167,7 @@ async def judged(guest: Guest, scenario: Callable[[], Awaitable[None]], least: d
         await scenario()
         verdict = await guest.finish()
     except Exception:
-        verdict = check(guest.log, guest.check_config, None)
-        guest.write(verdict)
+        guest.write(guest.verdict(None))
         raise
     assert verdict.ok, verdict.text()
     for name, count in least.items():

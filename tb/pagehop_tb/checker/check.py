@@ -14,7 +14,7 @@ from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig, host_name
 from pagehop_tb.checker.values import Values
 from pagehop_tb.checker.verdict import Verdict
 
-__all__ = ["check"]
+__all__ = ["MemoryReader", "check"]
 
 #: Reads memory of a host at the end of the run: host, address, length.
 MemoryReader = Callable[[int, int, int], bytes]

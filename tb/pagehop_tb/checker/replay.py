@@ -201,15 +201,13 @@ class Replay:
         if byte_enables == (1 << len(data)) - 1:
             byte_enables = None
         key = (location, data, byte_enables)
-        engine = rid in self.config.engine_ids and source == "link"
-        if source != "link" or engine:
-            if byte_enables:    # a store of a CPU came as whole dwords with byte enables: take the bytes that it stored
-                first, last = (byte_enables & -byte_enables).bit_length() - 1, byte_enables.bit_length()
-                location, data, byte_enables = location + first, data[first:last], None
-            waiting = self._stores.get((host, location, data))
-            if waiting:
-                self._perform(waiting.pop(0), event, host, location, data, byte_enables, at_owner)
-            elif at_owner and engine:
+        if key not in self._pending:
+            stored = (host, *self._stored(location, data, byte_enables))
+            if self._stores.get(stored):
+                self._perform(self._stores[stored].pop(0), event, host, stored[1], stored[2], None, at_owner)
+                return
+        if source != "link" or rid in self.config.engine_ids:
+            if at_owner and source == "link":
                 place = f"{self.config.name(location)} at {host_name(host)}"
                 self.verdict.add("duplicated", f"cycle {cycle}: the interposer wrote {place}, which owns it (late copy)")
             elif not at_owner:
@@ -229,6 +227,14 @@ class Replay:
         if not at_owner:
             self.verdict.add("misdirected", f"{where} was performed at {host_name(host)}, which does not own it")
         self._perform(index, event, host, location, data, byte_enables, at_owner)
+
+    @staticmethod
+    def _stored(location: Location, data: bytes, byte_enables: int | None) -> tuple[Location, bytes]:
+        """What a CPU stored, when it came as whole dwords with byte enables."""
+        if not byte_enables:
+            return location, data
+        first, last = (byte_enables & -byte_enables).bit_length() - 1, byte_enables.bit_length()
+        return location + first, data[first:last]
 
     def _perform(self, index: int, event: int, host: int, location: Location, data: bytes, byte_enables: int | None, at_owner: bool) -> None:
         """Write ``index`` (-1: of nobody) is visible at ``host``: note when, and take it into the image when that is the owner."""
