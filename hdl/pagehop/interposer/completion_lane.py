@@ -9,7 +9,7 @@ from pagehop.interposer.stages import LookupStage
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
-from pagehop.tlp.ordering import PostedState, may_go
+from pagehop.tlp.ordering import PostedState, head_may_go
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 
 __all__ = ["CompletionLane"]
@@ -54,6 +54,7 @@ class CompletionLane(wiring.Component):
         completion = data.View(headers.CompletionHeader(), head.beat.header)
         first, expected, proven, dropping = Signal(), Signal(), Signal(), Signal()
         issued = self.offer.payload
+        may_go = head_may_go(m, lookup.o, head.stamp, self.posted)
         m.d.comb += [
             first.eq(lookup.o.valid & head.beat.first),
             expected.eq(found.used & (found.entry.host == self.host) & (found.entry.requester_id == completion.requester_id)
@@ -61,7 +62,7 @@ class CompletionLane(wiring.Component):
             proven.eq(reached(self.flushed, found.entry.flush_target, self.flush_newest)),
             self.waits.eq(first & expected & ~proven),
             self.unexpected.eq(first & ~expected),
-            self.offer.valid.eq(Mux(first, expected & proven & may_go(head.stamp, self.posted) & self.room, lookup.o.valid & ~dropping)),
+            self.offer.valid.eq(Mux(first, expected & proven & may_go & self.room, lookup.o.valid & ~dropping)),
             lookup.o.ready.eq((self.offer.valid & self.offer.ready) | (Mux(first, ~expected, dropping))),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
             self.free.eq(first & self.offer.valid & self.offer.ready & head.info.last_completion),

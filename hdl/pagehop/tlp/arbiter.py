@@ -9,7 +9,7 @@ __all__ = ["RoundRobin", "TlpArbiter"]
 
 def lowest(bits):
     """One-hot of the lowest set bit."""
-    return bits & (~bits + 1)[:len(bits)]
+    return Cat(bit & ~bits[:index].any() for index, bit in enumerate(bits))
 
 
 class RoundRobin(wiring.Component):
@@ -34,7 +34,7 @@ class RoundRobin(wiring.Component):
             self.grant.eq(Mux(late.any(), lowest(late), lowest(self.requests))),
         ]
         with m.If(self.advance & self.requests.any()):
-            m.d.sync += above.eq(~(self.grant | (self.grant - 1)))
+            m.d.sync += above.eq(Cat(self.grant[:index].any() for index in range(self.count)))
         return m
 
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.tlp.headers import TlpClass, credits_of_dwords
+from pagehop.tlp.headers import CREDIT_BYTES, TlpClass, credits_of_dwords
 from pagehop.tlp.stream import ClassCredits, CreditLimits
 
 __all__ = ["CreditGate", "CreditReturn"]
@@ -15,46 +15,47 @@ _CLASS_NAMES = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "non_posted", Tl
 class CreditGate(wiring.Component):
     """Count the credits spent of each class and compare them with the partner's limits (2.6.1.2).
 
-    Limits are registered on the way in. A spend counts from the next cycle on, so one TLP a cycle can be spent.
+    Limits are registered on the way in. While there are credits for two of the largest TLPs, ``plenty`` lets one TLP a cycle go without a look
+    at its size. Below that the
+    head of each lane is compared exactly, which takes a cycle after each TLP of its class.
+
+    Parameters
+    ----------
+    max_payload : largest payload in bytes.
 
     Members
     -------
     limits : the partner's limits.
-    spend_header, spend_data : for each class (indexed by :class:`TlpClass`), a TLP was sent, and its data credits.
-    available : for each class, data credits left (12 bits), and whether a header credit is (bit 12).
+    spend : for each class (indexed by :class:`TlpClass`), a TLP is sent. ``spend_data``: its data credits.
+    plenty : for each class, registered.
     """
-    limits: In(CreditLimits)
-    spend_header: In(1).array(3)
-    spend_data: In(9).array(3)
-    available: Out(data.StructLayout({"data": 12, "header": 1, "infinite": 1})).array(3)
+    def __init__(self, max_payload=256):
+        self.max_units = -(-max_payload // CREDIT_BYTES)
+        super().__init__({
+            "limits": In(CreditLimits), "spend": In(1).array(3), "spend_data": In(9).array(3), "plenty": Out(1).array(3),
+        })
+        self._left = [Signal(data.StructLayout({"data": 12, "header": 8, "infinite": 1}), name=f"left_{name}") for name in _CLASS_NAMES.values()]
 
     def elaborate(self, platform):
         m = Module()
         limits = Signal(CreditLimits)
         m.d.sync += limits.eq(self.limits)
         for kind, name in _CLASS_NAMES.items():
-            limit, available = limits[name], self.available[kind.value]
+            limit, left = limits[name], self._left[kind.value]
             spent_header, spent_data = Signal(8, name=f"{name}_header"), Signal(12, name=f"{name}_data")
-            with m.If(self.spend_header[kind.value]):
-                m.d.sync += [
-                    spent_header.eq(spent_header + 1),
-                    spent_data.eq(spent_data + self.spend_data[kind.value]),
-                ]
-            m.d.comb += [
-                available.data.eq(limit.data - spent_data),
-                available.header.eq(limit.header != spent_header),
-                available.infinite.eq(limit.infinite),
-            ]
+            with m.If(self.spend[kind.value]):
+                m.d.sync += [spent_header.eq(spent_header + 1), spent_data.eq(spent_data + self.spend_data[kind.value])]
+            m.d.comb += [left.data.eq(limit.data - spent_data), left.header.eq(limit.header - spent_header), left.infinite.eq(limit.infinite)]
+            # One TLP may be sent in this cycle and one in the next before this counts again.
+            m.d.sync += self.plenty[kind.value].eq(left.infinite | ((left.header >= 2) & (left.data >= 2 * self.max_units)))
         return m
 
-    def enough(self, kind, units):
-        """1 when a TLP of class ``kind`` with ``units`` data credits may be sent."""
-        available = self.available[kind.value]
-        return available.infinite | (available.header & (available.data >= units))
-
-    def spend(self, kind, units):
-        """Assignments that spend a TLP of class ``kind``."""
-        return [self.spend_header[kind.value].eq(1), self.spend_data[kind.value].eq(units)]
+    def lets(self, m, kind, head, units):
+        """1 when the head of a lane, a stream, may be sent as a TLP of class ``kind`` with ``units`` data credits."""
+        left, exact = self._left[kind.value], Signal()
+        # What is sent in this cycle is not subtracted yet.
+        m.d.sync += exact.eq(head.valid & ~head.ready & ~self.spend[kind.value] & (left.header != 0) & (left.data >= units))
+        return self.plenty[kind.value] | exact
 
 
 class CreditReturn(wiring.Component):

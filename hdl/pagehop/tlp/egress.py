@@ -8,7 +8,7 @@ from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, TlpArbiter
 from pagehop.tlp.credits import CreditGate
 from pagehop.tlp.headers import TlpClass
-from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
+from pagehop.tlp.ordering import POSTED, OrderingQueue, head_may_go
 from pagehop.tlp.stream import CreditLimits, TlpBeat
 
 __all__ = ["EgressBeat", "EgressLane", "Egress"]
@@ -52,7 +52,7 @@ class Egress(wiring.Component):
 
     Members
     -------
-    room : one bit a lane; follows the level within 2 cycles.
+    room : one bit a lane; follows the level within 3 cycles.
     posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
     """
     def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False):
@@ -60,9 +60,10 @@ class Egress(wiring.Component):
         self.sources = sources
         self.depths = tuple(depths)
         self.clear_ido = clear_ido
+        self.max_payload = max_payload
         beats = max(1, max_payload // data_bytes)
-        # A source may have begun one large TLP and two of one beat (its issue register) when the level was last seen.
-        self.margins = tuple(sources * (3 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
+        # A source may have begun one large TLP and two of one beat (its issue register) when the level was last seen, and that was a few cycles ago.
+        self.margins = tuple(4 + sources * (3 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
         for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
             if depth <= margin:
                 raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and "
@@ -81,7 +82,11 @@ class Egress(wiring.Component):
         m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths)
         for source, sink in zip(self.i, arbiter.i, strict=True):
-            m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(sink.ready)]
+            # Only who can be taken takes part, so the choice need not wait for the lane of the chosen.
+            m.d.comb += [
+                sink.valid.eq(source.valid & queue.free.bit_select(source.payload.lane, 1)), sink.payload.eq(source.payload),
+                source.ready.eq(sink.ready & sink.valid),
+            ]
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
             m.d.sync += self.room[lane].eq(queue.levels[lane] <= self.depths[lane] - self.margins[lane])
@@ -94,7 +99,7 @@ class Egress(wiring.Component):
         dwords = Cat(fields.length, fields.length == 0)
         m.d.comb += [
             queue.i.valid.eq(source.valid),
-            source.ready.eq(queue.i.ready),
+            source.ready.eq(1),
             queue.i.payload.beat.eq(source.payload.beat),
             queue.i.payload.lane.eq(source.payload.lane),
             queue.i.payload.info.credits.eq(Mux(headers.has_data(header), headers.credits_of_dwords(dwords), 0)),
@@ -109,7 +114,7 @@ class Egress(wiring.Component):
 
     def _send(self, m, queue):
         lanes = range(len(self.depths))
-        m.submodules.credits = gate = CreditGate()
+        m.submodules.credits = gate = CreditGate(self.max_payload)
         m.submodules.turns = turns = RoundRobin(len(self.depths))
         inside, owner, chosen = Signal(), Signal(len(self.depths)), Signal(len(self.depths))
         loads = Signal()
@@ -117,8 +122,8 @@ class Egress(wiring.Component):
         m.d.comb += gate.limits.eq(self.limits)
         for lane, head in zip(lanes, heads, strict=True):
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
-            enough = gate.enough(LANE_CLASS[lane], head.payload.info.credits)
-            passed = 1 if lane == POSTED else may_go(head.payload.stamp, queue.posted)
+            enough = gate.lets(m, LANE_CLASS[lane], head, head.payload.info.credits)
+            passed = 1 if lane == POSTED else head_may_go(m, head, head.payload.stamp, queue.posted)
             m.d.comb += [
                 turns.requests[lane].eq(head.valid & enough & passed),
                 head.ready.eq(loads & chosen[lane]),
@@ -137,6 +142,14 @@ class Egress(wiring.Component):
                 m.d.sync += [self.tx.payload.eq(head.payload.beat), inside.eq(~head.payload.beat.last)]
                 with m.If(~inside):
                     m.d.sync += owner.eq(chosen)
-                    m.d.comb += gate.spend(LANE_CLASS[lane], head.payload.info.credits)
                 if lane == POSTED:
                     m.d.comb += queue.posted_left.eq(head.payload.beat.last)
+        for kind in TlpClass:
+            drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
+            m.d.comb += [
+                gate.spend[kind.value].eq(loads & ~inside & Cat(chosen[lane] for lane in drawing).any()),
+                gate.spend_data[kind.value].eq(heads[drawing[0]].payload.info.credits),
+            ]
+            for lane in drawing[1:]:
+                with m.If(chosen[lane]):
+                    m.d.comb += gate.spend_data[kind.value].eq(heads[lane].payload.info.credits)

@@ -12,7 +12,8 @@ class LaneFifo(wiring.Component):
     """Queue with an output register that an empty queue is bypassed into.
 
     One item a cycle in and out. An item accepted by an empty queue is on ``o`` in the next cycle; one that went through the memory
-    leaves it at the earliest two cycles after it was accepted, which costs no throughput. Holds ``depth`` items in memory and one in the register.
+    leaves it at the earliest two cycles after it was accepted, which costs no throughput. Holds ``depth`` items in memory, or one less, and one in
+    the register.
 
     Parameters
     ----------
@@ -35,40 +36,43 @@ class LaneFifo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape = self.shape
-        m.submodules.memory = memory = Memory(shape=shape, depth=self.depth, init=[])
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
         write, read = memory.write_port(), memory.read_port()
-        pointer_bits = self.depth.bit_length() - 1
-        write_pointer, read_pointer = Signal(pointer_bits), Signal(pointer_bits)
-        head_valid, empty, full = Signal(), Signal(init=1), Signal()   # `head_valid`: the read port shows the oldest item
-        put, take, refill = Signal(), Signal(), Signal()
-        level_next = Signal.like(self.level)
+        # One bit more than an address: equal pointers mean empty. What decides about an item only enables counters; all else follows from these a
+        # cycle
+        # later, so the paths through `i.valid` and `o.ready` end here.
+        written, taken, taken_next = (Signal(self.depth.bit_length()) for _ in range(3))
+        head_valid, full = Signal(), Signal()   # `head_valid`: the read port shows the oldest item
+        put, take, refill, empty = Signal(), Signal(), Signal(), Signal()
 
         m.d.comb += [
             refill.eq(~self.o.valid | self.o.ready),
             take.eq(refill & head_valid),
+            empty.eq(written == taken),
+            self.level.eq(written - taken),
             self.i.ready.eq(~full),
             # Bypass only when nothing older is in the memory.
             put.eq(self.i.valid & ~full & ~(refill & empty)),
-            level_next.eq(self.level + put - take),
-            write.addr.eq(write_pointer),
+            write.addr.eq(written[:-1]),
             write.data.eq(self.i.payload),
             write.en.eq(put),
             read.en.eq(1),
-            read.addr.eq(read_pointer + take),
+            read.addr.eq(Mux(take, taken_next[:-1], taken[:-1])),
         ]
         m.d.sync += [
-            write_pointer.eq(write_pointer + put),
-            read_pointer.eq(read_pointer + take),
-            self.level.eq(level_next),
-            empty.eq(level_next == 0),
-            full.eq(level_next == self.depth),
+            # One item may be put in the cycle in which this is found out.
+            full.eq(self.level >= self.depth - 1),
             # What is written in this cycle cannot be read in it.
-            head_valid.eq((self.level - take) != 0),
+            head_valid.eq(Mux(take, taken_next != written, taken != written)),
         ]
+        with m.If(put):
+            m.d.sync += written.eq(written + 1)
+        m.d.comb += taken_next.eq(taken + 1)
+        with m.If(take):
+            m.d.sync += taken.eq(taken_next)
         with m.If(refill):
             m.d.sync += [
-                self.o.valid.eq(head_valid | (empty & self.i.valid)),
+                self.o.valid.eq(head_valid | (empty & self.i.valid & ~full)),
                 self.o.payload.eq(Mux(head_valid, read.data, self.i.payload)),
             ]
         return m

@@ -8,7 +8,7 @@ from pagehop.tlp import headers
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "may_go"]
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "head_may_go", "may_go"]
 
 #: Lane of the posted TLPs in every ordering queue.
 POSTED = 0
@@ -26,9 +26,18 @@ def may_go(stamp, posted):
 
 
 class PostedState(data.StructLayout):
-    """Posted TLPs of a queue: how many have left, modulo, and how many wait in it or in its owner's pipeline."""
+    """Posted TLPs of a queue: how many have left, modulo, how many wait in it or in its owner's pipeline, and whether none does."""
     def __init__(self, stamp_bits):
-        super().__init__({"left": stamp_bits, "waiting": stamp_bits})
+        super().__init__({"left": stamp_bits, "waiting": stamp_bits, "none": 1})
+
+
+def head_may_go(m, head, stamp, posted):
+    """1 when the head of a lane, a stream, with this ``stamp`` may go; with registers behind the comparison, which takes a cycle for each new head
+    while posted TLPs
+    wait."""
+    passed = Signal()
+    m.d.sync += passed.eq(head.valid & ~head.ready & may_go(stamp, posted))
+    return passed | posted.none
 
 
 class QueueBeat(data.StructLayout):
@@ -75,23 +84,25 @@ class OrderingQueue(wiring.Component):
             "o": Out(stream.Signature(self.lane_shape)).array(len(depths)),
             "posted_left": In(1),
             "accepted": Out(self.stamp_bits),
-            "posted": Out(PostedState(self.stamp_bits)),
+            "posted": Out(PostedState(self.stamp_bits), init={"none": 1}),
             "levels": Out(range(max(depths) + 1)).array(len(depths)),
+            "free": Out(len(depths)),
         })
 
     def elaborate(self, platform):
         m = Module()
         stamp = self._stamp(m)
         accepted = self.i.valid & self.i.ready
-        enters = Signal()
+        enters, waiting = Signal(), Signal(self.stamp_bits)
+        m.d.comb += waiting.eq(self.posted.waiting + enters - self.posted_left)
         m.d.comb += enters.eq(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED))
         m.d.sync += [
             self.accepted.eq(self.accepted + enters),
             self.posted.left.eq(self.posted.left + self.posted_left),
-            self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
+            self.posted.waiting.eq(waiting),
+            self.posted.none.eq(waiting == 0),
         ]
-        ready = Signal(len(self.depths))
-        m.d.comb += self.i.ready.eq(ready.bit_select(self.i.payload.lane, 1))
+        m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
             m.submodules[f"lane{lane}"] = fifo = LaneFifo(self.lane_shape, depth)
             m.d.comb += [
@@ -99,7 +110,7 @@ class OrderingQueue(wiring.Component):
                 fifo.i.payload.beat.eq(self.i.payload.beat),
                 fifo.i.payload.info.eq(self.i.payload.info),
                 fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp),
-                ready[lane].eq(fifo.i.ready),
+                self.free[lane].eq(fifo.i.ready),
                 self.o[lane].valid.eq(fifo.o.valid),
                 self.o[lane].payload.eq(fifo.o.payload),
                 fifo.o.ready.eq(self.o[lane].ready),
