@@ -40,7 +40,7 @@ class CopyEngine(wiring.Component):
       *g*, which flips with every ``start``. TC 0, no RO, IDO or NS.
     - **Completions**: always taken. In any order between chunks, in pieces that begin and end at multiples of 64 bytes; other TLPs may stand
       between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16).
-    - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` four cycles after its last completion beat was
+    - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` five cycles after its last completion beat was
       transferred, if nothing is before it, and the rest follows without a gap. Chunks leave in the order in which they became whole, one
       beat a cycle.
     - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), or
@@ -104,7 +104,7 @@ class CopyEngine(wiring.Component):
         with m.Elif(self.stop):
             m.d.sync += stopped.eq(1)
         self._read(m, generation, halted, asked)
-        piece, piece_valid = self._decode(m, generation)
+        piece, piece_valid = self._decode(m, generation, unanswered)
         whole, whole_chunk, error = self._collect(m, buffer, piece, piece_valid, unanswered, answered, heard)
         self._time(m, unanswered, asked, heard, given_up)
         self._latch_error(m, error, given_up & ~stopped)
@@ -151,7 +151,7 @@ class CopyEngine(wiring.Component):
                 self.reads_sent.eq(chunk == self.chunks - 1),
             ]
 
-    def _decode(self, m, generation):
+    def _decode(self, m, generation, unanswered):
         """First stage: what a beat is. Register between."""
         beat = self.completion.payload
         header = data.View(CompletionHeader(), beat.header)
@@ -177,14 +177,17 @@ class CopyEngine(wiring.Component):
             piece.first.eq(beat.first),
             piece.whole.eq(beat.dwords[5]),
             piece.poisoned.eq(beat.poisoned | (beat.first & header.poisoned)),
-            piece.ours.eq(header.tag[len(chunk):] == generation << 6 - len(chunk)),
+            piece.ours.eq((header.tag[len(chunk):] == generation << 6 - len(chunk)) & unanswered.bit_select(chunk, 1)),
             piece.chunk.eq(chunk),
             piece.unit.eq(Cat(offset[exact_log2(unit_bytes):], chunk)),
         ]
         return piece, piece_valid
 
     def _collect(self, m, buffer, piece, piece_valid, unanswered, answered, heard):
-        """Second stage: store the beat, and note which lines of the page are there. Returns when which chunk is whole, and an error."""
+        """Second stage: store the beat, and note which lines of the page are there. Third: is the chunk whole?
+
+        Returns whether, which chunk, and an error.
+        """
         lines_per_chunk = self.chunk_bytes // LINE_BYTES
         units_per_line = LINE_BYTES // buffer.unit_bytes
         lines = Signal(PAGE_BYTES // LINE_BYTES)
@@ -193,7 +196,7 @@ class CopyEngine(wiring.Component):
         m.d.comb += [
             chunk.eq(Mux(piece.first, piece.chunk, held_chunk)),
             unit.eq(Mux(piece.first, piece.unit, held_unit)),
-            taken.eq(piece_valid & Mux(piece.first, piece.ours & unanswered.bit_select(piece.chunk, 1), active)),
+            taken.eq(piece_valid & Mux(piece.first, piece.ours, active)),
             stored.eq(taken & ~(piece.first & (piece.error != CopyError.NONE))),
             heard.eq(taken),
             buffer.write_enable.eq(stored),
@@ -204,17 +207,22 @@ class CopyEngine(wiring.Component):
         line, line_end = unit[exact_log2(units_per_line):], unit[:exact_log2(units_per_line)].all()
         two_lines = piece.whole if self.data_bytes > LINE_BYTES else 0
         arrived = Mux(stored & line_end, Mux(two_lines, 0b11, 0b01) << line, 0)[:len(lines)]
-        lines_next = Signal.like(lines)
-        m.d.comb += lines_next.eq(lines | arrived)
-        whole = Signal()
+        whole, stored_before, failed_before, chunk_before = Signal(), Signal(), Signal(), Signal.like(chunk)
+        complete = Cat(lines.word_select(n, lines_per_chunk).all() for n in range(self.chunks))
         m.d.comb += [
-            whole.eq(stored & lines_next.word_select(chunk, lines_per_chunk).all()),
-            answered.eq((whole | taken & ~stored) << chunk),
+            # Once only: after the first time the chunk waits for nothing.
+            whole.eq(stored_before & (complete & unanswered).bit_select(chunk_before, 1)),
+            answered.eq((whole | failed_before) << chunk_before),
         ]
-        m.d.sync += lines.eq(Mux(self.start, 0, lines_next))
+        m.d.sync += [
+            lines.eq(Mux(self.start, 0, lines | arrived)),
+            stored_before.eq(stored),
+            failed_before.eq(taken & ~stored),
+            chunk_before.eq(chunk),
+        ]
         with m.If(piece_valid):
             m.d.sync += [
-                active.eq(stored & ~whole & ~self.start),
+                active.eq(stored),
                 held_chunk.eq(chunk),
                 held_unit.eq(unit + Mux(two_lines, 2, 1)),
             ]
@@ -225,7 +233,7 @@ class CopyEngine(wiring.Component):
             m.d.comb += error.eq(piece.error)
         with m.Elif(taken & piece.poisoned):
             m.d.comb += error.eq(CopyError.POISONED)
-        return whole, chunk, error
+        return whole, chunk_before, error
 
     def _time(self, m, unanswered, asked, heard, given_up):
         """Give up all that is unanswered when nothing was heard for ``limit`` cycles."""
@@ -265,7 +273,7 @@ class CopyEngine(wiring.Component):
             buffer.read_enable.eq(free_fetch),
             buffer.read_beat.eq(Cat(beat, head.data)),
             offset.eq(fetch_chunk << exact_log2(self.chunk_bytes)),
-            self.writing.eq(self.o_write.valid | fetch_valid | (beat != 0)),
+            self.writing.eq(self.o_write.valid | fetch_valid | beat_valid),
             self.written.eq(left == 0),
         ]
         with m.If(free_fetch):

@@ -19,10 +19,16 @@ class CompletionRequest(data.Struct):
 
 
 class _Answer(data.Struct):
-    """What is still to be sent of an answer. ``place`` is the double word in its 4 KB page at which the next completion begins."""
+    """What is still to be sent of an answer.
+
+    ``place`` is the double word at which the next completion begins, modulo a Read Completion Boundary of 128 bytes. If it is not the last,
+    it has ``cut`` double words, of which ``cut_bytes`` count for Byte Count.
+    """
     header:      CompletionHeader()
-    place:       10
+    place:       5
     dwords:      11
+    cut:         11
+    cut_bytes:   13
     byte_count:  13
     lower_bits:  2
     memory_read: 1
@@ -82,9 +88,11 @@ class CompletionBuilder(wiring.Component):
         piece, piece_valid, piece_taken = Signal(_Piece), Signal(), Signal()
         decoded = self._answer(m)
         m.d.comb += self.request.ready.eq(~answer_valid | answer_taken)
+        most = Signal(11)
+        m.d.sync += most.eq(32 << self.max_payload)
         with m.If(self.request.ready):
             m.d.sync += [answer_valid.eq(self.request.valid), answer.eq(decoded)]
-        self._cut(m, answer, answer_valid, answer_taken, piece, piece_valid, piece_taken)
+        self._cut(m, answer, answer_valid, answer_taken, piece, piece_valid, piece_taken, most)
         self._emit(m, piece, piece_valid, piece_taken)
         return m
 
@@ -110,7 +118,7 @@ class CompletionBuilder(wiring.Component):
             answer.header.eq(header),
             answer.memory_read.eq(reads_memory),
             answer.with_data.eq(with_data),
-            answer.place.eq(address_of(fields)[2:12]),
+            answer.place.eq(address_of(fields)[2:7]),
         ]
         # A compare-and-swap carries two operands and returns one.
         operand = Mux(fields.type == TlpType.COMPARE_AND_SWAP.value, length >> 1, length)
@@ -134,26 +142,31 @@ class CompletionBuilder(wiring.Component):
         nothing = single & (first == 0)
         return Mux(nothing, 0, before), Mux(nothing, 1, (length << 2) - before - after)[:13]
 
-    def _cut(self, m, answer, answer_valid, answer_taken, piece, piece_valid, piece_taken):
+    def _cut(self, m, answer, answer_valid, answer_taken, piece, piece_valid, piece_taken, most):
         """Cut one completion off the answer a cycle."""
         boundary = self.read_completion_boundary // 4
         now, now_valid, ready = Signal(_Answer), Signal(), Signal()
-        end, dwords, final = Signal(12), Signal(11), Signal()
+        dwords, final, loaded = Signal(11), Signal(), Signal(_Answer)
         header, rest = Signal(CompletionHeader()), Signal(_Answer)
         m.d.comb += [
             ready.eq(~piece_valid | piece_taken),
-            end.eq((now.place + (32 << self.max_payload)) & ~(boundary - 1)),
-            final.eq(~now.memory_read | ~now.with_data | (now.dwords <= 32 << self.max_payload)),
-            dwords.eq(Mux(final, now.dwords, end - now.place)),
+            final.eq(~now.memory_read | ~now.with_data | (now.dwords <= most)),
+            dwords.eq(Mux(final, now.dwords, now.cut)),
             answer_taken.eq(answer_valid & (~now_valid | ready & final)),
             header.eq(now.header),
             header.length.eq(Mux(now.with_data, dwords, 0)),
             header.byte_count.eq(now.byte_count),
-            header.lower_address.eq(Mux(now.memory_read, Cat(now.lower_bits, now.place[:5]), 0)),
+            header.lower_address.eq(Mux(now.memory_read, Cat(now.lower_bits, now.place), 0)),
+            # The first completion ends at a boundary, so all others begin at one and are as large as may be.
+            loaded.eq(answer),
+            loaded.cut.eq(most - answer.place % boundary),
+            loaded.cut_bytes.eq(((most - answer.place % boundary) << 2) - answer.lower_bits),
             rest.eq(now),
-            rest.place.eq(end),
-            rest.dwords.eq(now.dwords - dwords),
-            rest.byte_count.eq(now.byte_count - (dwords << 2) + now.lower_bits),
+            rest.place.eq(now.place + now.cut),
+            rest.cut.eq(most),
+            rest.cut_bytes.eq(most << 2),
+            rest.dwords.eq(now.dwords - now.cut),
+            rest.byte_count.eq(now.byte_count - now.cut_bytes),
             rest.lower_bits.eq(0),
         ]
         with m.If(ready):
@@ -163,7 +176,7 @@ class CompletionBuilder(wiring.Component):
                 now.eq(rest),
             ]
         with m.If(answer_taken):
-            m.d.sync += [now.eq(answer), now_valid.eq(1)]
+            m.d.sync += [now.eq(loaded), now_valid.eq(1)]
         with m.Elif(ready & final):
             m.d.sync += now_valid.eq(0)
 
@@ -173,13 +186,11 @@ class CompletionBuilder(wiring.Component):
         now, now_valid, first = Signal(_Piece), Signal(), Signal(init=1)
         held, held_valid, skip = Signal(8 * self.data_bytes), Signal(), Signal(range(beat_dwords))
         free, last, more, emits = Signal(), Signal(), Signal(), Signal()
-        count, used = Signal(range(beat_dwords + 1)), Signal(range(2 * beat_dwords))
+        count, used = Signal(range(beat_dwords + 1)), Signal(range(2 * beat_dwords + 1))
         ends, refill, crosses = Signal(), Signal(), Signal()
         out = self.o.payload
         m.d.comb += [
             free.eq(~self.o.valid | self.o.ready),
-            last.eq(~now.with_data | (now.dwords <= beat_dwords)),
-            count.eq(Mux(now.with_data, Mux(last, now.dwords, beat_dwords), 0)),
             used.eq(skip + count),
             more.eq(used > beat_dwords),
             emits.eq(now_valid & free & (~now.with_data | (held_valid & (~more | self.i.valid)))),
@@ -203,8 +214,14 @@ class CompletionBuilder(wiring.Component):
         with m.If(emits & now.with_data):
             m.d.sync += skip.eq(Mux(ends, 0, used[:exact_log2(beat_dwords)]))
         with m.If(emits):
-            m.d.sync += [first.eq(last), now.dwords.eq(now.dwords - count)]
+            m.d.sync += [first.eq(last), now.dwords.eq(now.dwords - beat_dwords)]
+            m.d.sync += self._beat(now.dwords - beat_dwords, now.dwords <= 2 * beat_dwords, count, last)
         with m.If(piece_taken):
             m.d.sync += [now.eq(piece), now_valid.eq(1)]
+            m.d.sync += self._beat(Mux(piece.with_data, piece.dwords, 0), ~piece.with_data | (piece.dwords <= beat_dwords), count, last)
         with m.Elif(emits & last):
             m.d.sync += now_valid.eq(0)
+
+    def _beat(self, dwords, is_last, count, last):
+        """Next beat: the last one of a completion, or a full one."""
+        return [last.eq(is_last), count.eq(Mux(is_last, dwords[:len(count)], self.data_bytes // 4))]
