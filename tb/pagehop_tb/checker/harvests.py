@@ -22,20 +22,21 @@ def check_harvests(replay: Replay, verdict: Verdict) -> None:
     if not reports:
         return
     written: dict[int, list[int]] = {}
-    for write in replay.writes:
+    for index, write in enumerate(replay.writes):
         if write.stream == DEVICE_STREAM and write.performed >= 0 and write.location < HOST_SPACE[0]:
-            written.setdefault(write.location // PAGE, []).append(write.performed)
+            written.setdefault(write.location // PAGE, []).append(index)
     missed = 0
-    for page, times in written.items():
-        missed += _check_page(replay, page, times, [report for report in reports if report[2] <= page < report[2] + report[4]], verdict)
+    for page, writes in written.items():
+        missed += _check_page(replay, page, writes, [report for report in reports if report[2] <= page < report[2] + report[4]], verdict)
     reported = {first + bit for _, _, first, bits, width, _ in reports for bit in range(width) if bits >> bit & 1}
     verdict.dirty.update(pages_written=len(written), pages_reported=len(reported), missed=missed, false_positive=len(reported - set(written)))
 
 
-def _check_page(replay: Replay, page: int, times: list[int], reports: list[tuple[int, int, int, int, int, bool]], verdict: Verdict) -> int:
-    """Misses of one page: ``times`` are the positions at which writes to it became visible."""
+def _check_page(replay: Replay, page: int, writes: list[int], reports: list[tuple[int, int, int, int, int, bool]], verdict: Verdict) -> int:
+    """Misses of one page, to which ``writes`` (their numbers) were made."""
     missed = 0
-    for time in times:
+    for index in writes:
+        time = replay.writes[index].performed
         for issued, returned, first, bits, _, clear in reports:
             if returned < time:
                 continue
@@ -45,6 +46,6 @@ def _check_page(replay: Replay, page: int, times: list[int], reports: list[tuple
             elif issued >= time:
                 missed += 1
                 report = f"the {'read-and-clear' if clear else 'plain'} dirty report of cycle {replay.cycle_of(returned)}"
-                verdict.add("lost", f"a write to page {page}, visible in cycle {replay.cycle_of(time)}, is missing in {report}")
+                verdict.add("lost", f"{replay.told(index)}, visible in cycle {replay.cycle_of(time)}, is missing in {report}")
                 break
     return missed
