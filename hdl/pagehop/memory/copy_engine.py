@@ -212,7 +212,7 @@ class CopyEngine(wiring.Component):
         m.d.comb += [
             # Once only: after the first time the chunk waits for nothing.
             whole.eq(stored_before & (complete & unanswered).bit_select(chunk_before, 1)),
-            answered.eq((whole | failed_before) << chunk_before),
+            answered.eq(((stored_before << chunk_before) & complete) | (failed_before << chunk_before)),
         ]
         m.d.sync += [
             lines.eq(Mux(self.start, 0, lines | arrived)),
