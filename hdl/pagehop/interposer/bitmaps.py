@@ -65,7 +65,7 @@ class DirtyMap(wiring.Component):
 
     Members
     -------
-    take, peek : of the register file. entered, accepted, flush, flush_request : as in :class:`Harvest`.
+    take, peek : of the register file. The others are as in :class:`Harvest`.
     """
     def __init__(self, window_pages):
         self.window_pages = window_pages
@@ -73,6 +73,7 @@ class DirtyMap(wiring.Component):
         super().__init__({
             "mark": In(1), "page": In(range(window_pages)), "pause": Out(1), "take": In(bus), "peek": In(bus),
             "entered": In(4), "accepted": In(4), "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
+            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1),
         })
 
     def elaborate(self, platform):
@@ -84,6 +85,7 @@ class DirtyMap(wiring.Component):
         m.d.comb += [
             harvest.word.eq(bitmap.word), harvest.word_valid.eq(bitmap.word_valid), harvest.op.ready.eq(1),
             harvest.entered.eq(self.entered), harvest.accepted.eq(self.accepted), self.pause.eq(harvest.pause),
+            self.advance.eq(harvest.advance), harvest.advance_ready.eq(self.advance_ready), harvest.atomics_settled.eq(self.atomics_settled),
             bitmap.op.valid.eq(self.mark | harvest.op.valid),
         ]
         for host in range(2):

@@ -16,14 +16,16 @@ __all__ = ["Harvest"]
 class Harvest(wiring.Component):
     """Serve reads of the dirty bitmap, with and without clearing, one at a time.
 
-    The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts; then the read is
-    answered (H46). A word of zeros is answered at once. A word beyond the window is an error.
+    The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts, and the atomics that no
+    flush
+    pushes have been answered; then the read is answered (H46, H58). A word of zeros is answered at once. A word beyond the window is an error.
 
     Members
     -------
     take, peek : memory buses of the register file.
     op, word, word_valid : port of the bitmap. ``pause`` is 1 with each operation: the ingress must not mark a page in that cycle.
     entered, accepted : TLPs of the device's issue register.
+    advance, advance_ready, atomics_settled : epochs of the outstanding table.
     flush, flush_request : both hosts' flush trackers.
     """
     def __init__(self, window_pages, words_bits):
@@ -32,6 +34,7 @@ class Harvest(wiring.Component):
             "take": In(MemoryBus(words_bits)), "peek": In(MemoryBus(words_bits)),
             "op": Out(stream.Signature(BitmapOp(window_pages))), "word": In(WORD_BITS), "word_valid": In(1), "pause": Out(1),
             "entered": In(4), "accepted": In(4),
+            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
         })
 
@@ -74,11 +77,13 @@ class Harvest(wiring.Component):
             with m.State("Pass"):
                 with m.If(word == 0):
                     m.next = "Answer"
-                with m.Elif(mark.passed):
-                    m.d.comb += [wait.start.eq(1) for wait in waits]
-                    m.next = "Prove"
+                with m.Elif(mark.passed & self.advance_ready):
+                    m.d.comb += [self.advance.eq(1), *(wait.start.eq(1) for wait in waits)]
+                    m.next = "Turn"
+            with m.State("Turn"):
+                m.next = "Prove"   # the new epoch shows in `atomics_settled` one cycle late
             with m.State("Prove"):
-                with m.If(waits[0].done & waits[1].done):
+                with m.If(waits[0].done & waits[1].done & self.atomics_settled):
                     m.next = "Answer"
             with m.State("Answer"):
                 for bus, takes in ((self.peek, 0), (self.take, 1)):

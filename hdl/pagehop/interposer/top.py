@@ -105,7 +105,7 @@ class Interposer(wiring.Component):
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
         self._flushes(m, device, slot, dirty, control, hosts)
-        self._moves(m, device, table, slot, copy, owners, notifier, control, hosts)
+        self._moves(m, device, table, slot, copy, owners, dirty, notifier, control, hosts)
         self._registers(m, device, table, owners, dirty, control, hosts)
         return m
 
@@ -192,7 +192,7 @@ class Interposer(wiring.Component):
                 other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
             ]
 
-    def _moves(self, m, device, table, slot, copy, owners, notifier, control, hosts):
+    def _moves(self, m, device, table, slot, copy, owners, dirty, notifier, control, hosts):
         connect_streams(m, slot.owner_op, owners.op)
         m.d.comb += [
             slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.request.eq(control.request),
@@ -200,7 +200,7 @@ class Interposer(wiring.Component):
             slot.owner_word.eq(owners.word), slot.owner_word_valid.eq(owners.word_valid),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
-            table.advance.eq(slot.advance), slot.advance_ready.eq(table.advance_ready),
+            table.advance.eq(slot.advance | dirty.advance), slot.advance_ready.eq(table.advance_ready),
             slot.atomics_settled.eq(table.atomics_settled), slot.settled.eq(table.settled),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
             copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
@@ -242,6 +242,7 @@ class Interposer(wiring.Component):
         wiring.connect(m, control.dirty_peek, dirty.peek)
         m.d.comb += [
             dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page), device.pause.eq(dirty.pause),
+            dirty.advance_ready.eq(table.advance_ready), dirty.atomics_settled.eq(table.atomics_settled),
             dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
             device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),
             control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
