@@ -168,7 +168,8 @@ class Driver:
     async def settle(self, ctx, cycles=3000, **options):
         """Run until nothing is in flight."""
         for _ in range(cycles):
-            if not ctx.get(self.dut.outstanding) and not ctx.get(self.dut.writing):
+            if not ctx.get(self.dut.outstanding):
+                assert self.current is None and not ctx.get(self.dut.o_write.valid)
                 return
             await self.step(ctx, **options)
         raise AssertionError("never settled")

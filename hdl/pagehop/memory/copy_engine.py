@@ -48,8 +48,8 @@ class CopyEngine(wiring.Component):
       after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears in one of
       the next two cycles, are finished.
 
-    The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until neither
-    ``outstanding`` nor ``writing`` before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
+    The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until
+    ``outstanding`` has fallen before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class CopyEngine(wiring.Component):
     completion : stream, in, always ready; the completions with copy tags
     reads_sent : out, all reads have been transferred
     written : out, all chunks have been transferred
-    outstanding : out, a read is offered, or unanswered and not given up
+    outstanding : out, a read is offered, or unanswered and not given up, or ``writing``: something of this copy is still to come
     writing : out, a write is offered or about to be
     error : out, :class:`CopyError`
     """
@@ -95,7 +95,7 @@ class CopyEngine(wiring.Component):
         generation, halted = Signal(), Signal()
         unanswered, asked, answered = Signal(self.chunks), Signal(self.chunks), Signal(self.chunks)
         given_up, heard = Signal(), Signal()
-        m.d.comb += [self.completion.ready.eq(1), self.outstanding.eq(unanswered.any() | self.o_read.valid)]
+        m.d.comb += [self.completion.ready.eq(1), self.outstanding.eq(unanswered.any() | self.o_read.valid | self.writing)]
         m.d.sync += unanswered.eq(Mux(given_up | self.start, 0, unanswered & ~answered) | asked)
         stopped = Signal()
         m.d.comb += halted.eq(stopped | (self.error != CopyError.NONE))
