@@ -129,7 +129,7 @@ def run(egress: type, name: str, *, cycles: int = 1500, gap: float = 0.3, stall:
                     assert isinstance(packet, Packet) and isinstance(beat, int)
                     dwords, word = packet.beats[beat]
                     last = beat == len(packet.beats) - 1
-                    ctx.set(dut.i[index].payload, {"lane": packet.lane, "beat": {
+                    ctx.set(dut.i[index].payload, {"lane": packet.lane, "to_memory": 1, "beat": {
                         "data": word, "header": 0 if beat else packet.header, "dwords": dwords, "first": beat == 0, "last": last}})
             ready = rng.random() >= stall
             ctx.set(dut.tx.ready, ready)
@@ -192,13 +192,19 @@ def in_queue(old: str, new: str) -> type:
     return planted(Egress, "", "", OrderingQueue=planted(OrderingQueue, old, new))
 
 
+def in_gate(old: str, new: str) -> type:
+    return planted(Egress, "", "", CreditGate=planted(CreditGate, old, new))
+
+
 BUGS: dict[str, Callable[[], type]] = {
     "requests pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 2) else"),
     "completions pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 1) else"),
     "every beat of a posted TLP counts as one that left": lambda: planted(Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
-    "credits are never spent": lambda: planted(Egress, "m.d.comb += gate.spend(", "gate.spend("),
-    "data credits are ignored": lambda: planted(Egress, "", "", CreditGate=planted(CreditGate, "(available.data >= credits)", "1")),
-    "header credits are ignored": lambda: planted(Egress, "", "", CreditGate=planted(CreditGate, "(available.header & (", "(1 & (")),
+    "credits are never spent": lambda: in_gate("with m.If(self.spend[kind.value]):", "with m.If(0):"),
+    "data credits are ignored": lambda: in_gate(" & (left.data >= units)", ""),
+    "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),
+    "one header credit is plenty": lambda: in_gate("left.header >= 2", "left.header >= 1"),
+    "what another lane of the class spends is not seen": lambda: in_gate(" & ~self.spend[kind.value]", ""),
     "TLPs are mixed on the way out": lambda: planted(Egress, "Mux(inside, owner & valid, turns.grant)", "turns.grant"),
     "TLPs are mixed on the way in": lambda: planted(Egress, "", "", TlpArbiter=planted(TlpArbiter, "Mux(inside, owner, turns.grant)", "turns.grant")),
     "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
@@ -213,5 +219,5 @@ def test_planted_bug_is_caught(bug: str) -> None:
 
 
 def test_lanes_too_small_for_the_largest_payload_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^Egress lane 0 must hold more than 14 beats for 2 sources and 64 byte payloads, not 8$"):
+    with pytest.raises(ValueError, match=r"^Egress lane 0 must hold more than 18 beats for 2 sources and 64 byte payloads, not 8$"):
         Egress(16, 2, (8, 32, 32, 32), max_payload=64)
