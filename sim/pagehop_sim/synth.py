@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,87 +116,98 @@ def _net_names(module: Mapping[str, Any]) -> dict[int, str]:
     return names
 
 
-def longest_path(module: Mapping[str, Any]) -> LongestPath:
-    """Longest path of a mapped and flattened module (Yosys JSON), counted in LUTs; carry cells and wide multiplexers are counted apart.
+def _arcs(cell: Mapping[str, Any]) -> Iterator[tuple[int, list[int]]]:
+    """Each output bit of a combinational cell and the input bits it depends on.
 
-    A cell is taken as a whole: each of its outputs depends on each of its inputs. A carry cell's lower outputs do not depend on its upper inputs, so the count is never too low.
+    A carry cell's outputs depend on the inputs of their own and lower places, a distributed memory's on the read address of their port; any other cell's on all inputs.
     """
-    driver: dict[int, str] = {}
-    inputs: dict[str, list[int]] = {}
-    kinds: dict[str, str] = {}
+    pins, directions, kind = cell["connections"], cell["port_directions"], cell["type"]
+    for pin, bits in pins.items():
+        if directions.get(pin) != "output":
+            continue
+        for place, bit in enumerate(bits):
+            if not isinstance(bit, int):
+                continue
+            if kind.startswith("CARRY"):
+                used = [*pins.get("CI", []), *pins.get("CYINIT", []), *pins.get("CI_TOP", []), *pins["S"][:place + 1], *pins["DI"][:place + (pin == "CO")]]
+            elif kind.startswith("RAM"):
+                port = pin.removeprefix("DO") if pin.startswith("DO") else ""
+                used = [b for name, into in pins.items() if re.fullmatch(rf"ADDR{port or '.*'}|(DP)?RA\d*|A\d*", name) for b in into]
+            elif kind.startswith("SRL"):
+                used = [b for name, into in pins.items() if re.fullmatch(r"A\d*", name) for b in into]
+            else:
+                used = [b for name, into in pins.items() if directions.get(name) != "output" for b in into]
+            yield bit, [b for b in used if isinstance(b, int)]
+
+
+def longest_path(module: Mapping[str, Any]) -> LongestPath:
+    """Longest path of a mapped and flattened module (Yosys JSON), counted in LUTs; carry cells and wide multiplexers are counted apart."""
+    return longest_paths(module, 1)[0]
+
+
+def longest_paths(module: Mapping[str, Any], count: int) -> list[LongestPath]:
+    """The ``count`` longest paths that end in different registers (all bits of one count as the same), longest first."""
+    sources: dict[int, list[int]] = {}
+    weights: dict[int, tuple[int, int]] = {}
     ends: dict[int, str] = {}
-    unknown: set[str] = set()
+    names = _net_names(module)
     for name, cell in module["cells"].items():
         kind = cell["type"]
-        pins = {pin: [bit for bit in bits if isinstance(bit, int)] for pin, bits in cell["connections"].items()}
-        into = [bit for pin, bits in pins.items() if cell["port_directions"].get(pin) != "output" for bit in bits]
-        if REGISTERS.fullmatch(kind):
-            ends.update((bit, f"{kind} {name}") for bit in into)
-        elif LUTS.fullmatch(kind) or FREE.fullmatch(kind):
-            kinds[name], inputs[name] = kind, into
-            driver.update((bit, name) for pin, bits in pins.items() if cell["port_directions"].get(pin) == "output" for bit in bits)
-            if kind.startswith(("RAM", "SRL")):
-                # Written at the clock, read through like a table.
-                ends.update((bit, f"{kind} {name}") for bit in into)
-        elif not kind.startswith("$"):
-            unknown.add(kind)
-    if unknown:
-        raise ValueError(f"Cells of the mapped netlist must be known to the path search, not {', '.join(sorted(unknown))}")
-    for port in module["ports"].values():
+        if kind.startswith("$"):
+            continue
+        if not (REGISTERS.fullmatch(kind) or LUTS.fullmatch(kind) or FREE.fullmatch(kind)):
+            raise ValueError(f"Cells of the mapped netlist must be known to the path search, not {kind}")
+        if not REGISTERS.fullmatch(kind):
+            for bit, used in _arcs(cell):
+                sources[bit], weights[bit] = used, (1, 0) if LUTS.fullmatch(kind) else (0, 1)
+        if REGISTERS.fullmatch(kind) or kind.startswith(("RAM", "SRL")):
+            # Distributed memories are written at the clock, and read through like a table.
+            outputs = (bit for pin, bits in cell["connections"].items() if cell["port_directions"].get(pin) == "output" for bit in bits)
+            label = re.sub(r"\[\d+\]$", "", next((names[bit] for bit in outputs if bit in names), name))
+            for pin, bits in cell["connections"].items():
+                if cell["port_directions"].get(pin) != "output":
+                    ends.update((bit, f"{label} ({kind}.{pin})") for bit in bits if isinstance(bit, int))
+    for port_name, port in module["ports"].items():
         if port["direction"] == "output":
-            ends.update((bit, "output") for bit in port["bits"] if isinstance(bit, int) and bit not in ends)
-    depth, before = _depths(driver, inputs, kinds)
-    names = _net_names(module)
-    best = max((bit for bit in ends if bit in driver), key=lambda bit: depth[driver[bit]], default=None)
-    if best is None:
-        return LongestPath(0, 0, "", "")
-    chain = [driver[best]]
-    bits = [best]
-    while (bit := before[chain[-1]]) is not None:
-        bits.append(bit)
-        if bit not in driver:
+            ends.update((bit, f"{port_name} (output)") for bit in port["bits"] if isinstance(bit, int) and bit not in ends)
+    depth, before = _depths(sources, weights)
+    found: dict[str, LongestPath] = {}
+    for bit in sorted((bit for bit in ends if bit in depth), key=lambda bit: depth[bit], reverse=True):
+        if ends[bit] in found:
+            continue
+        through: list[int] = [bit]
+        while (previous := before.get(through[-1])) is not None:
+            through.append(previous)
+        levels, carries = depth[bit]
+        found[ends[bit]] = LongestPath(levels, carries, names.get(through[-1], "constant"), ends[bit], [names[step] for step in reversed(through)])
+        if len(found) == count:
             break
-        chain.append(driver[bit])
-    levels, carries = depth[driver[best]]
-    return LongestPath(levels, carries, names.get(bits[-1], "constant"), _end_name(module, best, names), [names[bit] for bit in reversed(bits)])
+    return list(found.values()) or [LongestPath(0, 0, "", "")]
 
 
-def _depths(driver: Mapping[int, str], inputs: Mapping[str, list[int]], kinds: Mapping[str, str]) -> tuple[dict[str, tuple[int, int]], dict[str, int | None]]:
-    """(LUTs, free cells) on the longest path to each cell's outputs, and the input bit by which it comes."""
-    depth: dict[str, tuple[int, int]] = {}
-    before: dict[str, int | None] = {}
-    users: dict[str, list[str]] = defaultdict(list)
-    missing: Counter[str] = Counter()
-    for cell, bits in inputs.items():
-        sources = {driver[bit] for bit in bits if bit in driver}
-        missing[cell] = len(sources)
-        for source in sources:
-            users[source].append(cell)
-    ready = [cell for cell in inputs if not missing[cell]]
+def _depths(sources: Mapping[int, list[int]], weights: Mapping[int, tuple[int, int]]) -> tuple[dict[int, tuple[int, int]], dict[int, int | None]]:
+    """(LUTs, free cells) on the longest path to each driven bit, and the bit before it on that path."""
+    depth: dict[int, tuple[int, int]] = {}
+    before: dict[int, int | None] = {}
+    users: dict[int, list[int]] = defaultdict(list)
+    missing: dict[int, int] = {}
+    for bit, used in sources.items():
+        waits = {source for source in used if source in sources}
+        missing[bit] = len(waits)
+        for source in waits:
+            users[source].append(bit)
+    ready = [bit for bit, number in missing.items() if not number]
     while ready:
-        cell = ready.pop()
-        reached = [(depth[driver[bit]] if bit in driver else (0, 0), bit) for bit in inputs[cell]]
-        (luts, free), before[cell] = max(reached, default=((0, 0), None))
-        depth[cell] = (luts + 1, free) if LUTS.fullmatch(kinds[cell]) else (luts, free + 1)
-        for user in users[cell]:
+        bit = ready.pop()
+        (luts, free), before[bit] = max(((depth.get(source, (0, 0)), source) for source in sources[bit]), default=((0, 0), None))
+        depth[bit] = (luts + weights[bit][0], free + weights[bit][1])
+        for user in users[bit]:
             missing[user] -= 1
             if not missing[user]:
                 ready.append(user)
-    if len(depth) != len(inputs):
-        looped = sorted(set(inputs) - set(depth))
-        raise ValueError(f"The netlist must have no combinational loop, not one through {', '.join(looped[:5])}")
+    if len(depth) != len(sources):
+        raise ValueError(f"The netlist must have no combinational loop, not {len(sources) - len(depth)} bits in or behind one")
     return depth, before
-
-
-def _end_name(module: Mapping[str, Any], bit: int, names: Mapping[int, str]) -> str:
-    """What a path ends in: the net that the register drives, or the port."""
-    for cell in module["cells"].values():
-        if REGISTERS.fullmatch(cell["type"]) or cell["type"].startswith(("RAM", "SRL")):
-            for pin, bits in cell["connections"].items():
-                if bit in bits and cell["port_directions"].get(pin) != "output":
-                    out = next((b for p, bs in cell["connections"].items() if cell["port_directions"].get(p) == "output" for b in bs if b in names), None)
-                    return f"{names.get(out, '?') if out is not None else '?'} ({cell['type']}.{pin})"
-    return names.get(bit, "?")
 
 
 def _convert(block: Elaboratable, folder: Path) -> None:
