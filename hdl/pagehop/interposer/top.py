@@ -92,7 +92,7 @@ class Interposer(wiring.Component):
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
             depths=sizes.device_ingress, max_payload=self.max_payload)
         m.submodules.device_egress = egress = Egress(data_bytes, 2, sizes.device_egress, max_payload=self.max_payload)
-        m.submodules.control = control = Control(data_bytes, self.window_pages)
+        m.submodules.register_side = control = Control(data_bytes, self.window_pages)
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.slot = slot = PageSlot(self.window_pages, len(device.posted_left))
         m.submodules.copy = copy = CopyEngine(data_bytes, self.chunk_bytes)
