@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import cocotb
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
@@ -94,9 +95,9 @@ async def aborts(dut: Any) -> None:
     random = config.random("faults")
     saboteur = Saboteur(guest, random)
 
-    async def scenario() -> None:
+    async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks = [cocotb.start_soon(agent.run()) for agent in agents]
+        tasks = [manager.start_soon(agent.run()) for agent in agents]
         owners = [0] * pages
         faults = list(FAULTS)
         for done in range(moves):

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import cocotb
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.checker.check import MemoryReader, check
@@ -161,12 +162,16 @@ COUNTERS = {name: register.offset for name, register in (
 MOST_OWNERS_READ = 4096
 
 
-async def judged(guest: Guest, scenario: Callable[[], Awaitable[None]], least: dict[str, int]) -> None:
-    """Run a scenario and judge it: also when it fails, because then the verdict says more than the exception."""
+async def judged(guest: Guest, scenario: Callable[[TaskManager], Awaitable[None]], least: dict[str, int]) -> None:
+    """Run a scenario and judge it: also when it fails, because then the verdict says more than the exception.
+
+    What the scenario lets run beside itself it starts with the task manager that it gets, so that a failure there ends it.
+    """
     try:
-        await scenario()
+        async with TaskManager() as tasks:
+            await scenario(tasks)
         verdict = await guest.finish()
-    except Exception:
+    except BaseException:   # also when cocotb ends the test because a model or agent failed
         guest.write(guest.verdict(None))
         raise
     assert verdict.ok, verdict.text()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import cocotb
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
@@ -28,9 +29,9 @@ async def hot_page(dut: Any) -> None:
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
     agents = (writer, counter, traffic)
 
-    async def scenario() -> None:
+    async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks = [cocotb.start_soon(agent.run()) for agent in agents]
+        tasks = [manager.start_soon(agent.run()) for agent in agents]
         for done in range(moves):
             config.progress(done, moves, f"move {done}")
             for page in (HOT, COUNTING):

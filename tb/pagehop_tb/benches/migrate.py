@@ -4,6 +4,7 @@ from typing import Any
 
 import cocotb
 from cocotb.task import Task
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import MSI_BASE, PAGE, Guest, judged
@@ -34,9 +35,9 @@ async def migrate(dut: Any) -> None:
                for name, function in guest.system.functions.items()]
     moving = touched[:most] if most else touched
 
-    async def scenario() -> None:
+    async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks: list[Task[None]] = [cocotb.start_soon(replay.run()) for replay in replays]
+        tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
         for done, page in enumerate(moving):
             config.progress(done, len(moving) + 1, f"page {page}")
             result = await guest.move(page, 1)
@@ -51,7 +52,7 @@ async def migrate(dut: Any) -> None:
         before = _device_interrupts(guest)
         for replay in replays:
             replay.stop, replay.gap = False, 0
-        for task in [cocotb.start_soon(replay.run(passes_after)) for replay in replays]:
+        for task in [manager.start_soon(replay.run(passes_after)) for replay in replays]:
             await task
         await guest.system.quiesce()
         after = _device_interrupts(guest)

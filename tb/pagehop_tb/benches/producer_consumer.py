@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import cocotb
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import BARS, MSI_BASE, PAGE, Guest, judged
@@ -171,9 +172,9 @@ async def producer_consumer(dut: Any) -> None:
             assert result.moved, f"page {page} did not move: {result.reason}"
             await guest.system.fabric.wait(random.choice((1, 500, 6000)))
 
-    async def scenario() -> None:
+    async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks = [cocotb.start_soon(move_pages()), cocotb.start_soon(background.run())]
+        tasks = [manager.start_soon(move_pages()), manager.start_soon(background.run())]
         ran: Counter[str] = Counter()
         order = list(litmus.patterns) * -(-rounds // len(litmus.patterns))
         random.shuffle(order)

@@ -8,6 +8,7 @@ from typing import Any
 
 import cocotb
 from cocotb.task import Task
+from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
@@ -132,9 +133,9 @@ async def registers(dut: Any) -> None:
         requests.outside, requests.page_size, requests.misaligned, requests.already_there, requests.destination_elsewhere, requests.busy,
         requests.same_page_twice, requests.abort_idle, requests.bad_accesses]
 
-    async def scenario() -> None:
+    async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks: list[Task[None]] = [cocotb.start_soon(agent.run()) for agent in agents]
+        tasks: list[Task[None]] = [manager.start_soon(agent.run()) for agent in agents]
         total = rounds * len(cases)
         for number in range(rounds):
             requests.random.shuffle(cases)

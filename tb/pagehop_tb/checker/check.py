@@ -41,7 +41,7 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
     if memory is not None:
         _check_final(replay, memory, verdict)
     verdict.checked["events"] = len(log.events)
-    verdict.accesses = _accesses(log)
+    verdict.accesses = _accesses(log, config)
     verdict.measured = measure(replay)
     verdict.commits = replay.commits
     return verdict
@@ -106,11 +106,12 @@ def _check_final(replay: Replay, memory: MemoryReader, verdict: Verdict) -> None
             verdict.add("lost", story, len(different))
 
 
-def _accesses(log: EventLog) -> dict[str, int]:
-    """What the devices did, as ``result.json`` counts it; interrupts are messages."""
+def _accesses(log: EventLog, config: CheckConfig) -> dict[str, int]:
+    """What the devices did, as ``result.json`` counts it; interrupts are messages, and also writes."""
     kinds: Counter[int] = Counter(entry[0] for entry in log.events)
     return {
-        "reads": kinds[Kind.DEVICE_READ], "writes": kinds[Kind.DEVICE_WRITE], "atomics": kinds[Kind.DEVICE_ATOMIC], "messages": kinds[Kind.MSI],
+        "reads": kinds[Kind.DEVICE_READ], "writes": kinds[Kind.DEVICE_WRITE], "atomics": kinds[Kind.DEVICE_ATOMIC],
+        "messages": sum(entry[0] == Kind.MSI and entry[3] not in config.notify for entry in log.events),
         "bytes_read": sum(entry[4] for entry in log.events if entry[0] == Kind.DEVICE_READ),
         "bytes_written": sum(len(entry[4]) for entry in log.events if entry[0] == Kind.DEVICE_WRITE),
     }
