@@ -8,7 +8,7 @@ from random import Random
 
 import cocotb
 
-from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
+from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, TlpSink, TlpSource, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, answer, memory_read, memory_write
 
 CONFIG = json.loads(Path(os.environ["PAGEHOP_CONFIG"]).read_text(encoding="utf-8"))
@@ -104,6 +104,25 @@ async def full_rate(dut):
 async def pauses_and_few_credits(dut):
     compared = await run(dut, 600, granted=few(), shuffle=0.3, source_pause=sparse(1, 0.3), sink_pause=bursts(2, 7))
     finish(compared)
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def streams_alone(dut):
+    """A source and a sink work without a port, through the calls of cocotb-bus."""
+    fabric, beats = Fabric(dut.clk, dut.rst), BeatFormat(DATA_BYTES)
+    source, sink = TlpSource(dut, "device__rx", fabric, beats, sparse(4, 0.2)), TlpSink(dut, "host_a__tx", fabric, beats)
+    await fabric.start()
+    tlps = [memory_write(1, 0x1000 * index, bytes([index]) * 200) for index in range(6)]
+    for tlp in tlps[:4]:
+        source.append(tlp)
+    await source.send(tlps[4])
+    waiting = cocotb.start_soon(sink.wait_for_recv())
+    while len(sink) < 5:
+        await fabric.wait(5)
+    await waiting
+    source.append(tlps[5])
+    await fabric.wait(100)
+    assert len(sink) == 6 and sorted((sink[index] for index in range(6)), key=lambda tlp: tlp.address) == tlps
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")

@@ -24,8 +24,8 @@ def wires(simulator, **parameters):
 @pytest.mark.parametrize("data_bytes", [16, 64])
 def test_wires_are_transparent(simulator, data_bytes, tmp_path):
     config = {"hardware": {"data_bytes": data_bytes}}
-    outcome = run(wires(simulator, data_bytes=data_bytes), "bench_pins", tmp_path, config=config, seed=3, test_filter="full_rate|pauses|asleep")
-    outcome.check(min_tests=3, min_checked={"events": 600})
+    outcome = run(wires(simulator, data_bytes=data_bytes), "bench_pins", tmp_path, config=config, seed=3, test_filter="full_rate|pauses|asleep|alone")
+    outcome.check(min_tests=4, min_checked={"events": 600})
 
 
 @pytest.mark.parametrize(("fault", "expected"), [

@@ -79,7 +79,7 @@ class DeviceLink:
         self.unexpected: list[Tlp] = []
         self.messages: list[Tlp] = []
         self._keys = 0
-        self._waiting: list[Event] = []
+        self._waiting: list[tuple[FlowClass, int, Event]] = []
         port.on_tlp = self._arrived
         port.on_sent = self._sent
 
@@ -98,17 +98,16 @@ class DeviceLink:
         return self.port.idle and not any(function.outstanding or function.replies for function in self.functions.values())
 
     async def room(self, flow: FlowClass, queue: int) -> None:
-        """Wait until fewer than ``queue`` TLPs of the class wait for the link."""
+        """Return when fewer than ``queue`` TLPs of the class wait for the link; if not so now, when half of them have left."""
         while self.port.waiting(flow) >= queue:
             freed = Event()
-            self._waiting.append(freed)
+            # Waking a task for every TLP would cost more than the TLP.
+            self._waiting.append((flow, queue // 2, freed))
             await freed.wait()
 
     def _sent(self, tlp: Tlp) -> None:
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for freed in waiting:
-                freed.set()
+            self._wake_waiting()
         if tlp.key < 0:
             return
         cycle, name = self.fabric.cycle, self.functions[tlp.requester_id].name
@@ -119,6 +118,15 @@ class DeviceLink:
             self.observer.device_read(cycle, name, address, size, tlp.key)
         elif tlp.is_atomic:
             self.observer.device_atomic(cycle, name, tlp.address, NAMES[tlp.kind], tlp.data, tlp.key)
+
+    def _wake_waiting(self) -> None:
+        still = []
+        for flow, few, freed in self._waiting:
+            if self.port.waiting(flow) <= few:
+                freed.set()
+            else:
+                still.append((flow, few, freed))
+        self._waiting = still
 
     def _arrived(self, tlp: Tlp) -> None:
         if tlp.is_completion:

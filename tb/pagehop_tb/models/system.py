@@ -5,7 +5,6 @@
                                   Host B: root complex ── memory, CPU
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -71,32 +70,50 @@ class Host:
         self.registers = CpuRegisters(self.cpu, config.register_bases[number])
 
 
-class _Watch:
-    """Reports the outputs that say what the hardware decides: whose page, and whether it holds accesses."""
+class _Commits:
+    """Reports the owner changes that the hardware announces: ``commit`` is high for one cycle."""
 
     def __init__(self, dut: Any, fabric: Fabric, observer: Observer) -> None:
         self.fabric = fabric
         self.observer = observer
-        self.active = True
-        self.watched: Callable[[], str] | None = None
-        self._level = False
-        self._triggers = [dut.commit, dut.holding]
-        self._commit, self._holding = text_reader(dut.commit), text_reader(dut.holding)
+        self.active = False
+        self._commit = dut.commit
         self._page, self._host = number_reader(dut.commit_page), bit_reader(dut.commit_host)
+        fabric.add(self, text_reader(dut.commit))
 
     def edge(self) -> bool:
-        """Look at both outputs."""
-        if self._commit() == "1":
-            self.observer.commit(self.fabric.cycle, self._page(), int(self._host()))
-        level = self._holding() == "1"
+        """There is a commit at this edge."""
+        self.observer.commit(self.fabric.cycle, self._page(), int(self._host()))
+        return False
+
+    def wakes(self) -> list[Trigger]:
+        """The announcement begins."""
+        return [self._commit.value_change]
+
+
+class _Holding:
+    """Reports when the hardware starts and stops to hold accesses."""
+
+    def __init__(self, dut: Any, fabric: Fabric, observer: Observer) -> None:
+        self.fabric = fabric
+        self.observer = observer
+        self.active = False
+        self._level = False
+        self._holding = dut.holding
+        self._read = bit_reader(dut.holding)
+        fabric.add(self, text_reader(dut.holding))
+
+    def edge(self) -> bool:
+        """Accesses are being held, or were at the last edge."""
+        level = self._read()
         if level is not self._level:
-            self._level = level
+            self._level = self.active = level
             self.observer.holding(self.fabric.cycle, int(level))
         return False
 
     def wakes(self) -> list[Trigger]:
-        """Either output changes."""
-        return [handle.value_change for handle in self._triggers]
+        """It starts or stops."""
+        return [self._holding.value_change]
 
 
 class System:
@@ -119,7 +136,8 @@ class System:
         self.hosts = tuple(Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(HOST_PORTS))
         self.link = DeviceLink(self.ports["device"], self.fabric, observer)
         self.functions = {one.name: DeviceFunction(self.link, one, self._seed()) for one in config.functions}
-        self.fabric.agents.append(_Watch(dut, self.fabric, observer))
+        _Commits(dut, self.fabric, observer)
+        _Holding(dut, self.fabric, observer)
 
     def _seed(self) -> int:
         return self.random.getrandbits(32)

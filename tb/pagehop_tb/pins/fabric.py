@@ -25,12 +25,10 @@ _NAP = 24
 
 
 class Agent(Protocol):
-    """What the fabric calls at each edge at which it is :attr:`active`."""
+    """What the fabric calls at each edge at which it is :attr:`active`, or at which the output that it watches is not 0."""
 
     #: The agent has something to do at the next edge, whatever the hardware does.
     active: bool
-    #: Reads an output of the hardware as text: anything but ``0`` makes the agent active. ``None`` when no output does.
-    watched: Callable[[], str] | None
 
     def edge(self) -> bool:
         """Sample and drive. Values read are those before the edge; values written show after it. Returns whether it must not sleep."""
@@ -52,7 +50,7 @@ class Fabric:
         self.reset = reset
         self.period_ns = period_ns
         self.random = Random(seed)
-        self.agents: list[Agent] = []
+        self._agents: list[tuple[Agent, Callable[[], str] | None]] = []
         self._now = 0
         self._asleep = False
         self._slept_at = 0.0
@@ -72,6 +70,10 @@ class Fabric:
         self.reset.value = 0
         await edge
         self._task = cocotb.start_soon(self._run())
+
+    def add(self, agent: Agent, watched: Callable[[], str] | None = None) -> None:
+        """Serve ``agent`` from now on. ``watched`` reads the output of the hardware that makes it active, as text; anything but ``0`` does."""
+        self._agents.append((agent, watched))
 
     @property
     def cycle(self) -> int:
@@ -121,8 +123,8 @@ class Fabric:
         timers = self._timers
         while timers and timers[0][0] <= cycle:
             heappop(timers)[2]()
-        for agent in self.agents:
-            if (agent.active or (agent.watched is not None and agent.watched() != "0")) and agent.edge():
+        for agent, watched in self._agents:
+            if (agent.active or (watched is not None and watched() != "0")) and agent.edge():
                 self._awake = True
         return self._awake or bool(timers and timers[0][0] < cycle + _NAP)
 
@@ -132,7 +134,7 @@ class Fabric:
         self._wake.clear()
         self._asleep = True
         triggers: list[Trigger] = [self._wake.wait()]
-        for agent in self.agents:
+        for agent, _ in self._agents:
             triggers += agent.wakes()
         if self._timers:
             triggers.append(Timer((self._timers[0][0] - self._now - 1) * self.period_ns + self.period_ns // 2, unit="ns"))

@@ -54,11 +54,11 @@ class TlpPortAgent:
         self._read_limits = number_reader(getattr(entity, f"{name}__rx_limits"))
         self.usage = Usage(f"{name} rx")
         self.grants = Grants(f"{name} tx", granted or PortCredits(), fabric, self.random, writer(getattr(entity, f"{name}__tx_limits")))
+        # The sink stands first: what arrives may be answered at the same edge.
+        self.sink = TlpSink(entity, f"{name}__tx", fabric, beats, sink_pause)
         self.source = TlpSource(entity, f"{name}__rx", fabric, beats, source_pause)
         self.source.pull = self._pull
-        self.sink = TlpSink(entity, f"{name}__tx", fabric, beats, sink_pause)
         self.sink.add_callback(self._received)
-        fabric.agents += [self.sink, self.source]
 
     # Sending
 

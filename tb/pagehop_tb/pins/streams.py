@@ -10,7 +10,7 @@ from cocotb_bus.monitors import BusMonitor
 
 from pagehop_tb.protocol import Tlp
 
-from .access import bit_reader, number_reader, text_reader, writer
+from .access import Undefined, number_reader, text_reader, writer
 from .beats import BeatError, BeatFormat
 from .fabric import Fabric
 
@@ -36,15 +36,15 @@ class TlpSource(BusDriver):
         #: Set by ``pull`` when it has TLPs that it may not give yet: it is asked again at every edge.
         self.waiting = False
         self.active = False
-        self.watched: Callable[[], str] | None = None
         self._own: deque[tuple[Tlp, Event]] = deque()
         self._words: list[int] = []
         self._next = 0
         self._driving = False
-        self._read_ready = bit_reader(self.bus.ready)
+        self._read_ready = text_reader(self.bus.ready)
         self._write_valid, self._write_payload = writer(self.bus.valid), writer(self.bus.payload)
         self._write_valid(0)
         self._write_payload(0)
+        fabric.add(self)
 
     async def _driver_send(self, transaction: Tlp, sync: bool = True) -> None:
         del sync  # the fabric keeps the pace
@@ -73,7 +73,10 @@ class TlpSource(BusDriver):
     def edge(self) -> bool:
         """Move on when the beat on the wire was taken, and drive the next."""
         if self._driving:
-            if not self._read_ready():
+            ready = self._read_ready()
+            if ready != "1":
+                if ready != "0":
+                    raise Undefined(f"{self.name}: ready is {ready}")
                 return True
             self._next += 1
         if self._next >= len(self._words) and not self._load():
@@ -128,13 +131,22 @@ class TlpSink(BusMonitor):
         self._last_bit = 1 << 8 * beats.data_bytes + 167
         self.active = pause is not None
         BusMonitor.__init__(self, entity, name, fabric.clock, bus_separator="__", case_insensitive=False)
-        self.watched = text_reader(self.bus.valid)
-        self._read_valid, self._read_payload = bit_reader(self.bus.valid), number_reader(self.bus.payload)
+        self._read_valid, self._read_payload = text_reader(self.bus.valid), number_reader(self.bus.payload)
         self._write_ready = writer(self.bus.ready)
         self._write_ready(1)
+        fabric.add(self, self._read_valid)
 
     async def _monitor_recv(self) -> None:
         """Nothing to wait for: the fabric calls :meth:`edge`."""
+
+    def _recv(self, transaction: Tlp) -> None:
+        """Hand a TLP over: to the callbacks, or where there is none to the queue and to who waits for it, as cocotb-bus does."""
+        if not self._callbacks:
+            super()._recv(transaction)
+            return
+        self.stats.received_transactions += 1
+        for callback in self._callbacks:
+            callback(transaction)
 
     @property
     def idle(self) -> bool:
@@ -143,12 +155,14 @@ class TlpSink(BusMonitor):
 
     def edge(self) -> bool:
         """Take the beat that was on the wire, and choose ready for the next edge."""
-        if not self._read_valid():
-            if self._held is not None or self._words:
-                if self._held is not None:
-                    raise BeatError(f"{self.name}: valid fell before the beat was taken")
-                return True
-            return self._choose_ready()
+        valid = self._read_valid()
+        if valid != "1":
+            if valid != "0":
+                raise Undefined(f"{self.name}: valid is {valid}")
+            if self._held is not None:
+                raise BeatError(f"{self.name}: valid fell before the beat was taken")
+            self._choose_ready()
+            return bool(self._words)
         word = self._read_payload()
         if self._held is not None and word != self._held:
             raise BeatError(f"{self.name}: payload changed before the beat was taken")
@@ -172,12 +186,11 @@ class TlpSink(BusMonitor):
         except (BeatError, ValueError) as error:
             raise BeatError(f"{self.name}: {error}") from error
 
-    def _choose_ready(self) -> bool:
+    def _choose_ready(self) -> None:
         wanted = self.pause is None or not self.pause()
         if wanted is not self._is_ready:
             self._is_ready = wanted
             self._write_ready(int(wanted))
-        return False
 
     def wakes(self) -> list[Trigger]:
         """The rise of valid."""
