@@ -1,5 +1,6 @@
 """Root complex of one host: posted, non-posted and completion paths with delays of their own, between a link and the host's memory and CPU."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -97,6 +98,7 @@ class RootComplex:
         self._posted_until = 0
         self._posted_until_of: dict[int, int] = {}
         self._down_until = 0
+        self._held_back: deque[Tlp] = deque()
         self._pending = 0
         self._free_tags = list(range(255, -1, -1))
         self._tag_freed = Event()
@@ -227,10 +229,12 @@ class RootComplex:
 
     def _send(self, tlp: Tlp) -> None:
         """Let a completion go, behind what the CPU posted before."""
-        if tlp.relaxed_ordering and self.config.relax or self._down_until <= self.fabric.cycle:
+        if tlp.relaxed_ordering and self.config.relax or not (self._held_back or self._down_until > self.fabric.cycle):
             self._leave(tlp)
-        else:
-            self.fabric.at(self._down_until, lambda: self._leave(tlp))
+            return
+        # One queue for all: completions of one request must not overtake each other while they wait.
+        self._held_back.append(tlp)
+        self.fabric.at(self._down_until, lambda: self._leave(self._held_back.popleft()))
 
     def _leave(self, tlp: Tlp) -> None:
         self._pending -= 1
