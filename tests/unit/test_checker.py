@@ -160,6 +160,16 @@ def test_a_read_may_pass_an_atomic_of_its_own_port(history):
     assert history.violations() == {}
 
 
+def test_a_write_may_pass_an_atomic_to_the_same_place(history):
+    key = next(history.keys)
+    history.log.device_atomic(history.tick(), "nvme", BASE, "swap", dword(1), key)
+    history.write_now(0, dword(2))
+    history._store(0, BASE, dword(1))
+    history.log.performed_atomic(history.tick(), 0, BASE, "swap", dword(2), dword(1), DEVICE, 1)
+    history.log.device_atomic_done(history.tick(), key, dword(2), 0)
+    assert history.violations() == {}
+
+
 def test_byte_enables_and_writes_of_nothing(history):
     history.preset(0, b"\x11" * 8)
     for data, enables in ((b"\xaa" * 8, 0b1000_0010), (b"\xbb" * 4, 0)):

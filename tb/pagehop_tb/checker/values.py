@@ -148,15 +148,18 @@ class Values:
             verdict.add("torn", f"{self._told(int(number[i]))} at {where} mixes two writes")
 
     def _check_order(self, verdict: Verdict) -> None:
-        """Writes of the device port to one dword became visible in the order in which they were sent, unless the later one may pass."""
+        """Posted writes of the device port to one dword became visible in the order in which they were sent, unless the later one may pass.
+
+        Atomics are left out: a posted write may pass them, and what they may not pass is visible in what they return.
+        """
         writes = self.replay.writes
-        stream = np.array([write.stream for write in writes], np.int64)
-        mine = np.flatnonzero((self.writer >= 0) & (stream[self.writer] == DEVICE_STREAM)) if len(writes) else np.zeros(0, np.int64)
+        posted = np.array([write.stream == DEVICE_STREAM and write.atomic is None for write in writes], bool)
+        mine = np.flatnonzero((self.writer >= 0) & posted[self.writer]) if len(writes) else np.zeros(0, np.int64)
         if not len(mine):
             return
         sent = np.array([write.event for write in writes], np.int64)[self.writer[mine]]
         mine = mine[np.argsort((self.rank[mine] << SHIFT) | sent, kind="stable")]
-        strong = np.array([write.strong and write.atomic is None for write in writes], bool)[self.writer[mine]]
+        strong = np.array([write.strong for write in writes], bool)[self.writer[mine]]
         # In the order of sending, which within one place is also the order of its versions, no version comes before one already reached.
         latest = np.maximum.accumulate(mine)
         bad = mine[1:][strong[1:] & (mine[1:] < latest[:-1])]
