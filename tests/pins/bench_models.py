@@ -117,16 +117,16 @@ async def relaxed_writes_really_pass(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def completions_stay_in_order_behind_posted(dut):
     """The completions of a read stay in order while the CPU posts writes, however long they wait behind these."""
-    slow = RootComplexConfig(down=Delay(1, 60), read=Delay(5, 20), gap=Delay(0, 3), cut=1.0)
+    slow = RootComplexConfig(down=Delay(1, 12), read=Delay(5, 20), gap=Delay(0, 3), cut=1.0)
     system, _ = make(dut, hosts=(slow, slow))
     await system.start()
     cpu, function, fill = system.hosts[0].cpu, system.functions["nvme"], system.values.take(0, 4096)
     system.preset(0, 0x3000, fill)
 
     async def post():
-        for index in range(400):
+        for index in range(300):
             await cpu.mmio_write(BAR + index % 64 * 8, index.to_bytes(8, "little"))
-            await system.fabric.wait(5)
+            await system.fabric.wait(9)
 
     posting = cocotb.start_soon(post())
     while not posting.done():

@@ -201,5 +201,9 @@ def test_violations_are_named(tlp, sentence):
     assert any(sentence in found for found in violations(tlp, mps=256, mrrs=1024)), violations(tlp, 256, 1024)
 
 
+def test_compare_and_swap_at_the_end_of_a_page():
+    assert violations(Tlp(Kind.CAS, 0, 0, 0xFF8, 4, 0, 0, bytes(16))) == []
+
+
 def test_quad_word_may_have_holes():
     assert violations(Tlp(Kind.MWR, 0, 0, 0x1008, 2, 0b0101, 0b1010, bytes(8))) == []

@@ -42,8 +42,10 @@ def _memory(tlp: Tlp, mrrs: int) -> list[str]:
     found = []
     if bool(tlp.four_dw) != (tlp.address >= 1 << 32):
         found.append(f"address {tlp.address:#x} in a header of {3 + bool(tlp.four_dw)} dwords")
-    if tlp.address % PAGE + 4 * tlp.length > PAGE:
-        found.append(f"request of {4 * tlp.length} bytes at {tlp.address:#x} crosses a 4 KB boundary")
+    # The payload of a CAS is two operands, and only one of them has a place in memory.
+    size = 4 * tlp.length if tlp.kind is not Kind.CAS else 2 * tlp.length
+    if tlp.address % PAGE + size > PAGE:
+        found.append(f"request of {size} bytes at {tlp.address:#x} crosses a 4 KB boundary")
     if tlp.kind in _READS and 4 * tlp.length > mrrs:
         found.append(f"read of {4 * tlp.length} bytes exceeds the maximum of {mrrs}")
     if tlp.is_atomic:
