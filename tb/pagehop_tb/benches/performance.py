@@ -3,6 +3,8 @@
 ``values`` of the result are ``{name: {value, limit, unit, better}}``, as ``make bench`` prints them.
 """
 
+import time
+from collections import deque
 from typing import Any
 
 import cocotb
@@ -11,6 +13,10 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.plain_host import PlainHost
 from pagehop_tb.checker.log import EventLog
 from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.models.delay import Delay
+from pagehop_tb.models.device import DeviceConfig
+from pagehop_tb.models.root_complex import RootComplexConfig
+from pagehop_tb.models.system import System, SystemConfig
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent
 from pagehop_tb.protocol import Kind, Tlp, memory_write
 
@@ -139,6 +145,37 @@ async def hold(dut: Any) -> None:
         "move_cycles": (float(max(result.total_cycles for result in results)), None, "cycles", "lower"),
     })
     config.write({"checked": {"events": 8, "final_bytes": 8 * PAGE}, "violations": {}})
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def simulation_speed(dut: Any) -> None:
+    """Pages that a device writes and reads per second of wall time, through the hardware, with the models and the event log of every scenario."""
+    config = BenchConfig("performance")
+    pages = config.get("pages", 200)
+    log = EventLog()
+    quick = RootComplexConfig(posted=Delay(10, 10), read=Delay(20, 20), gap=Delay(0, 0), cut=0.0)
+    device = DeviceConfig("nvme", DEVICE, mrrs=512)
+    system = System(dut, SystemConfig(seed=config.seed, data_bytes=config.data_bytes, functions=(device,), hosts=(quick, quick)), log)
+    await system.start()
+    function, data = system.functions["nvme"], config.random("pages").randbytes(PAGE)
+    started = time.perf_counter()
+    for page in range(pages):
+        await function.write(GUEST + page * PAGE, data)
+    await function.flush(GUEST)
+    written = time.perf_counter()
+    reads: deque[Any] = deque()
+    for page in range(pages):
+        reads.append(await function.start_read(GUEST + page * PAGE, PAGE))
+        if len(reads) > 4:
+            assert await function.finish(reads.popleft()) == data, "a page that was written is read otherwise"
+    while reads:
+        assert await function.finish(reads.popleft()) == data, "a page that was written is read otherwise"
+    read = time.perf_counter()
+    values = {"pages_written_per_second": (pages / (written - started), 360.0), "pages_read_per_second": (pages / (read - written), 285.0)}
+    # The limits are for a quiet machine, so they are printed and not enforced here.
+    config.write_values({name: {"value": value, "limit": limit, "unit": "pages/s", "better": "higher"} for name, (value, limit) in values.items()})
+    cocotb.log.info(f"{values}")
+    config.write({"checked": {"events": len(log.events), "read_bytes": pages * PAGE}, "violations": {}})
 
 
 def _time_flushes(bench: Bench, host: PlainHost, trips: list[int]) -> None:

@@ -1,0 +1,59 @@
+"""Every bench on both simulators, short; what is longer runs as a scenario."""
+
+import pytest
+
+#: Small enough to compile and elaborate quickly, large enough for every bench.
+HARDWARE = {"data_bytes": 64, "window_pages": 128}
+
+#: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
+BENCHES = {
+    "passthrough": ({"requests": 600}, {"requests": 120}, {"events": 400}),
+    "hot_page": ({"moves": 10}, {"moves": 2}, {"events": 400, "read_bytes": 1000, "final_bytes": 8192}),
+    "aborts": ({"moves": 60}, {"moves": 6}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
+    "producer_consumer": ({"rounds": 90}, {"rounds": 9}, {"events": 200, "read_bytes": 1000, "final_bytes": 8192}),
+    "registers": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 1000, "final_bytes": 4096}),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_bench(bench, simulator, name):
+    on_verilator, on_icarus, least = BENCHES[name]
+    bench(name, simulator, on_verilator if simulator == "verilator" else on_icarus, HARDWARE, least=least)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_more_seeds(bench, seed):
+    for name in ("aborts", "producer_consumer"):
+        bench(name, "verilator", BENCHES[name][0], HARDWARE, least=BENCHES[name][2], seed=seed)
+
+
+def test_rates_latency_and_hold_keep_their_limits(bench):
+    values = bench("performance", "verilator", {}, HARDWARE).result["values"]
+    assert {"upstream_share_64", "downstream_share_256", "upstream_idle_latency", "hold_cycles"} <= set(values)
+
+
+@pytest.mark.parametrize("data_bytes", [16, 32, 128])
+def test_every_width(bench, data_bytes):
+    hardware = {"data_bytes": data_bytes, "window_pages": 64}
+    bench("passthrough", "icarus", {"requests": 60}, hardware, least={"events": 200})
+    bench("hot_page", "icarus", {"moves": 2}, hardware, least={"read_bytes": 1000})
+
+
+@pytest.fixture
+def small_trace(tmp_path):
+    """A few accesses of each kind on four pages, so that a small window holds them."""
+    lines = ["device,op,address,length,kind"]
+    for number in range(30):
+        lines += [
+            f"nvme,R,{0x1000 + 64 * number:#x},64,sqe", f"nvme,W,{0x4000 + 128 * number:#x},128,data", f"nic,R,{0x5000 + 64 * number:#x},64,tx-data",
+            f"nvme,W,{0x2000 + 16 * number:#x},16,cqe", "nvme,W,0xfee00000,4,msi", f"nic,W,{0x5800 + 60 * number:#x},60,rx-data",
+        ]
+    path = tmp_path / "small.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_migration_of_a_small_guest(bench, simulator, small_trace):
+    result = bench("migrate", simulator, {"pages": 4}, HARDWARE, trace=small_trace, least={"read_bytes": 5000, "final_bytes": 4 * 4096}).result
+    assert result["pages"]["moved"] == 4
+    assert result["accesses"]["messages"] >= 60
