@@ -70,6 +70,8 @@ async def run(dut, count, **changes):
             fabric.after(300, lambda: host.feed(FlowClass.POSTED))
     while not all(port.idle for port in ports):
         await fabric.wait(20)
+    for port in ports:
+        assert not port.unreturned(), f"{port.name} misses credits: {port.unreturned()}"
     compared = 0
     for port, partner in ((device, host), (host, device)):
         assert received[partner] == sent[port], f"{port.name} to {partner.name} differs"

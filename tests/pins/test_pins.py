@@ -35,6 +35,7 @@ def test_wires_are_transparent(simulator, data_bytes, tmp_path):
     ("header", "IllFormedTlp|MalformedTlp|BeatError|is not a TLP"),
     ("overrun", "exceeds its credits"),
     ("range", "at most half of the range"),
+    ("leak", "device misses credits: .'POSTED 1/0'"),
 ])
 def test_planted_faults_are_noticed(fault, expected, tmp_path):
     outcome = run(wires("icarus", fault=fault), "bench_pins", tmp_path, seed=3, test_filter="pauses")

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp.stream import CreditLimits, TlpPort
 
 #: Bugs that can be planted, each against one rule of a stream or of the credits.
-FAULTS = ("none", "payload", "valid", "dwords", "header", "overrun", "range")
+FAULTS = ("none", "payload", "valid", "dwords", "header", "overrun", "range", "leak")
 
 
 class Wires(wiring.Component):
@@ -39,6 +39,14 @@ class Wires(wiring.Component):
         limits = data.View(CreditLimits, self.device.rx_limits.as_value())
         if self.fault == "overrun":
             m.d.comb += [limits.posted.infinite.eq(1)]
+        if self.fault == "leak":
+            # The partner's first header credit that comes back is kept.
+            leaked = Signal()
+            granted = Signal(8)
+            m.d.sync += granted.eq(self.host_a.tx_limits.posted.header)
+            with m.If((granted != 0) & (granted != self.host_a.tx_limits.posted.header)):
+                m.d.sync += leaked.eq(1)
+            m.d.comb += limits.posted.header.eq(self.host_a.tx_limits.posted.header - leaked)
         if self.fault == "range":
             m.d.comb += limits.posted.header.eq(self.host_a.tx_limits.posted.header + 126)
         return m

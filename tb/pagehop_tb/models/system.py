@@ -182,6 +182,7 @@ class System:
         found = [f"{name} has {function.outstanding} requests unanswered" for name, function in self.functions.items() if function.outstanding]
         found += [f"{name} has not sent or received all" for name, port in self.ports.items() if not port.idle]
         found += [f"the root complex of Host {'AB'[host.number]} is busy" for host in self.hosts if not host.root_complex.idle]
+        found += [f"{name} has not got back credits: {', '.join(port.unreturned())}" for name, port in self.ports.items() if port.unreturned()]
         return found if found or self.link.idle else ["the device owes answers to a host"]
 
     def check_clean(self) -> None:

@@ -57,9 +57,12 @@ class Usage:
         self.header = [0, 0, 0]
         self.data = [0, 0, 0]
         self._limits = 0
+        self._first: int | None = None
 
     def update(self, limits: int) -> None:
         """Take over new packed limits. They may only grow, and never to more than half of a range beyond what was consumed."""
+        if self._first is None:
+            self._first = limits
         if limits == self._limits:
             return
         for flow in range(3):
@@ -71,6 +74,21 @@ class Usage:
                 raise CreditError(f"{self.name}: {FlowClass(flow).name} credits of {header}/{data} beyond what was consumed; "
                                   "at most half of the range may be outstanding")
         self._limits = limits
+
+    def missing(self, limits: int) -> list[str]:
+        """Classes in which the partner has not granted again all that was sent: what was free at first must be free again in the end."""
+        found: list[str] = []
+        if self._first is None:
+            return found
+        for flow in FlowClass:
+            first, word = self._first >> CLASS_BITS * flow, limits >> CLASS_BITS * flow
+            if word & _INFINITE:
+                continue
+            header = (first & _HEADER_MASK) - ((word - self.header[flow]) & _HEADER_MASK)
+            data = (first >> HEADER_BITS & _DATA_MASK) - ((word >> HEADER_BITS) - self.data[flow] & _DATA_MASK)
+            if header > 0 or data > 0:
+                found.append(f"{flow.name} {header}/{data}")
+        return found
 
     def allows(self, tlp: Tlp) -> bool:
         """Whether the last limits cover ``tlp``."""

@@ -93,6 +93,10 @@ class TlpPortAgent:
         """Nothing is queued, on the wire, or half received, and all credits are granted again."""
         return not self.queued and self.source.idle and self.sink.idle and self.grants.settled
 
+    def unreturned(self) -> list[str]:
+        """Credits, header/data by class, that the hardware has not granted again although it was sent nothing more."""
+        return self.usage.missing(self._read_limits())
+
     def _pull(self) -> Tlp | None:
         """Choose the next TLP: the oldest that the ordering table and the credits allow, or a younger one of another class."""
         posted, non_posted, completion = self._queues
