@@ -27,6 +27,19 @@ def test_more_seeds(bench, seed):
         bench(name, "verilator", BENCHES[name][0], HARDWARE, least=BENCHES[name][2], seed=seed)
 
 
+def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
+    for name in ("aborts", "producer_consumer"):
+        parameters = BENCHES[name][0] | {"fence": True}
+        fences = bench(name, "verilator", parameters, HARDWARE, least=BENCHES[name][2]).result["fences"]
+        assert fences["count"] > 0 and fences["cycles"] > 0
+
+
+def test_without_fences_such_an_observer_sees_disorder(bench):
+    outcome = bench("aborts", "verilator", BENCHES["aborts"][0] | {"out_of_band": True}, HARDWARE, check=False)
+    violations = {name: count for name, count in outcome.result["violations"].items() if count}
+    assert set(violations) == {"reordered"}, f"the wrong policy for a topology must be seen to fail: {violations}"
+
+
 def test_rates_latency_and_hold_keep_their_limits(bench):
     values = bench("performance", "verilator", {}, HARDWARE).result["values"]
     assert {"upstream_share_64", "downstream_share_256", "upstream_idle_latency", "hold_cycles"} <= set(values)

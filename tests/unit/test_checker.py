@@ -314,6 +314,17 @@ def test_strong_writes_out_of_order_at_one_host_are_reordered(history):
     assert history.violations() == {"reordered": 1}
 
 
+def test_order_over_both_hosts_where_the_fence_policy_promises_it(history):
+    history.config.owned_by_b, history.config.global_order = frozenset({1}), True
+    history.write(0, dword(1))
+    history.write(PAGE, dword(2))
+    history.perform(PAGE, dword(2), host=1)
+    history.perform(0, dword(1))
+    assert history.violations() == {"reordered": 1}
+    history.config.global_order = False
+    assert history.violations() == {}
+
+
 def test_a_drain_that_is_overtaken_is_reordered(history):
     history.write(0, dword(1))
     history.write(0, dword(2))

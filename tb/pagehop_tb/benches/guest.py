@@ -36,7 +36,7 @@ class Guest:
     """The machine around ``dut`` with ``pages`` pages of guest from ``base`` on, all at Host A; ``functions`` name the device's functions.
 
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
-    hosts' delays), ``hold_limit``, ``completion_limit``, ``fence``.
+    hosts' delays), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -48,6 +48,7 @@ class Guest:
             aperture_a=(APERTURE_A, pages, base + HOST_B_OFFSET - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(0, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
+        self.out_of_band = config.get("out_of_band", self.setup.fence)
         self.system = System(dut, self._system(functions), self.log)
         cpu = self.system.hosts[0].cpu
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
@@ -82,6 +83,7 @@ class Guest:
         return CheckConfig(
             window=Range(self.base, size), host_b_offset=HOST_B_OFFSET, engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
+            global_order=self.out_of_band,
             apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})
 
     async def start(self) -> None:

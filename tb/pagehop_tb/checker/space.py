@@ -37,6 +37,7 @@ class CheckConfig:
     ``window`` is the guest window as the device uses it, ``host_b_offset`` what Host B adds. ``engine_ids`` are the interposer's own requester IDs.
     ``owned_by_b`` are the pages of the window that belong to Host B at the start; ``active_host`` gets what lies outside the window.
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
+    ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
     ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
     """
 
@@ -48,6 +49,7 @@ class CheckConfig:
     interrupts: tuple[Range, ...] = ()
     notify: frozenset[int] = frozenset()
     apertures: dict[int, Range] = field(default_factory=dict)
+    global_order: bool = False
     hold_limit: int | None = None
     slack: int = 200
 
