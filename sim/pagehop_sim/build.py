@@ -17,7 +17,7 @@ __all__ = ["Build", "build"]
 # it freely. Icarus keeps X, and the benches fail on an X at a port.
 VERILATOR = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
 # The wheel was configured without the flag that makes the compiler read a precompiled header, which designs of more than one file use.
-OPTIMISE = ("CXX=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O1", "OPT_GLOBAL=-O2")
+OPTIMISE = ("CXX=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 BUILD_SECONDS = 1200
 
 

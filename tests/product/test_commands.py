@@ -14,6 +14,7 @@ import pytest
 from pagehop.interposer.top import Interposer
 from pagehop_sim import cli, toolchain
 from pagehop_sim.result import assemble
+from pagehop_sim.scenarios import find_scenario, with_parameters
 from pagehop_sim.traces import find_trace, read_trace
 from pagehop_sim.verilog import PARAMETERS
 
@@ -224,3 +225,10 @@ def test_make_without_a_target_lists_them():
     made = subprocess.run(["make"], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     for target in ("sim", "test", "verilog", "lint", "formal", "synth", "bench", "docs", "nightly"):
         assert f"make {target}" in made.stdout
+
+
+def test_counts_of_a_scenario_are_those_of_its_own_parameters():
+    plain = find_scenario("migrate")
+    assert plain.least["final_bytes"] == 100000
+    assert with_parameters(plain, {"pages": plain.parameters["pages"]}, "--set").least == plain.least
+    assert with_parameters(plain, {"pages": 1}, "--set").least == {"read_bytes": 1, "final_bytes": 1}
