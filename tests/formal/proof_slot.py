@@ -1,0 +1,331 @@
+"""Claims about the page slot and the gates that it closes: nothing is in flight at a commit, every hold ends, nothing undoes a commit.
+
+The slot stands in an environment that may do anything that the contracts of its neighbours allow: issue registers as they are, the outstanding table,
+the copy engine and the flush tracker as their docstrings say.
+"""
+
+from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+from amaranth.lib import wiring
+from pagehop.interposer.issue import IssueRegister
+from pagehop.interposer.layouts import DeviceInfo, Guard, Settings
+from pagehop.interposer.move_check import MoveError, MoveRequest
+from pagehop.interposer.posted_lane import PostedLane
+from pagehop.interposer.request_lane import RequestLane
+from pagehop.interposer.slot import MovePhase, PageSlot
+from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
+from pagehop.tlp.ordering import LaneBeat
+from pagehop_sim.formal import Proof
+from pagehop_sim.planted import planted
+from rules import any_constant, any_value, framed, held, past
+
+PAGES = 64
+STAMP_BITS = 4
+HELD = (MovePhase.GATE, MovePhase.COPY, MovePhase.FLUSH, MovePhase.COMMIT)
+COMMITTED = (MovePhase.DRAIN, MovePhase.SETTLE, MovePhase.RETIRE)
+
+#: Cycles that a page is held beyond the limit: one to notice, one to open.
+BEYOND_LIMIT = 2
+
+#: A TLP as far as an issue register looks at it, and whether it is the one that is watched.
+GHOST = data.StructLayout({"beat": data.StructLayout({"first": 1, "last": 1}), "lane": 2, "watched": 1})
+
+
+class AnyCheck(wiring.Component):
+    """In place of the check of the request: any verdict, any page."""
+    def __init__(self, window_pages):
+        super().__init__({
+            "request": In(MoveRequest), "settings": In(Settings),
+            "error": Out(MoveError), "page": Out(range(window_pages)), "near": Out(64), "far": Out(64),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [
+            self.error.eq(any_constant(m, 4, "check_error")), self.page.eq(any_constant(m, 6, "check_page")),
+            self.near.eq(any_constant(m, 1, "check_near") << 12), self.far.eq(any_constant(m, 1, "check_far") << 12),
+        ]
+        return m
+
+
+def slot_with(old="", new=""):
+    """The slot behind any request, with this change."""
+    return planted(PageSlot, old, new, MoveCheck=AnyCheck)
+
+
+class AnyMoves(Elaboratable):
+    """The slot with every input free; its neighbours come with the claims."""
+    def __init__(self, slot=None):
+        self.slot = slot_with() if slot is None else slot
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
+        for name in ("start", "abort", "owner_word", "owner_word_valid", "copy_outstanding", "copy_error", "posted_accepted", "posted_left", "settled"):
+            m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
+        m.d.comb += [
+            dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.hold_limit.eq(any_constant(m, 32, "hold_limit")),
+            dut.owner_op.ready.eq(any_value(m, 1, "owner_ready")),
+        ]
+        for host in range(2):
+            m.d.comb += [dut.cross_write[host].eq(any_value(m, 1, f"cross{host}")), dut.cross_address[host].eq(any_value(m, 1, f"cross_page{host}") << 12)]
+        self.neighbours(m, dut)
+        self.claim(m, dut)
+        return m
+
+    def neighbours(self, m, dut):
+        """Issue registers, table, copy engine and trackers without any contract."""
+        for name in ("issue_entered", "issue_accepted", "advance_ready", "atomics_settled", "copy_written"):
+            m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
+        for name in ("local_entered", "local_accepted", "flush_lost"):
+            m.d.comb += [port.eq(any_value(m, len(port), f"{name}{host}")) for host, port in enumerate(getattr(dut, name))]
+        for host, view in enumerate(dut.flush):
+            m.d.comb += view.eq(any_value(m, view.shape(), f"flush{host}"))
+
+
+def is_one_of(phase, phases):
+    return sum(phase == one for one in phases) != 0
+
+
+class HoldEnds(AnyMoves):
+    """Whatever the neighbours do, a page is held for no more than two cycles beyond the limit, and only between the gate and the commit."""
+    def claim(self, m, dut):
+        m.d.comb += [
+            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
+            Assert(~dut.guard.closed | dut.guard.active),
+        ]
+        cycles = Signal(32)
+        m.d.sync += cycles.eq(Mux(dut.guard.closed, cycles + 1, 0))
+        with m.If(dut.guard.closed):
+            m.d.comb += [Assert(cycles == dut.status.hold), Assert(cycles <= dut.hold_limit + BEYOND_LIMIT - 1)]
+        with m.Elif(dut.status.phase == MovePhase.IDLE):
+            m.d.comb += Assert(~dut.guard.committed)
+
+
+class CommitIsFinal(AnyMoves):
+    """After a commit nothing stops the move, holds the page again or takes the page back, and the move ends well; without a commit it does not."""
+    def claim(self, m, dut):
+        moved = Signal()
+        with m.If(dut.committed):
+            m.d.sync += moved.eq(1)
+        with m.Elif(dut.ended):
+            m.d.sync += moved.eq(0)
+        m.d.comb += [
+            Assert(moved == dut.guard.committed), Assert(moved == is_one_of(dut.status.phase, COMMITTED)),
+            Assert(~dut.committed | ~moved), Assert(~dut.committed | (dut.owner_op.valid & dut.owner_op.ready)),
+            Assert(~moved | (~dut.copy_stop & ~dut.guard.closed & ~dut.owner_op.valid & dut.guard.active & dut.status.busy)),
+            Assert(~dut.ended | (moved == (dut.status.phase == MovePhase.RETIRE))),
+        ]
+        ended_well, ended = past(m, dut.ended & moved, "ended_well"), past(m, dut.ended, "ended")
+        with m.If(ended):
+            m.d.comb += [Assert(dut.status.done == ended_well), Assert(dut.status.failed == ~ended_well), Assert(~dut.guard.active)]
+
+
+class NothingInFlight(AnyMoves):
+    """At a commit, whatever passed the gate had been accepted by the source's egress before the copy began, atomics had been answered, the copy was whole, its
+    writes had been proven visible, and nobody had asked for an abort before this cycle."""
+    def neighbours(self, m, dut):
+        self._gate(m, dut)
+        self._copy(m, dut)
+
+    def _gate(self, m, dut):
+        """The device's issue register with any TLPs; one of them, a write or an atomic to the page that moves, is watched."""
+        m.submodules.issue = issue = IssueRegister(GHOST)
+        taken = issue.i.valid & issue.i.ready
+        watching, atomic = Signal(), any_constant(m, 1, "atomic")
+        may_pass = ~(dut.guard.closed & past(m, dut.guard.closed, "closed"))   # what the claim GateHolds says of the lanes
+        m.d.comb += [
+            issue.i.valid.eq(any_value(m, 1, "issue_valid")), issue.o.ready.eq(any_value(m, 1, "issue_ready")),
+            issue.i.payload.beat.first.eq(any_value(m, 1, "issue_first")), issue.i.payload.beat.last.eq(any_value(m, 1, "issue_last")),
+            issue.i.payload.watched.eq(issue.i.payload.beat.first & ~watching & may_pass & any_value(m, 1, "watch")),
+            dut.issue_entered.eq(issue.entered), dut.issue_accepted.eq(issue.accepted),
+        ]
+        framed(m, issue.i, issue.i.payload.beat, Assume, "issue")
+        ends, accepted, answered, old = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += ends.eq(issue.o.valid & issue.o.ready & issue.o.payload.beat.last)
+        reaches = Signal()   # the watched TLP is leaving the register
+        with m.If(taken & issue.i.payload.watched):
+            m.d.sync += watching.eq(1)
+        inside = Signal()
+        with m.If(issue.o.valid & issue.o.ready):
+            m.d.sync += inside.eq((inside | issue.o.payload.watched) & ~issue.o.payload.beat.last)
+        m.d.comb += reaches.eq(ends & (inside | issue.o.payload.watched))
+        allocated = Signal()
+        m.d.sync += [accepted.eq(accepted | reaches), allocated.eq(allocated | (issue.o.valid & issue.o.ready & issue.o.payload.watched))]
+        self._table(m, dut, atomic & (allocated | (issue.o.valid & issue.o.ready & issue.o.payload.watched)), answered, old)
+        self.done = Signal()
+        self.watching = watching
+        m.d.comb += self.done.eq(accepted & (~atomic | answered))
+
+    def _table(self, m, dut, asked, answered, old):
+        """Epochs of the outstanding table: ``atomics_settled`` waits for every atomic from before the last advance, this one among them."""
+        ready, other = any_value(m, 1, "advance_ready"), any_value(m, 1, "other_advance")
+        advance = Signal()
+        m.d.comb += [dut.advance_ready.eq(ready), advance.eq((dut.advance | other) & ready)]
+        was_asked = past(m, asked, "asked")
+        m.d.sync += [old.eq(old | (advance & asked)), answered.eq(answered | (was_asked & any_value(m, 1, "answers")))]
+        m.d.comb += dut.atomics_settled.eq(any_value(m, 1, "may_settle") & ~(old & ~answered) & ~past(m, advance, "advance"))
+
+    def _copy(self, m, dut):
+        """The copy engine: one write of each copy is watched through the destination's local source and flush tracker."""
+        m.submodules.local = local = IssueRegister(GHOST)
+        watched, entered, accepted, copying = Signal(), Signal(), Signal(), Signal()
+        payload = local.i.payload
+        m.d.comb += [
+            local.i.valid.eq(any_value(m, 1, "local_valid")), local.o.ready.eq(any_value(m, 1, "local_ready")),
+            payload.beat.first.eq(any_value(m, 1, "local_first")), payload.beat.last.eq(any_value(m, 1, "local_last")),
+            payload.watched.eq(copying & ~entered & payload.beat.first & payload.beat.last & any_value(m, 1, "watch_copy")),
+            watched.eq(local.i.valid & local.i.ready & payload.watched),
+        ]
+        framed(m, local.i, payload.beat, Assume, "local")
+        leaves = local.o.valid & local.o.ready
+        m.d.sync += [
+            copying.eq(dut.copy_start | copying), entered.eq(~dut.copy_start & (entered | watched)),
+            accepted.eq(~dut.copy_start & (accepted | (leaves & local.o.payload.watched))),
+        ]
+        m.d.comb += dut.copy_written.eq(any_value(m, 1, "may_be_written") & entered)
+        for host in range(2):
+            here = dut.to_host == host
+            m.d.comb += [
+                dut.local_entered[host].eq(Mux(here, local.entered, any_value(m, 4, f"other_entered{host}"))),
+                dut.local_accepted[host].eq(Mux(here, local.accepted, any_value(m, 4, f"other_accepted{host}"))),
+            ]
+        self.proven = self._flushes(m, dut, leaves & local.o.payload.beat.last, accepted)
+
+    def _flushes(self, m, dut, posted, accepted):
+        """The destination's tracker: flushes sent, answered or given up at any time. Returns whether the watched write has been proven visible."""
+        bits = FLUSH_SEQUENCE_BITS
+        issued, done, dirty, pending, proven = Signal(bits), Signal(bits), Signal(), Signal(), Signal()
+        sent, posted_too, cover, covered = Signal(), any_value(m, 1, "posted_by_others"), Signal(bits), Signal()
+        request = Mux(dut.to_host, dut.flush_request[1], dut.flush_request[0]) | any_value(m, 1, "requested_by_others")
+        dirty_next = posted | posted_too | (dirty & ~sent)
+        m.d.comb += sent.eq(pending & any_value(m, 1, "flush_sent"))
+        m.d.sync += [
+            dirty.eq(dirty_next), issued.eq(issued + sent), pending.eq(dirty_next & (request | (pending & ~sent))),
+        ]
+        # Flush `cover` is the first transferred after the watched write was accepted. No flush ends in the three cycles after its transfer.
+        with m.If(dut.copy_start):
+            m.d.sync += covered.eq(0)
+        with m.Elif(accepted & sent & ~covered):
+            m.d.sync += [covered.eq(1), cover.eq(issued + 1)]
+        settled = past(m, past(m, past(m, issued, "issued1"), "issued2"), "issued3")
+        ends, lost = any_value(m, 1, "flush_ends") & (done != settled), any_value(m, 1, "flush_lost")
+        number = Signal(bits)
+        m.d.comb += number.eq(done + 1)
+        with m.If(ends):
+            m.d.sync += done.eq(number)
+        with m.If(dut.copy_start):
+            m.d.sync += proven.eq(0)
+        with m.Elif(ends & ~lost & covered & ((number - cover)[:bits] < 32)):
+            m.d.sync += proven.eq(1)
+        for host in range(2):
+            here = dut.to_host == host
+            m.d.comb += [
+                dut.flush[host].issued.eq(issued), dut.flush[host].done.eq(done), dut.flush[host].newest.eq(issued + pending),
+                dut.flush[host].dirty.eq(dirty), dut.flush[host].clean.eq(~dirty & (done == issued)),
+                dut.flush_lost[host].eq(Mux(here, ends & lost, any_value(m, 1, f"other_lost{host}"))),
+            ]
+        return proven
+
+    def claim(self, m, dut):
+        far = Mux(dut.to_host, dut.copy_destination, dut.copy_source)[12]
+        near = Mux(dut.to_host, dut.copy_source, dut.copy_destination)[12]
+        crossed = (dut.cross_write[0] & (dut.cross_address[0][12] == far)) | (dut.cross_write[1] & (dut.cross_address[1][12] == near))
+        asks = Signal()   # a reason to abort, as late as the slot may know it
+        m.d.comb += asks.eq(dut.abort | past(m, crossed, "crossed") | (dut.status.hold >= dut.hold_limit)
+                            | (dut.copy_error.any() & (dut.status.phase == MovePhase.COPY)))
+        before_copy, held_since, asked = Signal(), Signal(), Signal()
+        with m.If(dut.copy_start):
+            m.d.sync += [before_copy.eq(~self.watching | self.done), held_since.eq(1)]
+        with m.Elif(~dut.guard.closed):
+            m.d.sync += held_since.eq(0)
+        m.d.sync += asked.eq(dut.guard.closed & (asked | asks))
+        with m.If(dut.committed):
+            m.d.comb += [Assert(dut.guard.closed & held_since & before_copy), Assert(~self.watching | self.done), Assert(self.proven), Assert(~asked)]
+
+
+class Moves(NothingInFlight):
+    """In this environment a page is committed after a write to it passed the gate, and the move ends well."""
+    def claim(self, m, dut):
+        m.d.comb += [Cover(dut.committed & self.watching), Cover(dut.ended & dut.guard.committed)]
+
+
+class GateHolds(Elaboratable):
+    """From the second cycle of a hold on, no TLP to the page that is held is offered to the gate; one that has begun goes on."""
+    def __init__(self, lane, request):
+        self.lane, self.request = lane, request
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = LaneBeat(16, DeviceInfo(PAGES), 4)
+        m.submodules.dut = dut = self.lane(16, shape, PAGES, 2, 1) if self.request else self.lane(16, shape, PAGES)
+        head = dut.i.payload
+        m.d.comb += [
+            dut.i.valid.eq(any_value(m, 1, "i_valid")), head.info.page.eq(any_value(m, 6, "page")), head.info.in_window.eq(any_value(m, 1, "in_window")),
+            head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),
+            dut.offer.ready.eq(any_value(m, 1, "offer_ready")), dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")),
+            dut.proven.eq(any_value(m, 2, "proven")), dut.settings.track_dirty.eq(1),
+            dut.guard.page.eq(any_constant(m, 6, "guard_page")), dut.guard.active.eq(any_value(m, 1, "active")), dut.guard.closed.eq(any_value(m, 1, "closed")),
+            dut.guard.committed.eq(any_value(m, 1, "committed")), dut.guard.to_host.eq(any_value(m, 1, "to_host")),
+            Assume(dut.guard.active | ~dut.guard.closed),
+        ]
+        held(m, dut.i, Assume, "i")
+        framed(m, dut.i, head.beat, Assume, "i")
+        begins, page, in_window = dut.offer.payload.beat.first, dut.dirty_page, dut.dirty
+        if self.request:
+            m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
+                         dut.occupied.eq(any_value(m, 1, "occupied"))]
+            page, in_window = head.info.page, head.info.in_window
+        closed = dut.guard.closed & past(m, dut.guard.closed, "closed")
+        with m.If(closed & dut.offer.valid & begins):
+            m.d.comb += Assert(~in_window | (page != dut.guard.page))
+        return m
+
+
+def posted_gate(lane=PostedLane):
+    return GateHolds(lane, 0)
+
+
+def request_gate(lane=RequestLane):
+    return GateHolds(lane, 1)
+
+
+SLOT_BUGS = {
+    "the gate is not given time to close": ("delay.eq(3)", "delay.eq(0)"),
+    "the issue register is not awaited": ("issue_mark.passed & self.advance_ready", "self.advance_ready"),
+    "atomics are not awaited": ("(delay == 0) & self.atomics_settled", "(delay == 0)"),
+    "copy writes are not followed to the egress": ("with m.If(local_mark.passed):", "with m.If(1):"),
+    "the flush is not awaited": ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
+    "a lost flush is taken for a proof": ("lost & (self.status.phase == MovePhase.FLUSH)", "0"),
+    "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase == MovePhase.GATE)):"),
+    "the gate opens when the copy begins": (
+        "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                m.d.sync += self.guard.closed.eq(0)"),
+    "the hold timer is not looked at": ("self.status.hold >= self.hold_limit", "0"),
+    "the hold timer stops in the copy": ("with m.If(self.guard.closed):", "with m.If(self.guard.closed & (self.status.phase != MovePhase.COPY)):"),
+    "a committed move is given up": ("with m.If(posted_mark.passed):", 'with m.If(self.abort):\n                m.next = "Give Up"\n            with m.If(posted_mark.passed):'),
+}
+
+
+def bugs(claim, *names):
+    """The claim about slots with these bugs."""
+    return {name: lambda name=name: claim(slot_with(*SLOT_BUGS[name])) for name in names}
+
+
+PROOFS = [
+    Proof("slot_nothing_in_flight", NothingInFlight.__doc__, NothingInFlight, "bmc", 34, seconds=900, bugs=bugs(
+        NothingInFlight, "the gate is not given time to close", "the issue register is not awaited", "atomics are not awaited",
+        "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof", "an abort is forgotten",
+        "the gate opens when the copy begins")),
+    Proof("slot_moves", Moves.__doc__, Moves, "cover", 40, bugs=bugs(Moves, "the gate opens when the copy begins")),
+    Proof("slot_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 16, fast=True, bugs=bugs(
+        HoldEnds, "the hold timer is not looked at", "the hold timer stops in the copy")),
+    Proof("slot_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 28, bugs=bugs(CommitIsFinal, "a committed move is given up")),
+    Proof("gate_holds_posted", GateHolds.__doc__, posted_gate, "prove", 4, fast=True, bugs={
+        "a head that waits is not compared anew": lambda: posted_gate(planted(
+            PostedLane, "with m.If(lookup.advance == moves):", "with m.If(lookup.advance & (moves == 1)):")),
+    }),
+    Proof("gate_holds_requests", GateHolds.__doc__, request_gate, "bmc", 9, fast=True, bugs={
+        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(found.guarded & self.guard.closed)", "")),
+    }),
+]
