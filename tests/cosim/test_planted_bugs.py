@@ -42,6 +42,14 @@ def gate_not_closed():
                      "self.guard.active.eq(1), self.guard.closed.eq(0), self.guard.committed.eq(0)")
 
 
+def done_before_the_drain_is_visible():
+    return with_slot('with m.If(wait.done):\n                m.next = "Retire"', 'with m.If(1):\n                m.next = "Retire"')
+
+
+def done_before_old_reads_are_answered():
+    return with_slot("with m.If(self.settled):", "with m.If(1):")
+
+
 def aborted_writes_to_the_destination():
     return with_slot("self.guard.closed.eq(0), self.guard.active.eq(0), status.error.eq(reason)",
                      "self.guard.closed.eq(0), self.guard.committed.eq(1), status.error.eq(reason)")
@@ -67,6 +75,8 @@ BUGS = [
     (commit_before_the_copy, "I2", "hot_page", {"moves": 2}, "lost"),
     (atomics_not_awaited, "H58", "hot_page", {"moves": 10}, ""),
     (gate_not_closed, "H16", "hot_page", {"moves": 4}, "lost"),
+    (done_before_the_drain_is_visible, "H60", "hot_page", {"moves": 8}, "stale"),
+    (done_before_old_reads_are_answered, "H12", "hot_page", {"moves": 8, "read_delay": [100, 600, 0.2, 2400]}, "misdirected"),
     (aborted_writes_to_the_destination, "H09", "aborts", {"moves": 12}, "misdirected"),
     (completion_not_behind_the_other_flush, "H64", "hot_page", {"moves": 6}, "reordered"),
     (reply_passes_held_writes, "H18", "passthrough", {"requests": 300}, "passed a posted TLP"),

@@ -18,7 +18,7 @@ PLACES = [page * PAGE + line * LINE for page in range(PAGES) for line in range(4
 BUGS = {
     "source_not_flushed": "H01", "copy_not_flushed": "H03", "held_dropped_on_abort": "H09", "held_overtaken": "H23", "read_passes_held": "H16",
     "read_not_flushing_other_host": "H64", "atomic_not_awaited": "H58", "wrong_owner": "I1", "atomic_replayed": "H10", "error_becomes_data": "H14",
-    "reads_from_old_owner": "I4",
+    "reads_from_old_owner": "I4", "done_too_early": "H12, H60",
 }
 
 
@@ -198,13 +198,18 @@ class Machine:
             held.reverse()
         for item in held:
             self._forward(item)
-        # The copies of an aborted move must be gone before the page can move again.
-        move["phase"] = "retire"
-        self.log.move_end(self._tick(), page, to, moved, 0 if moved else 8, 0, 0)
+        move.update(phase="retire", moved=moved, mark=list(self.sent))
 
     def _retire(self, move: dict, page: int, to: int) -> None:
-        if not any(item[0] == "copy" for queue in self.queues for item in queue) or self.bug == "copy_not_flushed":
-            self.move = None
+        """The end is told when what was held is visible and no read uses the old place. Copies of an aborted move must be gone too."""
+        if self.bug != "done_too_early":
+            visible = self.done[to] >= move["mark"][to]
+            old_reads = any(item[0] == "read" and item[1] // PAGE == page for item in self.queues[1 - to])
+            copies = any(item[0] == "copy" for queue in self.queues for item in queue) and self.bug != "copy_not_flushed"
+            if copies or (move["moved"] and (old_reads or not visible)):
+                return
+        self.log.move_end(self._tick(), page, to, move["moved"], 0 if move["moved"] else 8, 0, 0)
+        self.move = None
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
         place = address - BASE - (OFFSET if host else 0)

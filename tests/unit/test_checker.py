@@ -403,6 +403,28 @@ def test_a_commit_after_a_failed_copy_read_is_masked(history):
     assert history.violations() == {"masked": 1}
 
 
+def test_done_before_the_held_writes_are_visible_is_stale(history):
+    history.write(0, dword(1))
+    history.move(0)
+    history.log.move_end(history.tick(), 0, 1, True, 0, 10, 20)
+    history.perform(0, dword(1), host=1)
+    assert history.violations() == {"stale": 1}
+
+
+def test_done_before_the_last_read_of_the_old_place_is_misdirected(history):
+    key = history.issue(0, 4)
+    history.move(0)
+    history.log.move_end(history.tick(), 0, 1, True, 0, 10, 20)
+    history.log.performed_read(history.tick(), 0, BASE, 4, DEVICE, 1)
+    history.answer(key, bytes(4))
+    assert history.violations() == {"misdirected": 1}
+
+
+def test_done_without_a_commit_is_masked(history):
+    history.log.move_end(history.tick(), 0, 1, True, 0, 10, 20)
+    assert history.violations() == {"masked": 1}
+
+
 def test_an_error_nobody_gave_is_misdirected(history):
     history.answer(history.issue(0, 4), b"", status=1)
     assert history.violations() == {"misdirected": 1}

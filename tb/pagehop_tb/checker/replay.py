@@ -98,6 +98,8 @@ class Replay:
         self._injected: list[tuple[int, int, int, int]] = []       # event, location, length, status: not yet seen by a requester
         self._copy_errors: dict[int, str] = {}                     # page: error given to a copy read of it
         self._held_since: int | None = None
+        self._unperformed: dict[int, set[int]] = {}                # page: posted writes of the device that are not visible yet
+        self._retired: set[int] = set()                            # pages whose last move was reported as done: nothing may use the old place
 
     def run(self) -> None:
         """Walk through the log, then look at what never ended."""
@@ -107,6 +109,7 @@ class Replay:
             Kind.PERFORMED_WRITE: self._performed_write, Kind.PERFORMED_READ: self._performed_read, Kind.PERFORMED_ATOMIC: self._performed_atomic,
             Kind.MSI: self._msi, Kind.CPU_LOAD: self._cpu_load, Kind.CPU_STORE: self._cpu_store, Kind.PRESET: self._preset,
             Kind.COMMIT: self._commit, Kind.HOLDING: self._holding, Kind.INJECTED: self._inject, Kind.MOVE_BEGIN: self._move_begin,
+            Kind.MOVE_END: self._move_end,
         }
         table = [handlers.get(kind) for kind in Kind]
         for event, entry in enumerate(self.log.events):
@@ -123,6 +126,7 @@ class Replay:
         if byte_enables == (1 << len(data)) - 1:
             byte_enables = None
         self._pending.setdefault((location, data, byte_enables), []).append(len(self.writes))
+        self._unperformed.setdefault(location // PAGE, set()).add(len(self.writes))
         self.writes.append(Write(event, DEVICE_STREAM, agent, location, not (ro or ido)))
 
     def _device_read(self, event: int, cycle: int, agent: str, address: int, length: int, key: int) -> None:
@@ -240,6 +244,7 @@ class Replay:
         """Write ``index`` (-1: of nobody) is visible at ``host``: note when, and take it into the image when that is the owner."""
         if index >= 0:
             self.writes[index].performed, self.writes[index].host = event, host
+            self._unperformed.get(location // PAGE, set()).discard(index)
         if not at_owner:
             self._patch(self.shadow, location, data, byte_enables)
             return
@@ -276,6 +281,10 @@ class Replay:
             return
         # Reads accepted before the commit are still answered by the old owner (H12): only a page that this host did not own lately is an error.
         page = location // PAGE
+        if page in self._retired:
+            story = f"cycle {cycle}: a read of requester {rid:#06x} was served from the old place of {self.config.name(location)}"
+            self.verdict.add("misdirected", f"{story} at {host_name(host)} after its move was reported as done")
+            return
         since = max((commit[0] for commit in self.commits if commit[1] == page), default=-1)
         if not any(entry[0] < since and self.config.of_device(entry[2]) // PAGE == page for entry in self._open.values()):
             story = f"cycle {cycle}: a read of requester {rid:#06x} was served at {host_name(host)}, which does not own"
@@ -385,6 +394,19 @@ class Replay:
 
     def _move_begin(self, event: int, cycle: int, page: int, host: int) -> None:
         self._copy_errors.pop(page, None)
+        self._retired.discard(page)
+
+    def _move_end(self, event: int, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
+        """Done means: what was held is visible at the destination (H60), and nothing uses the old place any more (H12)."""
+        if not moved:
+            return
+        self._retired.add(page)
+        committed = max((at for at, which, _ in self.commits if which == page), default=-1)
+        if committed < 0:
+            self.verdict.add("masked", f"cycle {cycle}: the move of page {page} was reported as done and never committed")
+        for index in self._unperformed.get(page, ()):
+            if self.writes[index].event < committed:
+                self.verdict.add("stale", f"cycle {cycle}: the move of page {page} was reported as done before {self.told(index)} was visible")
 
     # The end
 
