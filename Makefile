@@ -69,17 +69,15 @@ lint-python: $(STAMP)
 lint-verilog: $(STAMP) icarus
 	$(BIN)/python -m pagehop_sim.lint
 
+# The page of results is renewed also when a target is missed: it shows by how much.
 formal: $(STAMP)
-	$(BIN)/python -m pagehop_sim.formal $(NAMES)
-	$(BIN)/python -m pagehop_sim.tables
+	@$(BIN)/python -m pagehop_sim.formal $(NAMES); status=$$?; $(BIN)/python -m pagehop_sim.tables; exit $$status
 
 synth: $(STAMP)
-	$(BIN)/python -m pagehop_sim.synth $(NAMES)
-	$(BIN)/python -m pagehop_sim.tables
+	@$(BIN)/python -m pagehop_sim.synth $(NAMES); status=$$?; $(BIN)/python -m pagehop_sim.tables; exit $$status
 
 bench: $(STAMP)
-	$(BIN)/python -m pagehop_sim.bench
-	$(BIN)/python -m pagehop_sim.tables
+	@$(BIN)/python -m pagehop_sim.bench; status=$$?; $(BIN)/python -m pagehop_sim.tables; exit $$status
 
 docs: $(STAMP)
 	$(BIN)/python -m pagehop_sim.docs
