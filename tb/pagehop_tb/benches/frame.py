@@ -34,7 +34,6 @@ class BenchConfig:
         self._result_file = Path(given["result_file"])
         self._progress_file = Path(given["progress_file"])
         self._last_progress = 0.0
-        self._started = time.monotonic()
         print(f"{bench}: seed {self.seed}")
 
     def get(self, name: str, default: Any) -> Any:
@@ -58,11 +57,6 @@ class BenchConfig:
     def number(self, what: str) -> int:
         """A seed for ``what``."""
         return self.random(what).getrandbits(32)
-
-    @property
-    def wall_seconds(self) -> float:
-        """Seconds since the bench started."""
-        return time.monotonic() - self._started
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Tell who follows the run; most calls cost nothing."""

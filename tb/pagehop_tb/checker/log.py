@@ -1,6 +1,5 @@
 """The event log: everything that a run tells, append-only, in the order in which it happened."""
 
-from collections.abc import Callable
 from enum import IntEnum
 
 __all__ = ["EventLog", "Kind"]
@@ -43,8 +42,6 @@ class EventLog:
 
     def __init__(self) -> None:
         self.events: list[tuple] = []
-        #: Called with the event after it was appended, for the few kinds that a bench wants to react to.
-        self.hooks: dict[Kind, list[Callable[..., None]]] = {}
 
     def device_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None, ro: bool, ido: bool, key: int) -> None:
         self.events.append((0, cycle, agent, address, data, byte_enables, ro, ido, key))
@@ -72,8 +69,6 @@ class EventLog:
 
     def msi(self, cycle: int, host: int, address: int, data: bytes) -> None:
         self.events.append((8, cycle, host, address, data))
-        for hook in self.hooks.get(Kind.MSI, ()):
-            hook(cycle, host, address, data)
 
     def cpu_load(self, cycle: int, host: int, address: int, data: bytes, issued: int) -> None:
         self.events.append((9, cycle, host, address, data, issued))
@@ -100,8 +95,6 @@ class EventLog:
     def commit(self, cycle: int, page: int, host: int) -> None:
         """Page ``page`` of the window belongs to ``host`` from here on."""
         self.events.append((16, cycle, page, host))
-        for hook in self.hooks.get(Kind.COMMIT, ()):
-            hook(cycle, page, host)
 
     def holding(self, cycle: int, level: int) -> None:
         """The interposer started (1) or stopped (0) holding accesses."""
