@@ -15,14 +15,14 @@ __all__ = ["print_result", "rows", "write_page"]
 
 
 def number(value: Any) -> str:
-    """Return a value as a reader wants it: thousands apart, unknown as a dash."""
+    """Return a value as a reader wants it: thousands apart by commas, unknown as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or value == int(value):
-        return f"{int(value):,}".replace(",", " ")
-    return f"{value:,.3f}".replace(",", " ") if abs(value) < 100 else f"{value:,.1f}".replace(",", " ")
+        return f"{int(value):,}"
+    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}".replace(",", " ")
 
 
 def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
