@@ -1,10 +1,12 @@
 """Proofs: the rules that a block states, shown for every input sequence.
 
-``python -m pagehop_sim.formal [--fast] [--no-bugs] [name ...]`` runs the proofs of ``tests/formal/proof_*.py`` and writes ``build/formal.json``. A name selects
-every proof that starts with it. Exit status 0 when every claim holds and every planted bug is caught, 1 when not, 2 when a name selects nothing.
+``python -m pagehop_sim.formal [--fast] [--no-bugs] [name ...]`` runs the proofs of ``tests/formal/proof_*.py`` and writes
+``build/formal.json``. A name selects every proof that starts with it. Exit status 0 when every claim holds and every planted bug is caught, 1 when
+not, 2 when a name selects nothing.
 
-A claim is an Amaranth elaboratable that holds the block, inputs free to take any value (``AnySeq``), and ``Assume``, ``Assert`` and ``Cover``. A proof names the claim,
-how it is shown, and at least one planted bug: the same claim about a block with a mistake in it, for which it has to fail. A claim that a planted bug survives says nothing.
+A claim is an Amaranth elaboratable that holds the block, inputs free to take any value (``AnySeq``), and ``Assume``, ``Assert`` and ``Cover``. A
+proof names the claim, how it is shown, and at least one planted bug: the same claim about a block with a mistake in it, for which it has to fail.
+A claim that a planted bug survives says nothing.
 """
 
 import argparse
@@ -30,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROOFS = ROOT / "tests" / "formal"
 BUILD = ROOT / "build"
 
-#: ``bmc`` looks at all sequences of ``depth`` cycles from reset, ``prove`` adds induction over ``depth`` cycles, ``cover`` finds a sequence that reaches each goal.
+#: ``bmc`` looks at all sequences of ``depth`` cycles from reset, ``prove`` adds induction over ``depth`` cycles, ``cover`` finds a sequence that
+#: reaches each goal.
 MODES = ("bmc", "prove", "cover")
 
 #: sby's exit codes (its documentation, "Exit codes") that are verdicts; any other is a failure to run.
@@ -41,7 +44,8 @@ VERDICTS = {0: "pass", 2: "fail", 4: "unknown", 8: "timeout"}
 class Proof:
     """One claim, how it is shown, and the planted bugs that have to break it.
 
-    ``claim`` and the values of ``bugs`` make a fresh elaboratable at each call. ``depth`` counts cycles. ``fast`` proofs belong to the regression; they take seconds.
+    ``claim`` and the values of ``bugs`` make a fresh elaboratable at each call. ``depth`` counts cycles. ``fast`` proofs belong to the regression;
+    they take seconds.
     ``seconds`` bounds the time of one run.
     """
     name: str
@@ -106,7 +110,8 @@ def _check(claim: Elaboratable, mode: str, depth: int, seconds: int, folder: Pat
         bench = _Bench(claim)
         text = rtlil.convert(bench, name="claim", ports=[bench.domain.clk])
     (folder / "claim.il").write_text(text)
-    # Small memories as registers: the solver is far faster with them than with arrays. It need not look for assumptions that exclude everything: a planted bug would survive.
+    # Small memories as registers: the solver is far faster with them than with arrays. It need not look for assumptions that exclude everything: a
+    # planted bug would survive.
     (folder / "claim.sby").write_text(
         f"[options]\nmode {mode}\ndepth {depth}\ntimeout {seconds}\n[engines]\nsmtbmc --nopresat --unroll z3\n"
         "[script]\nread_rtlil claim.il\nprep -flatten -top claim\nmemory_map\nopt -full\n[files]\nclaim.il\n"
@@ -181,7 +186,7 @@ def _report(outcomes: list[Outcome], build: Path) -> None:
     for outcome in outcomes:
         results[outcome.proof.name] = {
             "mode": outcome.proof.mode, "depth": outcome.proof.depth, "status": outcome.status, "seconds": round(outcome.seconds, 1),
-            "says": outcome.proof.says, "bugs": outcome.bugs,
+            "says": " ".join(outcome.proof.says.split()), "bugs": outcome.bugs,
         }
     partial = build / "formal.json.partial"
     partial.write_text(json.dumps(results, indent=2) + "\n")
@@ -208,8 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         for outcome in pool.map(lambda proof: run(proof, bugs=not options.no_bugs), chosen):
             proof = outcome.proof
-            caught = sum(what == "caught" for what in outcome.bugs.values())
-            print(f"{outcome.status}  {proof.name:36} {proof.mode:5} {proof.depth:3}  {outcome.seconds:6.1f} s  {caught} of {len(outcome.bugs)} bugs caught", flush=True)
+            caught = f"{sum(what == 'caught' for what in outcome.bugs.values())} of {len(outcome.bugs)} bugs caught"
+            print(f"{outcome.status}  {proof.name:36} {proof.mode:5} {proof.depth:3}  {outcome.seconds:6.1f} s  {caught}", flush=True)
             if outcome.detail and outcome.status != "pass":
                 print("      " + outcome.detail.replace("\n", "\n      "), flush=True)
             outcomes.append(outcome)

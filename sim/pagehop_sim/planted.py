@@ -1,7 +1,7 @@
 """Planted bugs: a copy of a component with one place of its source changed.
 
-A test or proof that a planted bug survives does not guard that place. The change is text, so it stays as small as the bug, and a change that no longer
-fits the source is an error, never a bug that silently is not there.
+A test or proof that a planted bug survives does not guard that place. The change is text, so it stays as small as the bug, and a change that no
+longer fits the source is an error, never a bug that silently is not there.
 """
 
 import inspect

@@ -2,18 +2,20 @@
 
 from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
 from amaranth.lib import stream
+from rules import any_value, held, past
+
 from pagehop.tlp.credits import CreditGate, CreditReturn
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.room import Room
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_value, held, past
 
 MAX_PAYLOAD = 32   # two data credits
 
 
 class NeverOverspends(Elaboratable):
-    """Two lanes draw on one class whenever the gate lets them: what was sent never exceeds the limits seen so far, in headers or in data (2.6.1.2)."""
+    """Two lanes draw on one class whenever the gate lets them: what was sent never exceeds the limits seen so far, in headers or in data
+    (2.6.1.2)."""
     def __init__(self, gate=CreditGate):
         self.gate = gate
 
@@ -27,7 +29,8 @@ class NeverOverspends(Elaboratable):
         wants = any_value(m, 2, "wants")
         goes = [Signal(name=f"goes{index}") for index in range(2)]
         for index, head in enumerate(heads):
-            m.d.comb += [head.valid.eq(any_value(m, 1, f"valid{index}")), head.payload.eq(any_value(m, 2, f"units{index}")), Assume(head.payload <= 2)]
+            units = any_value(m, 2, f"units{index}")
+            m.d.comb += [head.valid.eq(any_value(m, 1, f"valid{index}")), head.payload.eq(units), Assume(units <= 2)]
             # A head stays until it goes.
             held(m, head, Assume, f"head{index}")
             m.d.comb += [goes[index].eq(head.valid & lets[index] & wants[index] & ~(goes[0] if index else 0)), head.ready.eq(goes[index])]
@@ -105,7 +108,8 @@ class RoomIsKept(Elaboratable):
         takes = Mux(acts[0], amounts[0], 0)
         m.d.comb += [
             dut.reserve.eq(acts[0]), dut.reserve_amount.eq(amounts[0]),
-            *(dut.release[index].eq(acts[index + 1]) for index in range(2)), *(dut.release_amount[index].eq(amounts[index + 1]) for index in range(2)),
+            *(dut.release[index].eq(acts[index + 1]) for index in range(2)),
+            *(dut.release_amount[index].eq(amounts[index + 1]) for index in range(2)),
             Assume(takes <= dut.amount_left), Assume(releases <= reserved),
         ]
         m.d.sync += reserved.eq(reserved + takes - releases)
@@ -136,6 +140,7 @@ PROOFS = [
         "later beats count as TLPs": lambda: ReturnsWhatLeft(planted(CreditReturn, "left & first for", "left for")),
     }),
     Proof("room_is_kept", RoomIsKept.__doc__, RoomIsKept, "prove", 3, bugs={
-        "one of two releases is lost": lambda: RoomIsKept(planted(Room, "released_now.eq(released)", "released_now.eq(Mux(self.release[0], self.release_amount[0], released))")),
+        "one of two releases is lost": lambda: RoomIsKept(planted(
+            Room, "released_now.eq(released)", "released_now.eq(Mux(self.release[0], self.release_amount[0], released))")),
     }),
 ]

@@ -1,11 +1,12 @@
 """Claims about the egress and its arbiter: what has credits leaves, TLPs stay whole, nobody is passed over."""
 
 from amaranth.hdl import Array, Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, Signal
+from rules import any_constant, any_value, framed, held, past
+
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.egress import Egress, EgressBeat, EgressLane
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_constant, any_value, framed, held, past
 
 DEPTHS = (16, 16, 16)   # the least for one source
 LANES = range(len(DEPTHS))
@@ -68,7 +69,8 @@ def grant(m, dut, kind, granted):
 
 
 class Drains(EgressUnderTest):
-    """With any set of non-posted and completion sinks blocked for ever, posted TLPs leave; with non-posted blocked, completions do too: one every few cycles while there are any."""
+    """With any set of non-posted and completion sinks blocked for ever, posted TLPs leave; with non-posted blocked, completions do too: one every
+    few cycles while there are any."""
     def claim(self, m, dut, counts, leaves, out):
         completions = any_constant(m, 1, "completions_have_credits")
         grant(m, dut, "posted", 1)
@@ -118,7 +120,8 @@ class NobodyIsPassedOver(Elaboratable):
         for index, source in enumerate(dut.i):
             beat = source.payload.beat
             m.d.comb += [
-                source.valid.eq(any_value(m, 1, f"valid{index}")), beat.first.eq(any_value(m, 1, f"first{index}")), beat.last.eq(any_value(m, 1, f"last{index}")),
+                source.valid.eq(any_value(m, 1, f"valid{index}")), beat.first.eq(any_value(m, 1, f"first{index}")),
+                beat.last.eq(any_value(m, 1, f"last{index}")),
                 beat.data.eq(index),
             ]
             held(m, source, Assume, f"i{index}")
@@ -147,7 +150,8 @@ def with_bug(claim, old, new, **parts):
 
 PROOFS = [
     Proof("egress_drains", Drains.__doc__, Drains, "bmc", 11, bugs={
-        "a request without credits holds its turn": with_bug(Drains, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & passed)"),
+        "a request without credits holds its turn": with_bug(
+            Drains, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & passed)"),
         "posted TLPs wait for requests": with_bug(Drains, "1 if lane == POSTED else", "~heads[2].valid if lane == POSTED else"),
     }),
     Proof("egress_tlps_are_whole", TlpsAreWhole.__doc__, TlpsAreWhole, "bmc", 8, bugs={
@@ -155,10 +159,12 @@ PROOFS = [
         "tx is loaded while it waits": with_bug(TlpsAreWhole, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
     }),
     Proof("egress_all_leave", AllLeave.__doc__, AllLeave, "cover", 12, bugs={
-        "requests have no turn": with_bug(AllLeave, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & enough & passed & (lane != 2))"),
+        "requests have no turn": with_bug(
+            AllLeave, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & enough & passed & (lane != 2))"),
     }),
     Proof("arbiter_nobody_is_passed_over", NobodyIsPassedOver.__doc__, NobodyIsPassedOver, "bmc", 9, fast=True, bugs={
         "TLPs are mixed": lambda: NobodyIsPassedOver(planted(TlpArbiter, "Mux(inside, owner, turns.grant)", "turns.grant")),
-        "turns are not counted": lambda: NobodyIsPassedOver(planted(TlpArbiter, "turns.advance.eq(self.o.valid & self.o.ready & ~inside)", "turns.advance.eq(0)")),
+        "turns are not counted": lambda: NobodyIsPassedOver(planted(
+            TlpArbiter, "turns.advance.eq(self.o.valid & self.o.ready & ~inside)", "turns.advance.eq(0)")),
     }),
 ]

@@ -1,10 +1,11 @@
 """Claims about ``LaneFifo``: order, capacity, stream rules, throughput."""
 
 from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Signal
+from rules import any_value, drive, held, past
+
 from pagehop.tlp.fifo import LaneFifo
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_value, drive, held, past
 
 DEPTH = 4
 BITS = 4   # numbers enough that no two items inside look alike
@@ -73,9 +74,11 @@ BUGS = {
     "an item bypasses older ones": ("put.eq(self.i.valid & ~full & ~(refill & empty))", "put.eq(self.i.valid & ~full & ~refill)"),
     "a full queue accepts": ("full.eq(self.level >= self.depth - 1)", "full.eq(0)"),
     "the queue is full one item late": ("full.eq(self.level >= self.depth - 1)", "full.eq(self.level >= self.depth)"),
-    "the memory is read in the cycle of the write": ("Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written + put, taken != written + put)"),
+    "the memory is read in the cycle of the write": (
+        "Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written + put, taken != written + put)"),
     "the output register is loaded while it waits": ("refill.eq(~self.o.valid | self.o.ready)", "refill.eq(1)"),
-    "the last item waits for the next": ("Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written, taken_next != written)"),
+    "the last item waits for the next": (
+        "Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written, taken_next != written)"),
     "half of the places are never used": ("full.eq(self.level >= self.depth - 1)", "full.eq(self.level >= self.depth // 2 - 1)"),
 }
 
@@ -87,8 +90,12 @@ def bugs(claim, *names):
 
 PROOFS = [
     Proof("fifo_in_order", InOrder.__doc__, InOrder, "bmc", 11, fast=True, bugs=bugs(
-        InOrder, "an item bypasses older ones", "a full queue accepts", "the queue is full one item late", "the memory is read in the cycle of the write")),
-    Proof("fifo_stream_rules", KeepsStreamRules.__doc__, KeepsStreamRules, "prove", 4, fast=True, bugs=bugs(KeepsStreamRules, "the output register is loaded while it waits")),
-    Proof("fifo_never_stuck", NeverStuck.__doc__, NeverStuck, "bmc", 11, bugs=bugs(NeverStuck, "the last item waits for the next", "half of the places are never used")),
-    Proof("fifo_fills_and_empties", FillsAndEmpties.__doc__, FillsAndEmpties, "cover", 14, fast=True, bugs=bugs(FillsAndEmpties, "half of the places are never used")),
+        InOrder, "an item bypasses older ones", "a full queue accepts", "the queue is full one item late",
+        "the memory is read in the cycle of the write")),
+    Proof("fifo_stream_rules", KeepsStreamRules.__doc__, KeepsStreamRules, "prove", 4, fast=True, bugs=bugs(
+        KeepsStreamRules, "the output register is loaded while it waits")),
+    Proof("fifo_never_stuck", NeverStuck.__doc__, NeverStuck, "bmc", 11, bugs=bugs(
+        NeverStuck, "the last item waits for the next", "half of the places are never used")),
+    Proof("fifo_fills_and_empties", FillsAndEmpties.__doc__, FillsAndEmpties, "cover", 14, fast=True, bugs=bugs(
+        FillsAndEmpties, "half of the places are never used")),
 ]

@@ -2,11 +2,12 @@
 
 from amaranth.hdl import Array, Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data
+from rules import any_value, held
+
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, FlushTracker, reached
 from pagehop.tlp.headers import CompletionHeader, RequestHeader
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_value, held
 
 TAGS = 2
 
@@ -33,8 +34,8 @@ def tracker_under_test(m, tracker):
 
 
 class NeverProvenEarly(Elaboratable):
-    """A posted TLP is watched from the cycle of its acceptance. Whoever takes ``target`` in that cycle, or ``issued`` + ``dirty`` in any later one, is told that the number is
-    reached only after a flush that was transferred later than the acceptance has been answered."""
+    """A posted TLP is watched from the cycle of its acceptance. Whoever takes ``target`` in that cycle, or ``issued`` + ``dirty`` in any later
+    one, is told that the number is     reached only after a flush that was transferred later than the acceptance has been answered."""
     def __init__(self, tracker=FlushTracker):
         self.tracker = tracker
 
@@ -86,7 +87,8 @@ class KeepsStreamRules(Elaboratable):
 
 
 BUGS = {
-    "what is accepted in the cycle of a transfer is covered": ("dirty_next.eq(self.posted | (self.dirty & ~self.sent))", "dirty_next.eq((self.posted | self.dirty) & ~self.sent)"),
+    "what is accepted in the cycle of a transfer is covered": (
+        "dirty_next.eq(self.posted | (self.dirty & ~self.sent))", "dirty_next.eq((self.posted | self.dirty) & ~self.sent)"),
     "any answer proves all": ("self.done.eq(number)", "self.done.eq(self.issued)"),
     "target forgets this cycle": ("(self.dirty | self.posted) + (self.dirty & self.posted & self.sent)", "self.dirty"),
 }
@@ -103,6 +105,7 @@ PROOFS = [
         "a number never moves": lambda: ProvenAtLast(planted(FlushTracker, "self.done.eq(number)", "self.done.eq(self.done)")),
     }),
     Proof("flush_stream_rules", KeepsStreamRules.__doc__, KeepsStreamRules, "prove", 4, bugs={
-        "the address changes while the read waits": lambda: KeepsStreamRules(planted(FlushTracker, "with m.If(~self.o.valid | self.o.ready):", "with m.If(1):")),
+        "the address changes while the read waits": lambda: KeepsStreamRules(planted(
+            FlushTracker, "with m.If(~self.o.valid | self.o.ready):", "with m.If(1):")),
     }),
 ]

@@ -2,11 +2,12 @@
 
 from amaranth.hdl import Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data
+from rules import any_constant, any_value, framed, held, past
+
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.ordering import POSTED, OrderingQueue, head_may_go
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_constant, any_value, framed, held, past
 
 DEPTHS = (4, 2, 2)
 LANES = range(len(DEPTHS))
@@ -17,7 +18,8 @@ COUNT = 4   # bits of ghost counters; more than the queue can hold
 def queue_under_test(m, queue):
     """The queue with TLPs of any length on ``i`` and any owner behind it that keeps the rules.
 
-    The owner takes what it likes of the posted lane and what may go of the others, and reports posted TLPs as left at some time after it took their last beat.
+    The owner takes what it likes of the posted lane and what may go of the others, and reports posted TLPs as left at some time after it took
+    their last beat.
     Headers and data carry no rule of this component, so they are 0 and ``info`` tells the beats apart.
     """
     m.submodules.dut = dut = queue(16, INFO, DEPTHS)
@@ -143,8 +145,10 @@ class KeepsStreamRules(Elaboratable):
 
 
 BUGS = {
-    "the stamp is taken one TLP early": ("fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp - 1)"),
-    "the stamp is taken one TLP late": ("fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp + 1)"),
+    "the stamp is taken one TLP early": (
+        "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp - 1)"),
+    "the stamp is taken one TLP late": (
+        "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp + 1)"),
     "posted TLPs leave uncounted": ("self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "every beat of a posted TLP is counted": ("accepted & self.i.payload.beat.first & (", "accepted & ("),
     "a posted TLP that enters as another leaves is not counted": (
@@ -169,7 +173,8 @@ PROOFS = [
         NothingPassesPosted, "the stamp is taken one TLP early", "a posted TLP that enters as another leaves is not counted")),
     Proof("ordering_nothing_waits_for_nothing", NothingWaitsForNothing.__doc__, NothingWaitsForNothing, "bmc", 9, bugs=bugs(
         NothingWaitsForNothing, "the stamp is taken one TLP late", "posted TLPs leave uncounted", "every beat of a posted TLP is counted")),
-    Proof("ordering_others_progress", OthersProgress.__doc__, OthersProgress, "bmc", 9, fast=True, bugs=bugs(OthersProgress, "one full lane stops all")),
+    Proof("ordering_others_progress", OthersProgress.__doc__, OthersProgress, "bmc", 9, fast=True, bugs=bugs(
+        OthersProgress, "one full lane stops all")),
     Proof("ordering_stream_rules", KeepsStreamRules.__doc__, KeepsStreamRules, "prove", 4, bugs={
         "a lane is loaded while it waits": lambda: KeepsStreamRules(restless()),
     }),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from pagehop_sim.formal import Proof, load, run
 
 FAST = [proof for proof in load() if proof.fast]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator
+
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.credits import CreditGate
 from pagehop.tlp.egress import Egress, EgressLane
@@ -57,7 +58,7 @@ class Partner:
     def __init__(self, rng: random.Random, grants: dict[str, bool]) -> None:
         self.rng, self.grants = rng, grants
         self.header = dict.fromkeys(grants, 2)
-        self.units = dict.fromkeys(grants, 8)
+        self.units = dict.fromkeys(grants, 4)
         self.spent_header = dict.fromkeys(grants, 0)
         self.spent_units = dict.fromkeys(grants, 0)
         self.lanes: list[deque[Packet]] = [deque() for _ in LANES]
@@ -66,11 +67,12 @@ class Partner:
         self.out_of_credit = 0
 
     def limits(self) -> dict[str, dict[str, int]]:
-        """Grow the limits at random while little is open, and return them as PCIe counts them."""
+        """Grow the limits at random, by turns few headers and few data units, and return them as PCIe counts them."""
+        headers, units = (2, 16) if sum(self.arrived.values()) // 16 % 2 else (8, 6)
         for kind, granted in self.grants.items():
             if granted and self.rng.random() < 0.3:
-                self.header[kind] += self.header[kind] - self.spent_header[kind] < 8
-                self.units[kind] += self.rng.randint(0, 4) if self.units[kind] - self.spent_units[kind] < 8 else 0
+                self.header[kind] += self.header[kind] - self.spent_header[kind] < headers
+                self.units[kind] += self.rng.randint(0, 2) if self.units[kind] - self.spent_units[kind] < units else 0
         return {kind: {"header": self.header[kind] % 256, "data": self.units[kind] % 4096, "infinite": 0} for kind in self.grants}
 
     def accept(self, packet: Packet) -> None:
@@ -97,7 +99,8 @@ class Partner:
         self.arrived[kind] += 1
 
 
-def run(egress: type, name: str, *, cycles: int = 1500, gap: float = 0.3, stall: float = 0.2, clear_ido: bool = False, starved: tuple[str, ...] = ()) -> Partner:
+def run(egress: type, name: str, *, cycles: int = 1500, gap: float = 0.3, stall: float = 0.2, clear_ido: bool = False,
+        starved: tuple[str, ...] = ()) -> Partner:
     """Random TLPs from two sources; classes in ``starved`` get no further credits until the last third."""
     seed = f"{os.environ.get('SEED', '1')} {name}"
     print(f"seed {seed!r}")
@@ -199,7 +202,8 @@ def in_gate(old: str, new: str) -> type:
 BUGS: dict[str, Callable[[], type]] = {
     "requests pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 2) else"),
     "completions pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 1) else"),
-    "every beat of a posted TLP counts as one that left": lambda: planted(Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
+    "every beat of a posted TLP counts as one that left": lambda: planted(
+        Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
     "credits are never spent": lambda: in_gate("with m.If(self.spend[kind.value]):", "with m.If(0):"),
     "data credits are ignored": lambda: in_gate(" & (left.data >= units)", ""),
     "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
+
 from pagehop.tlp.fifo import LaneFifo
 from pagehop_sim.planted import planted
 
@@ -89,7 +90,8 @@ BUGS = {
     "an item bypasses older ones": ("put.eq(self.i.valid & ~full & ~(refill & empty))", "put.eq(self.i.valid & ~full & ~refill)"),
     "a full queue accepts": ("full.eq(self.level >= self.depth - 1)", "full.eq(0)"),
     "the queue is full one item late": ("full.eq(self.level >= self.depth - 1)", "full.eq(self.level >= self.depth)"),
-    "the memory is read in the cycle of the write": ("Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written + put, taken != written + put)"),
+    "the memory is read in the cycle of the write": (
+        "Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written + put, taken != written + put)"),
     "the output changes while it waits": ("refill.eq(~self.o.valid | self.o.ready)", "refill.eq(1)"),
     "the last item stays": ("Mux(take, taken_next != written, taken != written)", "Mux(take, taken_next != written, taken_next != written)"),
     "a full queue says that it bypassed": ("(empty & self.i.valid & ~full)", "self.i.valid"),

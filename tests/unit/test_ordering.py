@@ -11,6 +11,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib import data
 from amaranth.sim import Simulator
+
 from pagehop.tlp.ordering import POSTED, OrderingQueue, head_may_go
 from pagehop_sim.planted import planted
 
@@ -79,7 +80,8 @@ def run(queue: type, name: str, *, cycles: int, gap: float, stall: float, stalle
                     if lane == stalled_lane and (cycle > cycles // 4 or len(model.lanes[lane]) > 1):
                         lane = POSTED
                 beats_left -= 1
-                ctx.set(dut.i.payload, {"beat": {"first": first, "last": beats_left == 0, "data": serial}, "info": {"serial": serial & 0xFFFF}, "lane": lane})
+                beat = {"first": first, "last": beats_left == 0, "data": serial}
+                ctx.set(dut.i.payload, {"beat": beat, "info": {"serial": serial & 0xFFFF}, "lane": lane})
                 offered = True
             ctx.set(dut.i.valid, offered)
             ctx.set(dut.posted_left, leaving > 0)
@@ -146,7 +148,8 @@ BUGS: dict[str, Callable[[], type]] = {
     "the stamp is taken one TLP early": lambda: planted(OrderingQueue, "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)",
                                                         "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp - 1)"),
     "every beat of a posted TLP is counted": lambda: planted(OrderingQueue, "accepted & self.i.payload.beat.first & (", "accepted & ("),
-    "posted TLPs leave uncounted": lambda: planted(OrderingQueue, "self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
+    "posted TLPs leave uncounted": lambda: planted(
+        OrderingQueue, "self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "a lane takes every beat": lambda: planted(OrderingQueue, "self.i.valid & (self.i.payload.lane == lane)", "self.i.valid"),
 }
 
