@@ -8,10 +8,15 @@ from cocotb.triggers import TaskManager
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.models.devices import AtomicCounter, HotPageWriter, RandomTraffic
+from pagehop_tb.models.observer import Status
+from pagehop_tb.models.root_complex import Injection
+from pagehop_tb.protocol import Kind
 
 WINDOW_BASE = 0x4000_0000
 PAGES = 64
 HOT, COUNTING = 5, 6
+#: Longer than a whole move otherwise takes, shorter than the completion timeout of the devices.
+LATE_CYCLES = 6000
 
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
@@ -28,6 +33,19 @@ async def hot_page(dut: Any) -> None:
     counter = AtomicCounter(functions["nic"], counting + 0x100)
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
     agents = (writer, counter, traffic)
+    device_ids = {function.config.requester_id for function in functions.values()}
+
+    async def delay_a_read(host: int) -> None:
+        """Let the host that is about to lose the hot page answer one read of it so late that the move must wait for it at its end (H12)."""
+        late = Injection(lambda tlp: tlp.kind is Kind.MRD and tlp.requester_id in device_ids and tlp.address // PAGE == place // PAGE,
+                         Status.TIMEOUT, late=LATE_CYCLES)
+        place = guest.driver.place(HOT, host)
+        guest.system.hosts[host].root_complex.injections.append(late)
+        for _ in range(500):
+            if late.done:
+                return
+            await guest.system.fabric.wait(10)
+        raise AssertionError("no read of the hot page came to be delayed")
 
     async def scribble(page: int, host: int) -> None:
         """The hypervisor uses the old place again at once (H12): what stands there must never reach the device."""
@@ -40,6 +58,8 @@ async def hot_page(dut: Any) -> None:
         tasks = [manager.start_soon(agent.run()) for agent in agents]
         for done in range(moves):
             config.progress(done, moves, f"move {done}")
+            if done % 3 == 0:
+                await delay_a_read(done % 2)
             for page in (HOT, COUNTING):
                 result = await guest.move(page, 1 - done % 2)
                 assert result.moved, f"page {page} did not move: {result.reason}"
