@@ -136,7 +136,12 @@ def run(proof: Proof, bugs: bool = True, build: Path = BUILD) -> Outcome:
     for name, planted in proof.bugs.items() if bugs else ():
         # A bug is shown by a sequence from reset; induction would only say "unknown".
         mode = "bmc" if proof.mode == "prove" else proof.mode
-        bug_verdict, _ = _check(planted(), mode, max(proof.depth, 12) if proof.mode == "prove" else proof.depth, proof.seconds, folder / _slug(name))
+        depth = max(proof.depth, 12) if proof.mode == "prove" else proof.depth
+        try:
+            bug_verdict, _ = _check(planted(), mode, depth, proof.seconds, folder / _slug(name))
+        except ValueError as error:
+            # The source that the bug changes has changed itself.
+            bug_verdict = str(error)
         found[name] = "caught" if bug_verdict == "fail" else f"survived ({bug_verdict})"
     survivors = [name for name, what in found.items() if what != "caught"]
     if survivors:
