@@ -7,7 +7,7 @@ HARDWARE = {"data_bytes": 64, "window_pages": 128}
 
 #: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
 BENCHES = {
-    "passthrough": ({"requests": 600}, {"requests": 120}, {"events": 400}),
+    "passthrough": ({"requests": 600}, {"requests": 120}, {"events": 240}),
     "hot_page": ({"moves": 10}, {"moves": 2}, {"events": 400, "read_bytes": 1000, "final_bytes": 8192}),
     "aborts": ({"moves": 60}, {"moves": 6}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
     "producer_consumer": ({"rounds": 90}, {"rounds": 9}, {"events": 200, "read_bytes": 1000, "final_bytes": 8192}),
