@@ -15,7 +15,9 @@ __all__ = ["Build", "build"]
 
 # Amaranth gives every register and memory its initial value, so what is undefined can only be what nothing uses: Verilator may choose
 # it freely. Icarus keeps X, and the benches fail on an X at a port.
-VERILATOR = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
+# Small functions in small files halve the compiler's time, and the simulation executes the same number of instructions.
+VERILATOR = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps",
+             "--output-split", "5000", "--output-split-cfuncs", "500")
 # The wheel was configured without the flag that makes the compiler read a precompiled header, which designs of more than one file use.
 OPTIMISE = ("CXX=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 BUILD_SECONDS = 1200
