@@ -110,7 +110,7 @@ def with_parameters(scenario: Scenario, changes: Mapping[str, Any], origin: str)
         if type(value) is not type(known[name]):
             raise ToolError(f"{origin}: parameter {name} must be {type(known[name]).__name__}, not {value!r}")
     parameters = known | scenario.parameters | dict(changes)
-    # The counts of a scenario are those of its own parameters: of others only something must have been compared.
+    # The counts of a scenario are those of its own parameters and trace: of others only something must have been compared.
     least = scenario.least if parameters == scenario.parameters or not scenario.parameters else dict.fromkeys(scenario.least, 1)
     return replace(scenario, parameters=parameters, least=least)
 
@@ -126,6 +126,8 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
     stage = on_stage or (lambda text: None)
     folder = folder or build_root() / "sim" / scenario.name
     trace_file = _trace_file(scenario, trace)
+    if trace is not None:
+        scenario = replace(scenario, least=dict.fromkeys(scenario.least, 1))
     stage("Verilog")
     verilog = interposer(scenario.hardware, f"scenario {scenario.name}")
     stage(f"compiling for {simulator}, once for each design")
