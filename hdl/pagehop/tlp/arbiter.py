@@ -1,15 +1,18 @@
 """Fair choice between requests, and between streams of TLPs."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RoundRobin", "TlpArbiter"]
+__all__ = ["RoundRobin", "TlpArbiter", "select_one"]
 
 
-def lowest(bits):
-    """One-hot of the lowest set bit."""
-    return Cat(bit & ~bits[:index].any() for index, bit in enumerate(bits))
+def select_one(chosen, values):
+    """The value whose bit in the one-hot ``chosen`` is set, 0 when none is. Two levels of logic, where nested choices take one a value."""
+    return reduce(or_, (Mux(bit, Value.cast(value), 0) for bit, value in zip(chosen, values, strict=True)))
 
 
 class RoundRobin(wiring.Component):
@@ -27,14 +30,13 @@ class RoundRobin(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        above = Signal(self.count)   # requesters after the one served last
-        late = Signal(self.count)
-        m.d.comb += [
-            late.eq(self.requests & above),
-            self.grant.eq(Mux(late.any(), lowest(late), lowest(self.requests))),
-        ]
-        with m.If(self.advance & self.requests.any()):
-            m.d.sync += above.eq(Cat(self.grant[:index].any() for index in range(self.count)))
+        # A row for each requester: who goes before it. Every grant depends on the requests and on registers only, so none waits for another.
+        before = [Signal(self.count, init=(1 << number) - 1, name=f"before_{number}") for number in range(self.count)]
+        m.d.comb += self.grant.eq(Cat(request & ~(self.requests & row).any() for request, row in zip(self.requests, before, strict=True)))
+        with m.If(self.advance):
+            for number, row in enumerate(before):
+                others = ((1 << self.count) - 1) & ~(1 << number)
+                m.d.sync += row.eq((row | self.grant[number].replicate(self.count)) & ~self.grant & others)
         return m
 
 
@@ -61,13 +63,12 @@ class TlpArbiter(wiring.Component):
         m.d.comb += [
             turns.requests.eq(Cat(source.valid for source in self.i)),
             chosen.eq(Mux(inside, owner, turns.grant)),
-            self.o.valid.eq((chosen & turns.requests).any()),
+            self.o.valid.eq(Mux(inside, (owner & turns.requests).any(), turns.requests.any())),
+            self.o.payload.eq(select_one(chosen, [source.payload for source in self.i])),
             turns.advance.eq(self.o.valid & self.o.ready & ~inside),
         ]
         for index, source in enumerate(self.i):
             m.d.comb += source.ready.eq(chosen[index] & self.o.ready)
-            with m.If(chosen[index]):
-                m.d.comb += self.o.payload.eq(source.payload)
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += inside.eq(~self.o.payload.beat.last)
             with m.If(~inside):

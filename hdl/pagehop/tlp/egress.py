@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp import headers
-from pagehop.tlp.arbiter import RoundRobin, TlpArbiter
+from pagehop.tlp.arbiter import RoundRobin, TlpArbiter, select_one
 from pagehop.tlp.credits import CreditGate
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, OrderingQueue, head_may_go
@@ -19,7 +19,7 @@ class EgressLane:
     POSTED     = POSTED
     COMPLETION = 1
     NON_POSTED = 2
-    ENGINE     = 3
+    ENGINE     = 3   # reads only, whose header is all there is
 
 
 #: Class whose credits each lane uses.
@@ -80,7 +80,8 @@ class Egress(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths)
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths,
+                                                   bare=range(EgressLane.ENGINE, len(self.depths)))
         for source, sink in zip(self.i, arbiter.i, strict=True):
             # Only who can be taken takes part, so the choice need not wait for the lane of the chosen.
             m.d.comb += [
@@ -135,15 +136,16 @@ class Egress(wiring.Component):
             loads.eq(~self.tx.valid | self.tx.ready),
             turns.advance.eq(loads & ~inside),
         ]
+        m.d.sync += queue.posted_left.eq(0)
         with m.If(loads):
-            m.d.sync += self.tx.valid.eq(chosen.any())
+            m.d.sync += [self.tx.valid.eq(chosen.any()), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
         for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
-                m.d.sync += [self.tx.payload.eq(head.payload.beat), inside.eq(~head.payload.beat.last)]
+                m.d.sync += inside.eq(~head.payload.beat.last)
                 with m.If(~inside):
                     m.d.sync += owner.eq(chosen)
                 if lane == POSTED:
-                    m.d.comb += queue.posted_left.eq(head.payload.beat.last)
+                    m.d.sync += queue.posted_left.eq(head.payload.beat.last)
         for kind in TlpClass:
             drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
             m.d.comb += [

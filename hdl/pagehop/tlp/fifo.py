@@ -19,17 +19,19 @@ class LaneFifo(wiring.Component):
     ----------
     shape : shape of an item.
     depth : items in memory, a power of two, at least 2.
+    direct : read the memory without a register behind it. Smaller and shorter where the memory is one of look-up tables, up to 64 items.
 
     Members
     -------
     i, o : streams of items.
     level : items in memory (the register not counted).
     """
-    def __init__(self, shape, depth):
+    def __init__(self, shape, depth, *, direct=False):
         if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
             raise ValueError(f"Lane depth must be a power of two of at least 2, not {depth!r}")
         self.shape = shape
         self.depth = depth
+        self.direct = direct
         super().__init__({
             "i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "level": Out(range(depth + 1)),
         })
@@ -37,7 +39,7 @@ class LaneFifo(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port()
+        write, read = memory.write_port(), memory.read_port(domain="comb" if self.direct else "sync")
         # One bit more than an address: equal pointers mean empty. What decides about an item only enables counters; all else follows from these a
         # cycle
         # later, so the paths through `i.valid` and `o.ready` end here.
@@ -56,15 +58,15 @@ class LaneFifo(wiring.Component):
             write.addr.eq(written[:-1]),
             write.data.eq(self.i.payload),
             write.en.eq(put),
-            read.en.eq(1),
-            read.addr.eq(Mux(take, taken_next[:-1], taken[:-1])),
         ]
-        m.d.sync += [
-            # One item may be put in the cycle in which this is found out.
-            full.eq(self.level >= self.depth - 1),
+        # One item may be put in the cycle in which this is found out.
+        m.d.sync += full.eq(self.level >= self.depth - 1)
+        if self.direct:
+            m.d.comb += [read.addr.eq(taken[:-1]), head_valid.eq(~empty)]
+        else:
+            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(take, taken_next[:-1], taken[:-1]))]
             # What is written in this cycle cannot be read in it.
-            head_valid.eq(Mux(take, taken_next != written, taken != written)),
-        ]
+            m.d.sync += head_valid.eq(Mux(take, taken_next != written, taken != written))
         with m.If(put):
             m.d.sync += written.eq(written + 1)
         m.d.comb += taken_next.eq(taken + 1)

@@ -10,6 +10,9 @@ from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "head_may_go", "may_go"]
 
+#: Most beats of a lane whose memory is made of look-up tables and read directly.
+DIRECT = 64
+
 #: Lane of the posted TLPs in every ordering queue.
 POSTED = 0
 
@@ -52,6 +55,12 @@ class LaneBeat(data.StructLayout):
         super().__init__({"beat": TlpBeat(data_bytes), "info": info, "stamp": stamp_bits})
 
 
+class BareBeat(data.StructLayout):
+    """What a lane keeps of a TLP that is all header: one beat without payload and prefix."""
+    def __init__(self, info, stamp_bits):
+        super().__init__({"header": 128, "info": info, "stamp": stamp_bits})
+
+
 class OrderingQueue(wiring.Component):
     """Sort one stream of TLPs into lanes that do not block each other, and say which head may go.
 
@@ -68,11 +77,16 @@ class OrderingQueue(wiring.Component):
     depths : beats each lane holds in memory, posted lane first.
     relaxed_ordering : completions and requests with data that have RO set may pass posted TLPs (D2b, C2b).
     id_ordering : what has IDO set may pass posted TLPs when all that are queued come from another ID (B2b, C2b, D2b).
+    bare : lanes, not the posted one, that only get TLPs of one beat without payload and prefix. Such a lane stores their headers alone.
     """
-    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False):
+    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=()):
         if len(depths) < 2:
             raise ValueError(f"An ordering queue needs a posted lane and at least one other, not {len(depths)} lanes")
+        for lane in bare:
+            if lane not in range(1, len(depths)):
+                raise ValueError(f"A lane of bare headers must be one of 1 to {len(depths) - 1}, not {lane!r}")
         self.depths = tuple(depths)
+        self.bare = tuple(bare)
         self.relaxed_ordering = relaxed_ordering
         self.id_ordering = id_ordering
         # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed
@@ -93,30 +107,38 @@ class OrderingQueue(wiring.Component):
         m = Module()
         stamp = self._stamp(m)
         accepted = self.i.valid & self.i.ready
-        enters, waiting = Signal(), Signal(self.stamp_bits)
-        m.d.comb += waiting.eq(self.posted.waiting + enters - self.posted_left)
+        enters = Signal()
         m.d.comb += enters.eq(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED))
         m.d.sync += [
             self.accepted.eq(self.accepted + enters),
             self.posted.left.eq(self.posted.left + self.posted_left),
-            self.posted.waiting.eq(waiting),
-            self.posted.none.eq(waiting == 0),
+            self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
+            # Not from the sum: whether one enters is known last.
+            self.posted.none.eq(~enters & (self.posted.waiting == self.posted_left)),
         ]
         m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
-            m.submodules[f"lane{lane}"] = fifo = LaneFifo(self.lane_shape, depth)
+            m.submodules[f"lane{lane}"] = fifo = LaneFifo(self._stored(lane), depth, direct=depth <= DIRECT)
             m.d.comb += [
                 fifo.i.valid.eq(self.i.valid & (self.i.payload.lane == lane)),
-                fifo.i.payload.beat.eq(self.i.payload.beat),
                 fifo.i.payload.info.eq(self.i.payload.info),
                 fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp),
                 self.free[lane].eq(fifo.i.ready),
                 self.o[lane].valid.eq(fifo.o.valid),
-                self.o[lane].payload.eq(fifo.o.payload),
+                self.o[lane].payload.info.eq(fifo.o.payload.info),
+                self.o[lane].payload.stamp.eq(fifo.o.payload.stamp),
                 fifo.o.ready.eq(self.o[lane].ready),
                 self.levels[lane].eq(fifo.level),
             ]
+            stored, beat = fifo.i.payload, self.o[lane].payload.beat
+            if lane in self.bare:
+                m.d.comb += [stored.header.eq(self.i.payload.beat.header), beat.header.eq(fifo.o.payload.header), beat.first.eq(1), beat.last.eq(1)]
+            else:
+                m.d.comb += [stored.beat.eq(self.i.payload.beat), beat.eq(fifo.o.payload.beat)]
         return m
+
+    def _stored(self, lane):
+        return BareBeat(self.lane_shape["info"].shape, self.stamp_bits) if lane in self.bare else self.lane_shape
 
     def _stamp(self, m):
         """Stamp of the beat on ``i``: all posted TLPs so far, or those gone already when the attributes let it pass the others."""
