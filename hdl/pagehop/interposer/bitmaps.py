@@ -60,8 +60,8 @@ class OwnerMap(wiring.Component):
 class DirtyMap(wiring.Component):
     """Which pages the device has written since software last took them.
 
-    ``mark`` sets the bit of ``page`` in the cycle in which a write is chosen, before it is forwarded (H46). While ``pause`` is 1 nothing may be
-    marked.
+    ``mark`` sets the bit of ``page`` in the cycle after a write was chosen, in which it is forwarded at the earliest (H46). While ``pause`` is 1 none
+    may be chosen.
 
     Members
     -------

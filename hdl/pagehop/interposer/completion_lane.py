@@ -1,6 +1,6 @@
 """The lane of completions that answer the device, from a host's ordering queue to the gate."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,7 +27,7 @@ class CompletionLane(wiring.Component):
     row, enable, entry, used : port of the outstanding table (data one cycle after the enable).
     flushed, flush_newest : flushes of the other host that are done, and the newest that anybody waits for.
     room : the device's egress has room for a completion.
-    free, free_row, free_entry : a request has its last completion.
+    free, free_row, free_entry : a request got its last completion in the cycle before.
     waits : the head waits for a flush.
     """
     def __init__(self, data_bytes, lane_shape, rows, host):
@@ -43,34 +43,44 @@ class CompletionLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        result = data.StructLayout({"entry": OutstandingEntry, "used": 1})
+        result = data.StructLayout({"entry": OutstandingEntry, "expected": 1})
         m.submodules.lookup = lookup = LookupStage(self.lane_shape, result)
         m.d.comb += [
             lookup.i.valid.eq(self.i.valid), lookup.i.payload.eq(self.i.payload), self.i.ready.eq(lookup.i.ready),
-            self.row.eq(self._row(self.i.payload)), self.enable.eq(lookup.enable),
-            lookup.result.entry.eq(self.entry), lookup.result.used.eq(self.used),
+            self.row.eq(self._row(lookup.head)), self.enable.eq(lookup.enable),
+            lookup.result.entry.eq(self.entry),
+            lookup.result.expected.eq(self.used & (self.entry.host == self.host)
+                                      & (self._key(lookup.middle) == Cat(self.entry.requester_id, self.entry.tag))),
         ]
         head, found = lookup.o.payload.head, lookup.o.payload.result
-        completion = data.View(headers.CompletionHeader(), head.beat.header)
         first, expected, proven, dropping = Signal(), Signal(), Signal(), Signal()
+        target = Mux(lookup.advance, self.entry.flush_target, found.entry.flush_target)
+        # A flush that is done stays done, so this may be decided a cycle ahead.
+        m.d.sync += proven.eq(reached(self.flushed, target, self.flush_newest))
         issued = self.offer.payload
         may_go = head_may_go(m, lookup.o, head.stamp, self.posted)
         m.d.comb += [
             first.eq(lookup.o.valid & head.beat.first),
-            expected.eq(found.used & (found.entry.host == self.host) & (found.entry.requester_id == completion.requester_id)
-                        & (found.entry.tag == headers.tag_of(head.beat.header))),
-            proven.eq(reached(self.flushed, found.entry.flush_target, self.flush_newest)),
+            expected.eq(found.expected),
             self.waits.eq(first & expected & ~proven),
             self.unexpected.eq(first & ~expected),
             self.offer.valid.eq(Mux(first, expected & proven & may_go & self.room, lookup.o.valid & ~dropping)),
             lookup.o.ready.eq((self.offer.valid & self.offer.ready) | (Mux(first, ~expected, dropping))),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
+        ]
+        m.d.sync += [
             self.free.eq(first & self.offer.valid & self.offer.ready & head.info.last_completion),
             self.free_row.eq(self._row(head)), self.free_entry.eq(found.entry),
         ]
         with m.If(first):
             m.d.sync += dropping.eq(~expected)
         return m
+
+    @staticmethod
+    def _key(payload):
+        """Requester ID and tag, which together name a request."""
+        completion = data.View(headers.CompletionHeader(), payload.beat.header)
+        return Cat(completion.requester_id, headers.tag_of(payload.beat.header))
 
     def _row(self, payload):
         completion = data.View(headers.CompletionHeader(), payload.beat.header)

@@ -1,6 +1,6 @@
 """What the device sends: sorted, looked up, gated, issued to one of the hosts."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,7 +45,7 @@ class DeviceIngress(wiring.Component):
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
-    dirty, dirty_page : a page is about to be written; ``pause``: choose nothing in this cycle.
+    dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
     fence_started, fence_waits, unexpected : pulses for the counters.
     """
@@ -62,7 +62,8 @@ class DeviceIngress(wiring.Component):
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "allocate": Out(1), "allocate_row": Out(range(rows)), "allocate_entry": Out(OutstandingEntry),
             "reply_index": Out(range(entries)), "reply_enable": Out(1),
-            "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_lines": Out(7),
+            "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_free_index": Out(range(entries)),
+            "reply_lines": Out(7),
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
@@ -93,16 +94,15 @@ class DeviceIngress(wiring.Component):
                 lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
                 gate.i[number].valid.eq(lane.offer.valid), gate.i[number].payload.eq(lane.offer.payload), lane.offer.ready.eq(gate.i[number].ready),
             ]
-        taken = gate.o.valid & gate.o.ready
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
-            queue.posted_left.eq(taken & (gate.o.payload.lane == EgressLane.POSTED) & gate.o.payload.beat.last),
             requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
+        m.d.sync += queue.posted_left.eq(posted.offer.valid & posted.offer.ready & posted.offer.payload.beat.last)
         self._lanes(m, posted, requests, issue)
         self._replies(m, replies)
         waits = self._fence(m, gate, issue, (posted, replies, requests))
-        self._reserve(m, taken, gate.o.payload)
+        self._reserve(m, requests.offer)
         self._issue(m, issue, waits)
         self._credits(m, queue)
         return m
@@ -116,22 +116,24 @@ class DeviceIngress(wiring.Component):
             for host in (HOST_A, HOST_B):
                 m.d.comb += lane.room[host].eq(self.room[host][kind])
         m.d.comb += [
-            self.row.eq(requests.row), self.row_enable.eq(requests.row_enable), requests.occupied.eq(self.occupied),
+            self.row.eq(requests.row), self.row_enable.eq(requests.row_enable),
+            # The table does not show yet what is allocated in this cycle.
+            requests.occupied.eq(self.occupied | (self.allocate & (self.allocate_row == requests.row))),
             self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
             # One request at a time between the look-up of its row and the allocation.
             requests.clear.eq(~issue.request_held),
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += requests.return_room[host].eq(self.return_room[host])
-        with m.If(posted.offer.valid & posted.offer.ready & posted.dirty):
-            m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(posted.dirty_page)]
-        with m.If(requests.offer.valid & requests.offer.ready & requests.dirty):
-            m.d.comb += [self.dirty.eq(1), self.dirty_page.eq(requests.dirty_page)]
+        posted_dirty = posted.offer.valid & posted.offer.ready & posted.dirty
+        requests_dirty = requests.offer.valid & requests.offer.ready & requests.dirty
+        m.d.sync += [self.dirty.eq(posted_dirty | requests_dirty), self.dirty_page.eq(Mux(posted_dirty, posted.dirty_page, requests.dirty_page))]
 
     def _replies(self, m, replies):
         m.d.comb += [
             self.reply_index.eq(replies.index), self.reply_enable.eq(replies.enable),
-            self.reply_free.eq(replies.free), self.reply_lines.eq(replies.lines), self.unexpected.eq(replies.unexpected),
+            self.reply_free.eq(replies.free), self.reply_free_index.eq(replies.free_index), self.reply_lines.eq(replies.lines),
+            self.unexpected.eq(replies.unexpected),
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += [
@@ -147,7 +149,11 @@ class DeviceIngress(wiring.Component):
             m.d.sync += last.eq(gate.o.payload.destination)
         for host in (HOST_A, HOST_B):
             # What stands in the issue register is not known to the tracker yet.
-            m.d.comb += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | (last == host))))
+            # A register, so what is chosen in this cycle counts too.
+            leaves = Cat(
+                lane.offer.valid & lane.offer.ready & lane.offer.payload.beat.first & (lane.offer.payload.destination != host)
+                for lane in lanes).any()
+            m.d.sync += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | (last == host)) & ~leaves))
         # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third
         # cycle.
         posted, *others = lanes
@@ -164,13 +170,14 @@ class DeviceIngress(wiring.Component):
         m.d.sync += waited.eq(waits.any() | (waited & ~(gate.o.valid & gate.o.ready)))
         return waits
 
-    def _reserve(self, m, taken, issued):
+    def _reserve(self, m, offer):
+        issued = offer.payload
         for host in (HOST_A, HOST_B):
-            m.d.comb += self.reserve[host].eq(taken & issued.non_posted & issued.beat.first & (issued.destination == host))
-        m.d.comb += self.reserve_lines.eq(issued.lines)
+            m.d.sync += self.reserve[host].eq(offer.valid & offer.ready & issued.beat.first & (issued.destination == host))
+        m.d.sync += self.reserve_lines.eq(issued.lines)
 
     def _issue(self, m, issue, waits):
-        """Hand over what stands in the issue register, and note a request in the outstanding table as it is accepted."""
+        """Hand over what stands in the issue register, and note a request in the outstanding table in the cycle after it was accepted."""
         issued = issue.o.payload
         fields = data.View(headers.RequestHeader(), issued.beat.header)
         for host in (HOST_A, HOST_B):
@@ -180,20 +187,21 @@ class DeviceIngress(wiring.Component):
                 self.o[host].payload.to_memory.eq(issued.to_memory),
             ]
         m.d.comb += issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready))
-        other = Mux(issued.destination == HOST_B, self.flush[HOST_A], self.flush[HOST_B])
-        flush = FlushView(other)
         entry = self.allocate_entry
-        m.d.comb += [
+        flush = FlushView(Mux(entry.host == HOST_B, self.flush[HOST_A], self.flush[HOST_B]))
+        m.d.sync += [
             self.allocate.eq(issue.o.valid & issue.o.ready & issued.non_posted & issued.beat.first),
             self.allocate_row.eq(row_of(fields.requester_id, headers.tag_of(issued.beat.header), self.rows)),
             entry.requester_id.eq(fields.requester_id), entry.tag.eq(headers.tag_of(issued.beat.header)),
             entry.host.eq(issued.destination), entry.atomic.eq(issued.atomic), entry.lines.eq(issued.lines),
+        ]
+        m.d.comb += [
             # Its completion must not return before what the device wrote at the other host is visible (H64).
             entry.flush_target.eq(flush.issued + flush.dirty),
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += self.flush_request[host].eq(
-                (self.allocate & (issued.destination != host) & self.flush[host].dirty) | waits[1 - host])
+                (self.allocate & (entry.host != host) & self.flush[host].dirty) | waits[1 - host])
 
     def _credits(self, m, queue):
         for lane, name in zip(_LANES, ("posted", "completion", "non_posted"), strict=True):

@@ -23,7 +23,8 @@ class Harvest(wiring.Component):
     Members
     -------
     take, peek : memory buses of the register file.
-    op, word, word_valid : port of the bitmap. ``pause`` is 1 with each operation: the ingress must not mark a page in that cycle.
+    op, word, word_valid : port of the bitmap. ``pause`` is 1 in the cycle before each operation: what the ingress
+        chooses then would be marked in the cycle of the operation.
     entered, accepted : TLPs of the device's issue register.
     advance, advance_ready, atomics_settled : epochs of the outstanding table.
     flush, flush_request : both hosts' flush trackers.
@@ -56,11 +57,14 @@ class Harvest(wiring.Component):
                 for bus, takes in ((self.peek, 0), (self.take, 1)):
                     with m.If(bus.request.valid):
                         m.d.sync += [index.eq(bus.request.payload.index), taking.eq(takes), outside.eq(bus.request.payload.index >= self.words)]
-                        m.next = "Operate"
+                        m.next = "Pause"
                 m.d.comb += [self.take.request.ready.eq(1), self.peek.request.ready.eq(~self.take.request.valid)]
+            with m.State("Pause"):
+                m.d.comb += self.pause.eq(1)
+                m.next = "Operate"
             with m.State("Operate"):
                 m.d.comb += [
-                    self.op.valid.eq(~outside), self.pause.eq(1),
+                    self.op.valid.eq(~outside),
                     self.op.payload.kind.eq(Mux(taking, BitmapOpKind.TAKE, BitmapOpKind.READ)),
                     self.op.payload.index.eq(Cat(Const(0, 6), index)),
                 ]

@@ -1,6 +1,6 @@
 """What a host sends: sorted, translated, re-tagged, issued to the device, the other host or the registers."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,7 +32,7 @@ _CREDIT_LANES = {
 class HostIngress(wiring.Component):
     """Bring one host's TLPs to where they belong, and its answers to the interposer itself out of their way.
 
-    Requests: three cycles from ``rx`` to ``o`` when idle; completions of the device's reads: four. One beat a cycle for posted TLPs and for those
+    Four cycles from ``rx`` to ``o`` when idle. One beat a cycle for posted TLPs and for those
     completions. Posted TLPs
     are never held (D5).
 
@@ -71,7 +71,8 @@ class HostIngress(wiring.Component):
             "row": Out(range(rows)), "enable": Out(1), "entry": In(OutstandingEntry), "used": In(1),
             "free": Out(1), "free_row": Out(range(rows)), "free_entry": Out(OutstandingEntry),
             "reply_index": Out(range(entries)), "reply_enable": Out(1), "reply_entry": In(ProxyEntry), "reply_used": In(1),
-            "reply_free": Out(1), "reply_lines": Out(7),
+            "reply_free": Out(1), "reply_free_index": Out(range(entries)),
+            "reply_lines": Out(7),
             "tag_index": In(range(entries)), "tag_valid": In(1), "tag_allocate": Out(1), "tag_entry": Out(ProxyEntry),
             "device_room": In(range(device_lines + 1)), "other_room": In(range(other_lines + 1)),
             "reserve_device": Out(1), "reserve_other": Out(1), "reserve_lines": Out(7),
@@ -102,12 +103,11 @@ class HostIngress(wiring.Component):
             ]
             if number != HostLane.POSTED:
                 m.d.comb += lane.posted.eq(queue.posted)
-        taken = gate.o.valid & gate.o.ready
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready),
         ]
-        self._posted_left(m, queue, gate, lanes[HostLane.POSTED])
-        self._allocate(m, queue, issue, taken, gate.o.payload, lanes)
+        self._posted_left(m, queue, lanes[HostLane.POSTED])
+        self._allocate(m, queue, issue, lanes)
         self._hand_over(m, issue)
         self._credits(m, queue)
         return m
@@ -131,7 +131,7 @@ class HostIngress(wiring.Component):
             to_other.room.eq(self.room_other[EgressLane.COMPLETION]), to_other.proven.eq(1),
             to_other.entry[0].eq(self.reply_entry), to_other.used[0].eq(self.reply_used),
             self.reply_index.eq(to_other.index), self.reply_enable.eq(to_other.enable),
-            self.reply_free.eq(to_other.free), self.reply_lines.eq(to_other.lines),
+            self.reply_free.eq(to_other.free), self.reply_free_index.eq(to_other.free_index), self.reply_lines.eq(to_other.lines),
             local.room.eq(self.read_ready),
             device.room.eq(self.room_device[EgressLane.NON_POSTED]), device.requester_id.eq(self.device_id),
             other.room.eq(self.room_other[EgressLane.NON_POSTED]), other.requester_id.eq(self.other_id),
@@ -144,30 +144,33 @@ class HostIngress(wiring.Component):
             m.d.comb += [lane.tag.eq(tag), lane.tag_valid.eq(self.tag_valid)]
         return posted, to_device, to_other, local, device, other
 
-    def _posted_left(self, m, queue, gate, posted):
+    def _posted_left(self, m, queue, posted):
         """A posted TLP has left when it is in the issue register, or was dropped."""
         dropped = posted.unsupported
-        issued = gate.o.valid & gate.o.ready & (gate.o.payload.lane == EgressLane.POSTED) & gate.o.payload.beat.last
+        issued = posted.offer.valid & posted.offer.ready & posted.offer.payload.beat.last
         # The two cannot meet: while one posted TLP is dropped the lane offers none.
-        m.d.comb += queue.posted_left.eq(issued | dropped)
+        m.d.sync += queue.posted_left.eq(issued | dropped)
 
-    def _allocate(self, m, queue, issue, taken, issued, lanes):
+    def _allocate(self, m, queue, issue, lanes):
         """Take a tag and reserve room for a request that has been chosen. The next one waits until these are up to date."""
         request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_DEVICE].payload.beat.header)
         other_request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_OTHER].payload.beat.header)
-        begins = taken & issued.non_posted & issued.beat.first
-        to_device, to_other = Signal(), Signal()
+        # Asked of the lanes, not of what the arbiter puts out: that is known later.
+        local, to_device, to_other = Signal(), Signal(), Signal()
+        begins = local | to_device | to_other
         cooling = Signal(3)   # until tables and room have counted the last request
-        m.d.comb += [
-            to_device.eq(begins & (issued.destination == Destination.DEVICE)),
-            to_other.eq(begins & (issued.destination == Destination.OTHER)),
+        for begun, number in ((local, HostLane.REQUEST_LOCAL), (to_device, HostLane.REQUEST_DEVICE), (to_other, HostLane.REQUEST_OTHER)):
+            offer = lanes[number].offer
+            m.d.comb += begun.eq(offer.valid & offer.ready & offer.payload.beat.first)
+        lines = Mux(to_device, lanes[HostLane.REQUEST_DEVICE].offer.payload.lines, lanes[HostLane.REQUEST_OTHER].offer.payload.lines)
+        m.d.sync += [
             self.tag_allocate.eq(to_device | to_other),
-            self.tag_entry.lines.eq(issued.lines), self.tag_entry.to_device.eq(to_device),
-            self.reserve_device.eq(to_device), self.reserve_other.eq(to_other), self.reserve_lines.eq(issued.lines),
+            self.tag_entry.lines.eq(lines), self.tag_entry.to_device.eq(to_device),
+            self.reserve_device.eq(to_device), self.reserve_other.eq(to_other), self.reserve_lines.eq(lines),
         ]
         for chosen, fields in ((to_device, request), (to_other, other_request)):
             with m.If(chosen):
-                m.d.comb += [
+                m.d.sync += [
                     self.tag_entry.requester_id.eq(fields.requester_id),
                     self.tag_entry.tag.eq(headers.tag_of(fields)),
                 ]

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import Destination, Issued
+from pagehop.interposer.stages import ADDRESS_WORDS, LookupStage, address_words, with_words
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
@@ -13,16 +14,10 @@ from pagehop.tlp.room import completion_lines
 __all__ = ["HostPostedLane", "HostRequestLane"]
 
 
-def _translated(header, destination, offset):
-    """Header as it goes on: through the aperture with the other host's address, else untouched."""
-    far = headers.with_address(header, headers.address_of(header) + offset)
-    return Mux(destination == Destination.OTHER, far, header)
-
-
 class HostPostedLane(wiring.Component):
     """Translate a host's posted TLPs and offer them to the gate.
 
-    One cycle from ``i`` to ``offer``, one beat a cycle. Never held by a move (D5): ``offset`` leads to one place. What has no destination is
+    Two cycles from ``i`` to ``offer``, one beat a cycle. Never held by a move (D5): ``offset`` leads to one place. What has no destination is
     dropped whole
     (``unsupported`` pulses).
 
@@ -40,16 +35,16 @@ class HostPostedLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, head = Signal(), Signal(self.lane_shape)
+        # The sum in the first stage, in the second the form of the header that it needs.
+        m.submodules.stages = stages = LookupStage(self.lane_shape, data.StructLayout({"far_words": ADDRESS_WORDS}))
+        valid, head, far_address = stages.o.valid, stages.o.payload.head, Signal(64)
         destination, destination_q, leaves = Signal(2), Signal(2), Signal()
         issued = self.offer.payload
-        m.d.comb += self.i.ready.eq(~valid | leaves)
-        with m.If(self.i.ready):
-            m.d.sync += [
-                valid.eq(self.i.valid), head.eq(self.i.payload),
-                head.beat.header.eq(_translated(self.i.payload.beat.header, self.i.payload.info.destination, self.offset)),
-            ]
+        with m.If(stages.enable):
+            m.d.sync += far_address.eq(headers.address_of(stages.head.beat.header) + self.offset)
         m.d.comb += [
+            stages.i.valid.eq(self.i.valid), stages.i.payload.eq(self.i.payload), self.i.ready.eq(stages.i.ready), stages.o.ready.eq(leaves),
+            stages.result.far_words.eq(address_words(stages.middle.beat.header, far_address)),
             destination.eq(Mux(head.beat.first, head.info.destination, destination_q)),
             self.offer.valid.eq(valid & (destination != Destination.DROP)
                                 & (~head.beat.first | self.room.bit_select(destination, 1))),
@@ -58,6 +53,8 @@ class HostPostedLane(wiring.Component):
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(destination),
             issued.to_memory.eq(destination == Destination.OTHER),
         ]
+        with m.If(head.beat.first & (head.info.destination == Destination.OTHER)):
+            m.d.comb += issued.beat.header.eq(with_words(head.beat.header, stages.o.payload.result.far_words))
         with m.If(valid & leaves & head.beat.first):
             m.d.sync += destination_q.eq(destination)
         return m
@@ -66,7 +63,7 @@ class HostPostedLane(wiring.Component):
 class HostRequestLane(wiring.Component):
     """Translate and re-tag a host's requests to one destination and offer them to the gate.
 
-    One cycle from ``i`` to ``offer``, one request every two cycles. A request to the device or to the other host leaves under our ID and a tag of
+    Two cycles from ``i`` to ``offer``, one request every three cycles. A request to the device or to the other host leaves under our ID and a tag of
     ours (D16), for which
     it waits, as for room for its completions (D7); one to the registers is untouched.
 
@@ -92,19 +89,21 @@ class HostRequestLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head = self.i.payload
-        header, lines, free = Signal(128), Signal(7), Signal()
+        far_address, lines, free = Signal(64), Signal(7), Signal()
+        far_words = Signal(ADDRESS_WORDS)
+        header = with_words(head.beat.header, far_words) if self.destination == Destination.OTHER else head.beat.header
         m.d.comb += self.i.ready.eq(self.offer.valid & self.offer.ready)
         with m.FSM():
             with m.State("Prepare"):
-                m.d.sync += [
-                    header.eq(_translated(head.beat.header, head.info.destination, self.offset)),
-                    lines.eq(completion_lines(head.beat.header)), free.eq(may_go(head.stamp, self.posted)),
-                ]
+                m.d.sync += [far_address.eq(headers.address_of(head.beat.header) + self.offset), lines.eq(completion_lines(head.beat.header))]
                 with m.If(self.i.valid):
-                    m.next = "Offer"
+                    m.next = "Translate"
+            with m.State("Translate"):
+                m.d.sync += [far_words.eq(address_words(head.beat.header, far_address)), free.eq(self._may_go(head, lines))]
+                m.next = "Offer"
             with m.State("Offer"):
-                self._offer(m, header, lines, free)
-                m.d.sync += free.eq(may_go(head.stamp, self.posted))
+                self._offer(m, header, free)
+                m.d.sync += free.eq(self._may_go(head, lines))
                 with m.If(self.offer.valid & self.offer.ready):
                     m.next = "Prepare"
                     with m.If(~head.beat.last):
@@ -117,16 +116,20 @@ class HostRequestLane(wiring.Component):
                      self.offer.payload.non_posted.eq(1), self.offer.payload.lines.eq(lines)]
         return m
 
-    def _offer(self, m, header, lines, free):
+    def _may_go(self, head, lines):
+        """1 when there is room for the request and for its answer and nothing is to go before it. It stays so until the next request is chosen."""
+        free = may_go(head.stamp, self.posted) & self.room
+        return free if self.destination == Destination.LOCAL else free & self.tag_valid & (self.return_room >= lines)
+
+    def _offer(self, m, header, free):
         request = data.View(headers.RequestHeader(), self.offer.payload.beat.header)
         m.d.comb += [
-            self.offer.valid.eq(free & self.room & self.clear),
+            self.offer.valid.eq(free & self.clear),
             self.offer.payload.beat.eq(self.i.payload.beat),
             self.offer.payload.beat.header.eq(header),
         ]
         if self.destination != Destination.LOCAL:
             m.d.comb += [
-                self.offer.valid.eq(free & self.room & self.clear & self.tag_valid & (self.return_room >= lines)),
                 request.requester_id.eq(self.requester_id),
                 Cat(request.tag, request.tag8, request.tag9).eq(self.tag),
             ]

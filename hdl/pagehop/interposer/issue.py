@@ -19,20 +19,20 @@ class IssueRegister(wiring.Component):
     Members
     -------
     entered, accepted : TLPs begun on ``i``, and TLPs wholly taken from ``o``, modulo 16. Equal when the register is empty.
-    empty : nothing is held.
+    empty : nothing is held; rises a cycle late.
     request_held : the last request taken is still held. Only meaningful to who sends one at a time.
     """
     def __init__(self, shape):
         self.shape = shape
         super().__init__({
             "i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
-            "entered": Out(4), "accepted": Out(4), "empty": Out(1), "request_held": Out(1),
+            "entered": Out(4), "accepted": Out(4), "empty": Out(1, init=1), "request_held": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         spare, spare_valid = Signal(self.shape), Signal()
-        m.d.comb += [self.i.ready.eq(~spare_valid), self.empty.eq(self.entered == self.accepted)]
+        m.d.comb += [self.i.ready.eq(~spare_valid)]
         with m.If(~self.o.valid | self.o.ready):
             m.d.sync += self.o.valid.eq(self.i.valid | spare_valid)
             with m.If(spare_valid):
@@ -41,8 +41,9 @@ class IssueRegister(wiring.Component):
                 m.d.sync += self.o.payload.eq(self.i.payload)
         with m.Elif(self.i.valid & self.i.ready):
             m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(1)]
+        m.d.sync += self.empty.eq(self.entered == self.accepted)
         with m.If(self.i.valid & self.i.ready & self.i.payload.beat.first):
-            m.d.sync += self.entered.eq(self.entered + 1)
+            m.d.sync += [self.entered.eq(self.entered + 1), self.empty.eq(0)]
         with m.If(self.o.valid & self.o.ready & self.o.payload.beat.last):
             m.d.sync += self.accepted.eq(self.accepted + 1)
         enters = self.i.valid & self.i.ready & self.i.payload.beat.first & self._is_request(self.i.payload)

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import LookupStage
+from pagehop.interposer.stages import ADDRESS_WORDS, LookupStage, address_words, with_words
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 
@@ -38,36 +38,41 @@ class PostedLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        found = data.StructLayout({"owner": 1, "far_address": 64})
+        found, far_address = data.StructLayout({"far_words": ADDRESS_WORDS}), Signal(64)
         m.submodules.lookup = lookup = LookupStage(self.lane_shape, found)
         m.d.comb += [
             lookup.i.valid.eq(self.i.valid), lookup.i.payload.eq(self.i.payload), self.i.ready.eq(lookup.i.ready),
-            self.owner_index.eq(self.i.payload.info.page), self.owner_enable.eq(lookup.enable),
-            lookup.result.owner.eq(self.owner_bit),
-            lookup.result.far_address.eq(headers.address_of(lookup.middle.beat.header) + self.settings.host_b_offset),
+            self.owner_index.eq(lookup.head.info.page), self.owner_enable.eq(lookup.enable),
+            lookup.result.far_words.eq(address_words(lookup.middle.beat.header, far_address)),
         ]
-        head = lookup.o.payload.head
-        guarded = self._guarded(m, lookup)
-        self._offer(m, lookup.o, head, guarded)
+        with m.If(lookup.enable):
+            m.d.sync += far_address.eq(headers.address_of(lookup.head.beat.header) + self.settings.host_b_offset)
+        self._offer(m, lookup.o, lookup.o.payload.head, *self._decide(m, lookup))
         return m
 
-    def _guarded(self, m, lookup):
-        """Register: the head's page is the one that moves. Compared anew in every cycle, for the move may begin while the head waits."""
-        guarded = Signal()
-        for moves, info in ((1, lookup.middle.info), (0, lookup.o.payload.head.info)):
-            with m.If(lookup.advance == moves):
-                m.d.sync += guarded.eq(self.guard.active & info.in_window & (info.page == self.guard.page))
-        return guarded
+    def _decide(self, m, lookup):
+        """Registers: where the head goes, and whether it is held. Decided anew in every cycle, for a move may begin or commit while the head waits.
 
-    def _offer(self, m, source, head, guarded):
-        owner, destination, destination_q = Signal(), Signal(), Signal()
+        Both follow the guard by one cycle, so they never mix what it says before the commit with what it says after.
+        """
+        destination, held, owner = Signal(), Signal(), Signal()
+        m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
+        for moves, info in ((1, lookup.middle.info), (0, lookup.o.payload.head.info)):
+            guarded = self.guard.active & info.in_window & (info.page == self.guard.page)
+            with m.If(lookup.advance == moves):
+                m.d.sync += [
+                    held.eq(guarded & self.guard.closed),
+                    destination.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, owner), self.settings.active_host)),
+                ]
+        return destination, held
+
+    def _offer(self, m, source, head, destination, held):
+        destination_q = Signal()
         free, proven = Signal(), Signal()
         issued = self.offer.payload
         m.d.comb += [
-            owner.eq(Mux(guarded & self.guard.committed, self.guard.to_host, source.payload.result.owner)),
-            destination.eq(Mux(head.info.in_window, owner, self.settings.active_host)),
             proven.eq(~head.info.needs_proof | self.proven.bit_select(destination, 1)),
-            free.eq(~(guarded & self.guard.closed) & self.room.bit_select(destination, 1)),
+            free.eq(~held & self.room.bit_select(destination, 1)),
             self.offer.valid.eq(source.valid & (~head.beat.first | (free & proven))),
             self.waits.eq(Mux(source.valid & head.beat.first & free & ~proven, 1 << destination, 0)),
             source.ready.eq(self.offer.ready & self.offer.valid),
@@ -78,6 +83,6 @@ class PostedLane(wiring.Component):
             self.dirty_page.eq(head.info.page),
         ]
         with m.If(head.beat.first & head.info.in_window & (destination == HOST_B)):
-            m.d.comb += issued.beat.header.eq(headers.with_address(head.beat.header, source.payload.result.far_address))
+            m.d.comb += issued.beat.header.eq(with_words(head.beat.header, source.payload.result.far_words))
         with m.If(self.offer.valid & self.offer.ready & head.beat.first):
             m.d.sync += destination_q.eq(destination)

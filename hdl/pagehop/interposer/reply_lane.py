@@ -26,7 +26,7 @@ class ReplyLane(wiring.Component):
     Members
     -------
     index, enable : read the tables. ``entry``, ``used``: what they show one cycle later.
-    free : one bit a table, entry ``index`` is done. ``lines`` were reserved for it.
+    free : one bit a table, entry ``free_index`` got its last completion in the cycle before. ``lines`` were reserved for it.
     room : one bit a table, the egress its completions go to has room.
     proven, waits : one bit a table, no fence stands before it; the head waits for its fence.
     """
@@ -38,7 +38,7 @@ class ReplyLane(wiring.Component):
             "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
-            "free": Out(tables), "lines": Out(7), "unexpected": Out(1),
+            "free": Out(tables), "free_index": Out(range(entries)), "lines": Out(7), "unexpected": Out(1),
         })
 
     def elaborate(self, platform):
@@ -55,13 +55,15 @@ class ReplyLane(wiring.Component):
             taken.eq(self.offer.valid & self.offer.ready),
             self.lines.eq(found.entry.lines),
         ]
+        m.d.sync += [self.free.eq(0), self.free_index.eq(self.index)]
         with m.If(~body):
             m.d.sync += table_q.eq(table)
         self._present(m, head, found, Mux(body, table_q, table), body)
         with m.FSM():
             with m.State("Look Up"):
-                m.d.comb += self.enable.eq(self.i.valid)
-                with m.If(self.i.valid):
+                # A tag that is being freed is not looked up: a second completion for it must be unexpected.
+                m.d.comb += self.enable.eq(self.i.valid & ~self.free.any())
+                with m.If(self.enable):
                     m.next = "Read"
             with m.State("Read"):
                 m.d.sync += [
@@ -79,7 +81,7 @@ class ReplyLane(wiring.Component):
                     m.d.comb += self.unexpected.eq(1)
                     m.next = "Drop"
                 with m.Elif(taken):
-                    m.d.comb += self.free.eq(Mux(head.info.last_completion, 1 << table, 0))
+                    m.d.sync += self.free.eq(Mux(head.info.last_completion, 1 << table, 0))
                     with m.If(~head.beat.last):
                         m.next = "Body"
             with m.State("Body"):

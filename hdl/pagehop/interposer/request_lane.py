@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
+from pagehop.interposer.stages import ADDRESS_WORDS, address_words, with_words
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
@@ -48,7 +49,10 @@ class RequestLane(wiring.Component):
         m = Module()
         head, header = self.i.payload, self.i.payload.beat.header
         fields = data.View(headers.RequestHeader(), header)
-        found = Signal(data.StructLayout({"owner": 1, "far_address": 64, "guarded": 1, "passed": 1, "lines": 7, "atomic": 1, "fits": 2}))
+        found = Signal(data.StructLayout({
+            "destination": 1, "far_address": 64, "far_words": ADDRESS_WORDS, "open": 1, "settled": 1, "occupied": 1,
+            "lines": 7, "atomic": 1, "fits": 2,
+        }))
         body = Signal()
         m.d.comb += [
             self.owner_index.eq(head.info.page),
@@ -59,15 +63,22 @@ class RequestLane(wiring.Component):
         with m.FSM():
             with m.State("Look Up"):
                 m.d.comb += [self.owner_enable.eq(self.i.valid), self.row_enable.eq(self.i.valid)]
-                m.d.sync += [found.lines.eq(completion_lines(header)), found.atomic.eq(headers.is_atomic(header))]
+                m.d.sync += [
+                    found.lines.eq(completion_lines(header)), found.atomic.eq(headers.is_atomic(header)),
+                    found.far_address.eq(headers.address_of(header) + self.settings.host_b_offset),
+                ]
                 with m.If(self.i.valid):
                     m.next = "Read"
             with m.State("Read"):
+                guarded = self.guard.active & head.info.in_window & (head.info.page == self.guard.page)
                 m.d.sync += [
-                    found.owner.eq(self.owner_bit),
-                    found.far_address.eq(headers.address_of(header) + self.settings.host_b_offset),
-                    found.guarded.eq(self.guard.active & head.info.in_window & (head.info.page == self.guard.page)),
-                    found.passed.eq(may_go(head.stamp, self.posted)),
+                    found.destination.eq(Mux(head.info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
+                                             self.settings.active_host)),
+                    found.far_words.eq(address_words(header, found.far_address)),
+                    # Only this lane takes rows: with none of its requests before it, what it sees now is true in the next cycle too.
+                    found.settled.eq(self.clear),
+                    found.open.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(head.stamp, self.posted)),
+                    found.occupied.eq(self.occupied),
                     found.fits.eq(Cat(room >= found.lines for room in self.return_room)),
                 ]
                 m.next = "Offer"
@@ -77,7 +88,7 @@ class RequestLane(wiring.Component):
                 m.next = "Look Up"
                 with m.If(eligible & self.offer.ready & ~head.beat.last):
                     m.next = "Body"
-                self._wait_for_row(m)
+                self._wait_for_row(m, found)
             with m.State("Body"):
                 m.d.comb += [body.eq(1), self.offer.valid.eq(self.i.valid)]
                 with m.If(self.i.valid & self.offer.ready & head.beat.last):
@@ -86,32 +97,26 @@ class RequestLane(wiring.Component):
 
     def _offer(self, m, head, found, body):
         """Drive what is offered; return whether the head, looked up, may go."""
-        destination, destination_q = Signal(), Signal()
         free, proven = Signal(), Signal()
-        issued = self.offer.payload
+        destination, issued = found.destination, self.offer.payload
         m.d.comb += [
-            destination.eq(Mux(head.info.in_window, Mux(found.guarded & self.guard.committed, self.guard.to_host, found.owner),
-                               self.settings.active_host)),
             proven.eq(self.proven.bit_select(destination, 1)),
-            free.eq(found.passed & ~(found.guarded & self.guard.closed) & ~self.occupied & self.clear
-                    & self.room.bit_select(destination, 1) & found.fits.bit_select(destination, 1)),
+            free.eq(found.open & self.room.bit_select(destination, 1) & found.fits.bit_select(destination, 1)),
             self.waits.eq(Mux(free & ~proven & ~body, 1 << destination, 0)),
             self.dirty.eq(head.beat.first & head.info.in_window & found.atomic & self.settings.track_dirty),
             self.dirty_page.eq(head.info.page),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
-            issued.destination.eq(Mux(body, destination_q, destination)),
+            issued.destination.eq(destination),
             issued.non_posted.eq(1), issued.atomic.eq(found.atomic), issued.lines.eq(found.lines),
         ]
         with m.If(~body & head.info.in_window & (destination == HOST_B)):
-            m.d.comb += issued.beat.header.eq(headers.with_address(head.beat.header, found.far_address))
-        with m.If(~body):
-            m.d.sync += destination_q.eq(destination)
+            m.d.comb += issued.beat.header.eq(with_words(head.beat.header, found.far_words))
         return free & proven
 
-    def _wait_for_row(self, m):
+    def _wait_for_row(self, m, found):
         """Give the row up when its answer does not come: its request is long dead, and this one must not wait for ever (H24b)."""
         waited = Signal(32)
-        m.d.sync += waited.eq(Mux(self.occupied, waited + 3, 0))
-        m.d.comb += self.give_up.eq(self.occupied & (waited >= self.limit))
+        m.d.sync += waited.eq(Mux(found.occupied, waited + 3, 0))
+        m.d.comb += self.give_up.eq(found.occupied & found.settled & (waited >= self.limit))
         with m.If(self.give_up):
             m.d.sync += waited.eq(0)

@@ -47,7 +47,7 @@ class Sizes:
 class Interposer(wiring.Component):
     """The interposer of docs/interposer.md, figures 7A and 10, hold mode.
 
-    Six cycles from the device's rx to a host's tx when idle, five the other way; one beat a cycle in every direction at once.
+    Six cycles from rx to tx when idle, either way; one beat a cycle in every direction at once.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Interposer(wiring.Component):
                 proxy.allocate.eq(ingress.tag_allocate), proxy.allocate_entry.eq(ingress.tag_entry),
                 proxy.lookup_index[0].eq(device.reply_index), proxy.lookup_enable[0].eq(device.reply_enable),
                 device.reply_entry[number].eq(proxy.entry[0]), device.reply_used[number].eq(proxy.valid[0]),
-                proxy.free[0].eq(device.reply_free[number]), proxy.free_index[0].eq(device.reply_index),
+                proxy.free[0].eq(device.reply_free[number]), proxy.free_index[0].eq(device.reply_free_index),
                 ingress.device_room.eq(host.reply_room.amount_left),
                 host.reply_room.reserve.eq(ingress.reserve_device), host.reply_room.reserve_amount.eq(ingress.reserve_lines),
                 host.reply_room.release[0].eq(device.reply_free[number]), host.reply_room.release_amount[0].eq(device.reply_lines),
@@ -169,7 +169,7 @@ class Interposer(wiring.Component):
                 ingress.room_other.eq(other.egress.room), ingress.other_id.eq(other.config.requester_id),
                 proxy.lookup_index[1].eq(other.ingress.reply_index), proxy.lookup_enable[1].eq(other.ingress.reply_enable),
                 other.ingress.reply_entry.eq(proxy.entry[1]), other.ingress.reply_used.eq(proxy.valid[1]),
-                proxy.free[1].eq(other.ingress.reply_free), proxy.free_index[1].eq(other.ingress.reply_index),
+                proxy.free[1].eq(other.ingress.reply_free), proxy.free_index[1].eq(other.ingress.reply_free_index),
                 ingress.other_room.eq(other.other_room.amount_left),
                 other.other_room.reserve.eq(ingress.reserve_other), other.other_room.reserve_amount.eq(ingress.reserve_lines),
                 other.other_room.release[0].eq(other.ingress.reply_free), other.other_room.release_amount[0].eq(other.ingress.reply_lines),
