@@ -10,6 +10,8 @@ import textwrap
 from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from rules import any_constant, any_value, framed, held, past
+
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import DeviceInfo, Settings
 from pagehop.interposer.move_check import MoveError, MoveRequest
@@ -17,10 +19,10 @@ from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
+from pagehop.tlp.headers import RequestHeader
 from pagehop.tlp.ordering import LaneBeat
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
-from rules import any_constant, any_value, framed, held, past
 
 PAGES = 64
 STAMP_BITS = 4
@@ -69,22 +71,38 @@ class AnyMoves(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
-        for name in ("start", "abort", "owner_word", "owner_word_valid", "copy_outstanding", "copy_error", "posted_accepted", "posted_left", "settled"):
+        for name in ("start", "owner_word", "owner_word_valid", "copy_outstanding", "posted_accepted", "posted_left", "settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
-        m.d.comb += [
-            dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.hold_limit.eq(any_constant(m, 32, "hold_limit")),
-            dut.owner_op.ready.eq(any_value(m, 1, "owner_ready")),
-        ]
-        for host in range(2):
-            m.d.comb += [dut.cross_write[host].eq(any_value(m, 1, f"cross{host}")), dut.cross_address[host].eq(any_value(m, 1, f"cross_page{host}") << 12)]
+        m.d.comb += [dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready"))]
+        self.stops(m, dut)
         self.neighbours(m, dut)
         self.claim(m, dut)
         return m
 
+    def stops(self, m, dut):
+        """All that ends a move before its commit, but for a lost flush."""
+        m.d.comb += [
+            dut.abort.eq(any_value(m, 1, "abort")), dut.copy_error.eq(any_value(m, 4, "copy_error")),
+            dut.hold_limit.eq(any_constant(m, 32, "hold_limit")),
+        ]
+        for host in range(2):
+            m.d.comb += [
+                dut.cross_write[host].eq(any_value(m, 1, f"cross{host}")), dut.cross_address[host].eq(any_value(m, 1, f"cross_page{host}") << 12),
+            ]
+
     def neighbours(self, m, dut):
-        """Issue registers, table, copy engine and trackers without any contract."""
-        for name in ("issue_entered", "issue_accepted", "advance_ready", "atomics_settled", "copy_written"):
+        """Whatever the slot waits for, without any contract."""
+        self.gate(m, dut)
+        self.copy(m, dut)
+
+    def gate(self, m, dut):
+        """The device's issue register and the outstanding table."""
+        for name in ("issue_entered", "issue_accepted", "advance_ready", "atomics_settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
+
+    def copy(self, m, dut):
+        """The copy engine, the destination's local source and the flush trackers."""
+        m.d.comb += dut.copy_written.eq(any_value(m, 1, "copy_written"))
         for name in ("local_entered", "local_accepted", "flush_lost"):
             m.d.comb += [port.eq(any_value(m, len(port), f"{name}{host}")) for host, port in enumerate(getattr(dut, name))]
         for host, view in enumerate(dut.flush):
@@ -102,10 +120,12 @@ class HoldEnds(AnyMoves):
             Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
             Assert(~dut.guard.closed | dut.guard.active),
         ]
-        cycles = Signal(32)
+        cycles, expired = Signal(32), past(m, dut.status.hold >= dut.hold_limit, "expired")
+        m.d.comb += Assume(dut.hold_limit < 1 << 31)
         m.d.sync += cycles.eq(Mux(dut.guard.closed, cycles + 1, 0))
         with m.If(dut.guard.closed):
-            m.d.comb += [Assert(cycles == dut.status.hold), Assert(cycles <= dut.hold_limit + BEYOND_LIMIT - 1)]
+            # Induction also begins with counts that were left by nothing; those end the hold at once.
+            m.d.comb += [Assert((dut.status.hold >= cycles) | expired), Assert(cycles <= dut.hold_limit + BEYOND_LIMIT - 1)]
 
 
 class CommitIsFinal(AnyMoves):
@@ -119,23 +139,26 @@ class CommitIsFinal(AnyMoves):
         m.d.comb += [
             Assert(moved == dut.guard.committed), Assert(moved == is_one_of(dut.status.phase, COMMITTED)),
             Assert(~dut.committed | ~moved), Assert(~dut.committed | (dut.owner_op.valid & dut.owner_op.ready)),
-            Assert(~moved | (~dut.copy_stop & ~dut.guard.closed & ~dut.owner_op.valid & dut.guard.active)), Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
-            Assert(~dut.guard.closed | dut.guard.active),
+            Assert(~moved | (~dut.copy_stop & ~dut.guard.closed & ~dut.owner_op.valid & dut.guard.active)),
+            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
+            Assert(dut.guard.active == (dut.guard.closed | dut.guard.committed)),
             Assert(~dut.ended | (moved == (dut.status.phase == MovePhase.RETIRE))),
         ]
         ended_well, ended = past(m, dut.ended & moved, "ended_well"), past(m, dut.ended, "ended")
         with m.If(ended):
-            m.d.comb += [Assert(dut.status.done == ended_well), Assert(dut.status.failed == ~ended_well), Assert(~dut.guard.active)]
+            m.d.comb += [Assert(dut.status.done | ~ended_well), Assert(dut.status.failed | ended_well), Assert(~dut.guard.active)]
 
 
-class NothingInFlight(AnyMoves):
-    """At a commit, whatever passed the gate had been accepted by the source's egress before the copy began, atomics had been answered, the copy was whole, its
-    writes had been proven visible, and nobody had asked for an abort before this cycle."""
-    def neighbours(self, m, dut):
-        self._gate(m, dut)
-        self._copy(m, dut)
+class Unhindered(AnyMoves):
+    """Moves that nothing stops but a lost flush: what stops them comes before a commit and is looked at by itself."""
+    def stops(self, m, dut):
+        m.d.comb += dut.hold_limit.eq(-1)
 
-    def _gate(self, m, dut):
+
+class NothingInFlight(Unhindered):
+    """At a commit the page has been held since before the copy began, and whatever had passed the gate had been accepted by the source's egress
+    then, or answered if it was an atomic."""
+    def gate(self, m, dut):
         """The device's issue register with any TLPs; one of them, a write or an atomic to the page that moves, is watched."""
         m.submodules.issue = issue = IssueRegister(GHOST)
         taken = issue.i.valid & issue.i.ready
@@ -173,7 +196,19 @@ class NothingInFlight(AnyMoves):
         m.d.sync += [old.eq(old | (advance & asked)), answered.eq(answered | (was_asked & any_value(m, 1, "answers")))]
         m.d.comb += dut.atomics_settled.eq(any_value(m, 1, "may_settle") & ~(old & ~answered) & ~past(m, advance, "advance"))
 
-    def _copy(self, m, dut):
+    def claim(self, m, dut):
+        before_copy, held_since = Signal(), Signal()
+        with m.If(dut.copy_start):
+            m.d.sync += [before_copy.eq(~self.watching | self.done), held_since.eq(1)]
+        with m.Elif(~dut.guard.closed):
+            m.d.sync += held_since.eq(0)
+        with m.If(dut.committed):
+            m.d.comb += [Assert(dut.guard.closed & held_since & before_copy), Assert(~self.watching | self.done)]
+
+
+class CopyIsVisible(Unhindered):
+    """At a commit the copy is whole, and a flush that was answered, not given up, has proven its writes visible at the destination."""
+    def copy(self, m, dut):
         """The copy engine: one write of each copy is watched through the destination's local source and flush tracker."""
         m.submodules.local = local = IssueRegister(GHOST)
         watched, entered, accepted, copying = Signal(), Signal(), Signal(), Signal()
@@ -235,26 +270,31 @@ class NothingInFlight(AnyMoves):
         return proven
 
     def claim(self, m, dut):
+        with m.If(dut.committed):
+            m.d.comb += Assert(self.proven)
+
+
+class NoCommitAfterStop(AnyMoves):
+    """Once an abort, an error of the copy, a write of the other host to the page or the hold limit was seen, the page is released in the next
+    cycle but one and not committed."""
+    def claim(self, m, dut):
         far = Mux(dut.to_host, dut.copy_destination, dut.copy_source)[12]
         near = Mux(dut.to_host, dut.copy_source, dut.copy_destination)[12]
         crossed = (dut.cross_write[0] & (dut.cross_address[0][12] == far)) | (dut.cross_write[1] & (dut.cross_address[1][12] == near))
-        asks = Signal()   # a reason to abort, as late as the slot may know it
-        m.d.comb += asks.eq(dut.abort | past(m, crossed, "crossed") | (dut.status.hold >= dut.hold_limit)
+        stop, stopped = Signal(), Signal()
+        m.d.comb += stop.eq(dut.abort | past(m, crossed, "crossed") | (dut.status.hold >= dut.hold_limit)
                             | (dut.copy_error.any() & (dut.status.phase == MovePhase.COPY)))
-        before_copy, held_since, asked = Signal(), Signal(), Signal()
-        with m.If(dut.copy_start):
-            m.d.sync += [before_copy.eq(~self.watching | self.done), held_since.eq(1)]
-        with m.Elif(~dut.guard.closed):
-            m.d.sync += held_since.eq(0)
-        m.d.sync += asked.eq(dut.guard.closed & (asked | asks))
-        with m.If(dut.committed):
-            m.d.comb += [Assert(dut.guard.closed & held_since & before_copy), Assert(~self.watching | self.done), Assert(self.proven), Assert(~asked)]
+        m.d.sync += stopped.eq(dut.guard.closed & (stopped | stop))
+        m.d.comb += [
+            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)), Assert(~dut.committed | ~stopped),
+            Assert(~(stopped & past(m, stopped, "stopped") & dut.guard.closed)),
+        ]
 
 
-class Moves(NothingInFlight):
-    """In this environment a page is committed after a write to it passed the gate, and the move ends well."""
+class IsMade(NothingInFlight):
+    """A page is committed after an access to it passed the gate."""
     def claim(self, m, dut):
-        m.d.comb += [Cover(dut.committed & self.watching), Cover(dut.ended & dut.guard.committed)]
+        m.d.comb += Cover(dut.committed & self.watching)
 
 
 class GateHolds(Elaboratable):
@@ -268,7 +308,8 @@ class GateHolds(Elaboratable):
         m.submodules.dut = dut = self.lane(16, shape, PAGES, 2, 1) if self.request else self.lane(16, shape, PAGES)
         head = dut.i.payload
         m.d.comb += [
-            dut.i.valid.eq(any_value(m, 1, "i_valid")), head.info.page.eq(any_value(m, 6, "page")), head.info.in_window.eq(any_value(m, 1, "in_window")),
+            dut.i.valid.eq(any_value(m, 1, "i_valid")), head.info.page.eq(any_value(m, 6, "page")),
+            head.info.in_window.eq(any_value(m, 1, "in_window")),
             head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),
             dut.offer.ready.eq(any_value(m, 1, "offer_ready")), dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")),
             dut.proven.eq(any_value(m, 2, "proven")), dut.settings.track_dirty.eq(1),
@@ -280,6 +321,8 @@ class GateHolds(Elaboratable):
         framed(m, dut.i, head.beat, Assume, "i")
         begins, page, in_window = dut.offer.payload.beat.first, dut.dirty_page, dut.dirty
         if self.request:
+            # One double word, so that its completion fits.
+            m.d.comb += data.View(RequestHeader(), head.beat.header).length.eq(1)
             m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
                          dut.occupied.eq(any_value(m, 1, "occupied"))]
             page, in_window = head.info.page, head.info.in_window
@@ -304,14 +347,12 @@ SLOT_BUGS = {
     "copy writes are not followed to the egress": ("with m.If(local_mark.passed):", "with m.If(1):"),
     "the flush is not awaited": ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
     "a lost flush is taken for a proof": ("lost & (self.status.phase == MovePhase.FLUSH)", "0"),
-    "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase == MovePhase.GATE)):"),
+    "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase != MovePhase.GATE)):"),
     "the gate opens when the copy begins": (
         "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                m.d.sync += self.guard.closed.eq(0)"),
     "the hold timer is not looked at": ("self.status.hold >= self.hold_limit", "0"),
-    "the hold timer stops in the copy": ("with m.If(self.guard.closed):", "with m.If(self.guard.closed & (self.status.phase != MovePhase.COPY)):"),
-    "a committed move is given up": (
-        "with m.If((delay == 0) & self.advance_ready):",
-        'with m.If(self.abort):\n                m.next = "Give Up"\n            with m.If((delay == 0) & self.advance_ready):'),
+    "the guard says committed from the start": ("self.guard.committed.eq(0), delay.eq(3)", "self.guard.committed.eq(1), delay.eq(3)"),
+    "a failed move is done": ("status.failed.eq(1)", "status.done.eq(1)"),
 }
 
 
@@ -321,19 +362,22 @@ def bugs(claim, *names):
 
 
 PROOFS = [
-    Proof("move_nothing_in_flight", NothingInFlight.__doc__, NothingInFlight, "bmc", 25, seconds=900, bugs=bugs(
+    Proof("move_nothing_in_flight", NothingInFlight.__doc__, NothingInFlight, "bmc", 22, seconds=600, bugs=bugs(
         NothingInFlight, "the gate is not given time to close", "the issue register is not awaited", "atomics are not awaited",
-        "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof", "an abort is forgotten",
         "the gate opens when the copy begins")),
-    Proof("move_is_made", Moves.__doc__, Moves, "cover", 38, bugs=bugs(Moves, "the gate opens when the copy begins")),
-    Proof("move_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 12, fast=True, bugs=bugs(
-        HoldEnds, "the hold timer is not looked at", "the hold timer stops in the copy")),
-    Proof("move_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 23, bugs=bugs(CommitIsFinal, "a committed move is given up")),
+    Proof("move_copy_is_visible", CopyIsVisible.__doc__, CopyIsVisible, "bmc", 24, seconds=600, bugs=bugs(
+        CopyIsVisible, "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof")),
+    Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
+        NoCommitAfterStop, "an abort is forgotten")),
+    Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "the gate opens when the copy begins")),
+    Proof("move_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 5, fast=True, bugs=bugs(HoldEnds, "the hold timer is not looked at")),
+    Proof("move_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 4, fast=True, bugs=bugs(
+        CommitIsFinal, "the guard says committed from the start", "a failed move is done")),
     Proof("gate_holds_posted", GateHolds.__doc__, posted_gate, "prove", 4, fast=True, bugs={
         "a head that waits is not compared anew": lambda: posted_gate(planted(
             PostedLane, "with m.If(lookup.advance == moves):", "with m.If(lookup.advance & (moves == 1)):")),
     }),
     Proof("gate_holds_requests", GateHolds.__doc__, request_gate, "bmc", 9, fast=True, bugs={
-        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(found.guarded & self.guard.closed)", "")),
+        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(guarded & self.guard.closed)", "")),
     }),
 ]
