@@ -143,17 +143,18 @@ class DeviceIngress(wiring.Component):
 
     def _fence(self, m, gate, issue, lanes):
         """Fence policy: let a head go to one host only when nothing sent to the other is unproven. Return for which hosts heads wait."""
-        last = Signal()
         proven, waits, waited = Signal(2), Signal(2), Signal()
-        with m.If(gate.o.valid & gate.o.ready & gate.o.payload.beat.first):
-            m.d.sync += last.eq(gate.o.payload.destination)
+        only = Signal(2)   # all that stands in the issue register goes to this host
         for host in (HOST_A, HOST_B):
             # What stands in the issue register is not known to the tracker yet.
             # A register, so what is chosen in this cycle counts too.
             leaves = Cat(
                 lane.offer.valid & lane.offer.ready & lane.offer.payload.beat.first & (lane.offer.payload.destination != host)
                 for lane in lanes).any()
-            m.d.sync += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | (last == host)) & ~leaves))
+            m.d.sync += [
+                only[host].eq((issue.empty | only[host]) & ~leaves),
+                proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | only[host]) & ~leaves)),
+            ]
         # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third
         # cycle.
         posted, *others = lanes
