@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import signal
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ GOOD, BAD, MISTAKE = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = parser().parse_args(arguments)
+    # A request to end must take the way of an interrupt, which stops the simulator.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status: int = given.function(given)
         return status

@@ -16,7 +16,6 @@ lines of JSON to ``progress_file`` while it runs: ``{"done": n, "total": n, "tex
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -85,7 +84,7 @@ def run(build: Build, module: str, folder: Path, config: Mapping[str, Any] | Non
     """Run the cocotb tests of ``module`` on ``build`` in ``folder``, which keeps the log, the results and, with waves, ``dump.fst``.
 
     ``config`` is handed to the bench as described above, completed with ``seed``, ``simulator`` and the two file names. ``timeout_seconds``
-    is wall time: the simulator and its children are stopped then. ``on_progress`` is called with each progress line.
+    is wall time: the simulator is stopped then. ``on_progress`` is called with each progress line.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,9 +151,8 @@ class _Follower:
 def _simulate(build: Build, folder: Path, env: dict[str, str], log: Path, timeout_seconds: float, follower: _Follower) -> bool:
     """Run the simulator to its end or to the time limit; return whether the limit stopped it."""
     with log.open("wb") as output:
-        # A session of its own, so that stopping it also stops what it started.
-        process = subprocess.Popen(build.command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                   start_new_session=True)
+        # It stays in our process group, so that whoever stops the group stops the simulator too.
+        process = subprocess.Popen(build.command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + timeout_seconds
         try:
             while time.monotonic() < deadline:
@@ -166,7 +164,7 @@ def _simulate(build: Build, folder: Path, env: dict[str, str], log: Path, timeou
             return True
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
             follower.poll()
 

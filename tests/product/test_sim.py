@@ -1,6 +1,11 @@
 """`pagehop sim` from end to end, with a scenario and a trace of the user's own."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +69,20 @@ def test_a_run_that_is_cut_short_says_so_and_leaves_a_result_of_unknowns(scenari
     assert found["pages"]["moved"] is None
     assert set(found["violations"].values()) == {None}
     assert "the simulation did not end within 0 s and was stopped" in " ".join(capsys.readouterr().out.split())
+
+
+def test_who_ends_the_command_ends_the_simulator(scenario):
+    command = subprocess.Popen([sys.executable, "-m", "pagehop_sim", "sim", str(scenario("ended")), "--simulator", "icarus"],
+                               env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = build_root() / "sim" / "ended" / "run.log"
+    log.unlink(missing_ok=True)
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and log.stat().st_size) and command.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text(encoding="ascii").split()
+    assert len(children) == 1, "the simulator runs"
+    command.terminate()
+    assert command.communicate(timeout=60)[1] == "pagehop: stopped\n"
+    assert command.returncode == 1
+    assert not Path(f"/proc/{children[0]}").exists()
