@@ -26,7 +26,7 @@ clock. Values per second and in seconds are those of the machine that ran them.
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [columns, ["---"] * len(columns), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |" for row in rows)
 
 
 def bench_part(values: Mapping[str, Any]) -> str:
