@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from cocotb.triggers import Event
@@ -214,9 +215,9 @@ class RootComplex:
         for completion in completions:
             when += self.config.gap.draw(self.random)
             if taken_late is None:
-                self.fabric.at(when, lambda completion=completion: self._send(completion))  # type: ignore[misc]
+                self.fabric.at(when, partial(self._send, completion))
             else:
-                self.fabric.at(when, lambda completion=completion, offset=offset: self._send_fresh(taken_late, completion, offset))  # type: ignore[misc]
+                self.fabric.at(when, partial(self._send_fresh, taken_late, completion, offset))
                 offset += len(completion.data)
 
     def _send_fresh(self, request: Tlp, completion: Tlp, offset: int) -> None:
