@@ -36,7 +36,7 @@ class TraceReplay:
     Every written dword is unique. ``offset`` is added to the addresses of memory, not to those of interrupts. ``gap`` cycles stand between accesses.
 
     *Members*: ``written`` and ``read``, bytes so far; ``passes``, completed runs through the trace; ``interrupts`` sent; ``stop`` ends the run
-    after the present pass.
+    after the present access.
     """
 
     def __init__(self, function: DeviceFunction, accesses: Iterable[Access], values: UniqueValues, depth: int = 8, offset: int = 0,
@@ -59,8 +59,11 @@ class TraceReplay:
                 await self._issue(access, reads)
                 if self.gap:
                     await self.function.fabric.wait(self.gap)
-            done += 1
-            self.passes += 1
+                if self.stop:
+                    break
+            else:
+                done += 1
+                self.passes += 1
         while reads:
             await self.function.finish(reads.popleft())
 
