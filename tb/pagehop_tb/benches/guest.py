@@ -41,9 +41,9 @@ class Guest:
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
-                 mappings: Mappings | None = None, dirty: bool = False) -> None:
+                 mappings: Mappings | None = None, dirty: bool = False, log: EventLog | None = None) -> None:
         self.dut, self.config, self.base, self.pages = dut, config, base, pages
-        self.log = EventLog()
+        self.log = EventLog() if log is None else log
         self.setup = Setup(
             window_base=base, window_pages=pages, host_b_offset=HOST_B_OFFSET, msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + HOST_B_OFFSET - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),

@@ -51,11 +51,11 @@ class Cpu:
 
     # Memory
 
-    async def load(self, address: int, size: int) -> bytes:
-        """Load from memory: local, or through the aperture. Raises :class:`BusError` when the link answers with an error."""
+    async def load(self, address: int, size: int, *, ro: bool = False, ido: bool = False) -> bytes:
+        """Load from memory: local, or through the aperture with these attributes. Raises :class:`BusError` when the link answers with an error."""
         issued = self.fabric.cycle
         if self.aperture is not None and address in self.aperture:
-            status, data = await self.root_complex.read(address, size)
+            status, data = await self.root_complex.read(address, size, ro=ro, ido=ido)
             if status != Status.SUCCESS:
                 raise BusError(f"Host {'AB'[self.host]}: load of {size} bytes at {address:#x} ended with status {Status(status).name}")
         else:
@@ -64,8 +64,11 @@ class Cpu:
         self.observer.cpu_load(self.fabric.cycle, self.host, address, data, issued)
         return data
 
-    async def store(self, address: int, data: bytes) -> None:
-        """Store to memory. A local store is visible at once; one through the aperture when its read-back has returned."""
+    async def store(self, address: int, data: bytes, read_back: bool | None = None) -> None:
+        """Store to memory. A local store is visible at once; one through the aperture when its read-back has returned.
+
+        ``read_back`` takes the place of the CPU's own habit for this store.
+        """
         if self.aperture is None or address not in self.aperture:
             await self.fabric.wait(self.local_cycles)
             cycle = self.fabric.cycle
@@ -78,7 +81,7 @@ class Cpu:
             return
         self.observer.cpu_store(self.fabric.cycle, self.host, address, data)
         self.root_complex.post(address, data)
-        if self.read_back:
+        if self.read_back if read_back is None else read_back:
             await self.flush(address)
 
     async def flush(self, address: int) -> None:
@@ -105,10 +108,10 @@ class Cpu:
         self.observer.mmio_write(self.fabric.cycle, self.host, address, data)
         self.root_complex.post(address, data)
 
-    async def mmio_read(self, address: int, size: int) -> tuple[int, bytes]:
+    async def mmio_read(self, address: int, size: int, *, ro: bool = False) -> tuple[int, bytes]:
         """Register read: status, and data when that is SUCCESS."""
         issued = self.fabric.cycle
-        status, data = await self.root_complex.read(address, size)
+        status, data = await self.root_complex.read(address, size, ro=ro)
         self.observer.mmio_read_done(self.fabric.cycle, self.host, address, data, status, issued)
         return status, data
 

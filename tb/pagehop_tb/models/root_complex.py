@@ -28,6 +28,11 @@ class RootComplexConfig:
     completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
     that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
     of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
+    ``completion_ido`` sets IDO in completions, which a completer may do.
+
+    Rules that a host must keep (O5), and that a test may leave out to see that they matter: ``posted_in_order`` (i), ``requests_push`` (ii: requests
+    wait for earlier posted writes), ``completions_push`` (iii: so do completions for the CPU), ``down_in_order`` (iv: completions wait for what the
+    CPU posted).
     """
 
     posted: Delay = field(default_factory=lambda: Delay(20, 120))
@@ -43,6 +48,11 @@ class RootComplexConfig:
     timeout: int = 50_000
     requester_id: int = 0x0000
     msi: tuple[int, int] = (0xFEE0_0000, 0x10_0000)
+    completion_ido: bool = False
+    posted_in_order: bool = True
+    requests_push: bool = True
+    completions_push: bool = True
+    down_in_order: bool = True
 
 
 @dataclass(slots=True)
@@ -118,16 +128,17 @@ class RootComplex:
         self._pending += 1
         flow, now = tlp.flow, self.fabric.cycle
         if flow is FlowClass.POSTED:
-            when = max(now + self.config.posted.draw(self.random), self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering))
+            barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering) if self.config.posted_in_order else 0
+            when = max(now + self.config.posted.draw(self.random), barrier)
             self._posted_until = max(when, self._posted_until)
             self._posted_until_of[tlp.requester_id] = max(when, self._posted_until_of.get(tlp.requester_id, 0))
             self.fabric.at(when, lambda: self._perform_posted(tlp))
         elif flow is FlowClass.NON_POSTED:
             # RO lets an AtomicOp pass, never a read (C2, B2).
-            barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data)
+            barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data) if self.config.requests_push else 0
             self.fabric.at(max(now + self.config.read.draw(self.random), barrier), lambda: self._perform_request(tlp))
         else:
-            barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering)
+            barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering) if self.config.completions_push else 0
             self.fabric.at(max(now + self.config.response.draw(self.random), barrier), lambda: self._perform_completion(tlp))
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
@@ -213,6 +224,7 @@ class RootComplex:
         when, offset = self.fabric.cycle, 0
         self._pending += len(completions) - 1
         for completion in completions:
+            completion.id_ordering = completion.id_ordering or self.config.completion_ido
             when += self.config.gap.draw(self.random)
             if taken_late is None:
                 self.fabric.at(when, partial(self._send, completion))
@@ -230,7 +242,8 @@ class RootComplex:
 
     def _send(self, tlp: Tlp) -> None:
         """Let a completion go, behind what the CPU posted before."""
-        if tlp.relaxed_ordering and self.config.relax or not (self._held_back or self._down_until > self.fabric.cycle):
+        free = not self.config.down_in_order or (tlp.relaxed_ordering and self.config.relax)
+        if free or not (self._held_back or self._down_until > self.fabric.cycle):
             self._leave(tlp)
             return
         # One queue for all: completions of one request must not overtake each other while they wait.
@@ -279,10 +292,11 @@ class RootComplex:
         """Posted write of the CPU to the link."""
         self._down(memory_write(self.config.requester_id, address, data))
 
-    async def read(self, address: int, size: int) -> tuple[int, bytes]:
-        """Read of the CPU through the link: status, and data when that is SUCCESS. No RO, no IDO."""
+    async def read(self, address: int, size: int, *, ro: bool = False, ido: bool = False) -> tuple[int, bytes]:
+        """Read of the CPU through the link: status, and data when that is SUCCESS. ``ro`` is what a host must not set (O-rules)."""
         start, length, first, last = byte_range(address, size)
-        return await self._request(Tlp(Kind.MRD, self.config.requester_id, 0, start, length, first, last), address, size)
+        tlp = Tlp(Kind.MRD, self.config.requester_id, 0, start, length, first, last, relaxed_ordering=ro, id_ordering=ido)
+        return await self._request(tlp, address, size)
 
     async def config_read(self, target: int, register: int) -> tuple[int, bytes]:
         """Configuration read, type 0, of one dword of the function ``target``."""
