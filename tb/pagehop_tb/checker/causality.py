@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
 from pagehop_tb.checker.values import Values
@@ -31,26 +32,25 @@ class Knowledge(NamedTuple):
 NOTHING = Knowledge()
 
 
-def known_writes(replay: Replay, values: Values) -> NDArray[np.int64]:
+def known_writes(replay: Replay, values: Values, channels: Channels) -> NDArray[np.int64]:
     """For each read of ``values`` and each stream the position up to which it must see the stream's writes.
 
     An agent that read (or was interrupted by) a strongly ordered write knows all that was sent before it on the same stream, and what the writer
     knew when it sent it (program order, reads-from, doorbells, answers to register reads). A device knows its own port's earlier writes; a CPU its
     own earlier stores. Writes with RO or IDO teach nothing but themselves.
     """
-    return _Walk(replay, values).result
+    return _Walk(replay, values, channels).result
 
 
 class _Walk:
     """One pass over the log in order, carrying what each agent knows."""
 
-    def __init__(self, replay: Replay, values: Values) -> None:
-        self.replay, self.values = replay, values
+    def __init__(self, replay: Replay, values: Values, channels: Channels) -> None:
+        self.replay, self.values, self.channels = replay, values, channels
         self.sources = values.sources()
         self.known: dict[str, Knowledge] = {}
         self.told: list[Knowledge] = [NOTHING] * len(replay.writes)   # what its writer knew at each write
-        self.doorbells: dict[tuple[int, bytes], list[Knowledge]] = {}
-        self.answers: dict[tuple[int, bytes], list[int]] = {}
+        self.departed: dict[int, Knowledge] = {}                      # what its sender knew at each departure on a channel
         self.result = np.full((len(values.reads), 3), -1, np.int64)
         self._walk()
 
@@ -60,8 +60,7 @@ class _Walk:
         steps += ((read.knows, 4, i) for i, read in enumerate(self.values.reads))
         steps += ((read.done, 1, i) for i, read in enumerate(self.values.reads))
         steps += ((event, 2, i) for i, (event, host, write) in enumerate(self.replay.interrupts))
-        channel = {int(Kind.MMIO_WRITE), int(Kind.DEVICE_MMIO_WRITE), int(Kind.DEVICE_MMIO_READ), int(Kind.MMIO_READ_DONE)}
-        steps += ((event, 3, event) for event, entry in enumerate(self.replay.log.events) if entry[0] in channel)
+        steps += ((event, 3, event) for event in self.channels.steps)
         actions = (self._write, self._done, self._interrupt, self._channel, self._issue)
         for event, what, index in sorted(steps):
             actions[what](event, index)
@@ -81,9 +80,9 @@ class _Walk:
             self.known[write.agent] = self._of(write.agent).with_stream(write.stream, event)
 
     def _issue(self, event: int, index: int) -> None:
-        agent = self.values.reads[index].agent
-        known = self._of(agent)
-        self.result[index] = known if agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
+        read = self.values.reads[index]
+        known = self._of(read.agent)
+        self.result[index] = known if read.ido or read.agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
 
     def _done(self, event: int, index: int) -> None:
         for write in self.sources.get(index, ()):
@@ -94,17 +93,10 @@ class _Walk:
         self._learn(f"CPU {'AB'[host]}", write)
 
     def _channel(self, event: int, _: int) -> None:
-        kind, _, who, address, data = self.replay.log.events[event][:5]
-        if kind == Kind.MMIO_WRITE:
-            self.doorbells.setdefault((address, data), []).append(self._of(f"CPU {'AB'[who]}"))
-        elif kind == Kind.DEVICE_MMIO_WRITE:
-            sent = self.doorbells.get((address, data))
-            if sent:
-                self.known[who] = self._of(who).joined(sent.pop(0))
-        elif kind == Kind.DEVICE_MMIO_READ:
-            self.answers.setdefault((address, data), []).append(event)
+        agent, origin = self.channels.agent(event), self.channels.origin.get(event)
+        if origin is not None:
+            self.known[agent] = self._of(agent).joined(self.departed.get(origin, NOTHING))
+        elif self.replay.log.events[event][0] == Kind.DEVICE_MMIO_READ and not any(self.replay.log.events[event][5:7]):
+            self.departed[event] = self._of(agent).with_stream(DEVICE_STREAM, event)
         else:
-            answers = self.answers.get((address, data))
-            if answers:
-                cpu, answer = f"CPU {'AB'[who]}", answers.pop(0)
-                self.known[cpu] = self._of(cpu).with_stream(DEVICE_STREAM, answer)
+            self.departed[event] = self._of(agent)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pagehop_tb.checker.causality import known_writes
+from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.harvests import check_harvests
+from pagehop_tb.checker.joint import check_graph
 from pagehop_tb.checker.log import EventLog, Kind
 from pagehop_tb.checker.meters import measure
 from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
@@ -34,10 +36,12 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
     replay.run()
     values = Values(replay)
     values.check(verdict)
-    values.check_known(known_writes(replay, values), verdict)
+    channels = Channels(replay)
+    values.check_known(known_writes(replay, values, channels), verdict)
     _check_host_order(replay, verdict)
     _check_flushes(replay, verdict)
     check_harvests(replay, verdict)
+    check_graph(replay, values, channels, verdict)
     if memory is not None:
         _check_final(replay, memory, verdict)
     verdict.checked["events"] = len(log.events)
@@ -67,6 +71,7 @@ def _check_host_order(replay: Replay, verdict: Verdict) -> None:
         latest = np.maximum.accumulate(performed[mine])
         verdict.checked["edges"] += len(mine) - 1
         for i in mine[1:][strong[mine[1:]] & (performed[mine[1:]] < latest[:-1])]:
+            replay.blamed.add(writes[int(i)].event)
             verdict.add("reordered", f"{replay.told(numbers[int(i)])} became visible before an earlier one{place[h]}")
 
 
@@ -90,6 +95,7 @@ def _check_flushes(replay: Replay, verdict: Verdict) -> None:
     for i in np.flatnonzero((before >= 0) & (latest[before] > done)):
         read, late = reads[int(i)], numbers[int(np.argmax(performed[:before[i] + 1]))]
         where = replay.config.name(read.location)
+        replay.blamed.update((read.done, replay.writes[late].event))
         verdict.add("reordered", f"the read of {read.agent} at {where} was answered in cycle {replay.cycle_of(read.done)}, "
                                  f"but {replay.told(late)} before it became visible only in cycle {replay.cycle_of(replay.writes[late].performed)}")
 

@@ -30,6 +30,11 @@ class Kind(IntEnum):
     HARVEST = 19
     MOVE_BEGIN = 20
     MOVE_END = 21
+    CPU_FENCE = 22
+    MESSAGE = 23
+    MESSAGE_SEEN = 24
+    LINK = 25
+    VCPU = 26
 
 
 class EventLog:
@@ -46,14 +51,14 @@ class EventLog:
     def device_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None, ro: bool, ido: bool, key: int) -> None:
         self.events.append((0, cycle, agent, address, data, byte_enables, ro, ido, key))
 
-    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int) -> None:
-        self.events.append((1, cycle, agent, address, length, key))
+    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int, ido: bool = False) -> None:
+        self.events.append((1, cycle, agent, address, length, key, ido))
 
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
         self.events.append((2, cycle, key, data, status))
 
-    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int) -> None:
-        self.events.append((3, cycle, agent, address, op, operand, key))
+    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False, ido: bool = False) -> None:
+        self.events.append((3, cycle, agent, address, op, operand, key, ro, ido))
 
     def device_atomic_done(self, cycle: int, key: int, old: bytes, status: int) -> None:
         self.events.append((4, cycle, key, old, status))
@@ -85,8 +90,8 @@ class EventLog:
     def device_mmio_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None) -> None:
         self.events.append((13, cycle, agent, address, data, byte_enables))
 
-    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes) -> None:
-        self.events.append((14, cycle, agent, address, data))
+    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes, ro: bool = False, ido: bool = False) -> None:
+        self.events.append((14, cycle, agent, address, data, ro, ido))
 
     def preset(self, host: int, address: int, data: bytes) -> None:
         """Memory of ``host`` contained ``data`` before anything ran; what was not preset is zero."""
@@ -115,3 +120,24 @@ class EventLog:
     def move_end(self, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
         """The driver has learnt how the move ended."""
         self.events.append((21, cycle, page, host, moved, error, hold_cycles, total_cycles))
+
+    def cpu_fence(self, cycle: int, host: int) -> None:
+        """The CPU of ``host`` goes on only now that all its stores so far are visible (a read-back, O9, or a fence for local ones)."""
+        self.events.append((22, cycle, host))
+
+    def message(self, cycle: int, host: int, number: int) -> None:
+        """The CPU of ``host`` has sent message ``number`` to another CPU by a way of its own (O10). No two messages have one number."""
+        self.events.append((23, cycle, host, number))
+
+    def message_seen(self, cycle: int, host: int, number: int) -> None:
+        """The CPU of ``host`` has received message ``number``."""
+        self.events.append((24, cycle, host, number))
+
+    def link(self, cycle: int, port: int, upstream: bool, kind: str, address: int, data: bytes, requester_id: int,
+             traffic_class: int = 0, ro: bool = False, ido: bool = False, no_snoop: bool = False, poisoned: bool = False) -> None:
+        """A posted TLP was on a link of the interposer: ``port`` 0 is the device's, 1 and 2 are those of Host A and Host B."""
+        self.events.append((25, cycle, port, upstream, kind, address, data, requester_id, traffic_class, ro, ido, no_snoop, poisoned))
+
+    def vcpu(self, cycle: int, host: int) -> None:
+        """The guest's CPU runs at ``host`` from here on."""
+        self.events.append((26, cycle, host))

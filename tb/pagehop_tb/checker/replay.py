@@ -12,6 +12,9 @@ __all__ = ["DEVICE_STREAM", "Read", "Replay", "Write"]
 #: Streams of writes that keep their order: the device port, the CPU of Host A, the CPU of Host B.
 DEVICE_STREAM = 0
 
+#: Events by which agents tell each other something beside memory.
+CHANNEL = (Kind.MMIO_WRITE, Kind.MMIO_READ_DONE, Kind.DEVICE_MMIO_WRITE, Kind.DEVICE_MMIO_READ, Kind.CPU_FENCE, Kind.MESSAGE, Kind.MESSAGE_SEEN)
+
 SUCCESS = 0
 TIMEOUT = 9
 NAMES = {1: "UR", 2: "CRS", 4: "CA", 8: "poison", 9: "timeout", 10: "a malformed completion"}
@@ -19,7 +22,10 @@ NAMES = {1: "UR", 2: "CRS", 4: "CA", 8: "poison", 9: "timeout", 10: "a malformed
 
 @dataclass(slots=True)
 class Write:
-    """An accepted posted write, store or atomic: when it was issued and when (and where) it became visible (-1: not yet)."""
+    """An accepted posted write, store or atomic: when it was issued and when (and where) it became visible (-1: not yet).
+
+    ``strong`` may not pass anything posted. ``remote`` went through an aperture. ``answered`` is when an atomic's requester had its answer.
+    """
 
     event: int
     stream: int
@@ -29,6 +35,11 @@ class Write:
     performed: int = -1
     host: int = -1
     atomic: tuple[str, bytes] | None = None
+    length: int = 0
+    ro: bool = False
+    ido: bool = False
+    remote: bool = False
+    answered: int = -1
 
 
 @dataclass(slots=True)
@@ -36,6 +47,7 @@ class Read:
     """A read that was answered with data: ``issued`` and ``done`` are positions in the log.
 
     ``knows`` is the position up to which its agent's knowledge counts: ``issued`` for a device, for a CPU the end of the cycle of issue.
+    ``remote`` went through an aperture.
     """
 
     agent: str
@@ -45,17 +57,23 @@ class Read:
     done: int
     data: bytes
     knows: int
+    ido: bool = False
+    remote: bool = False
 
 
 @dataclass
 class Versions:
-    """What each performed write left behind, in the order in which they became visible: whole dwords."""
+    """What each performed write left behind, in the order in which they became visible: whole dwords.
+
+    ``partial`` tells for the entries that did not write all bytes of their dwords which they did: bit *i* for byte *i*.
+    """
 
     dword: list[int] = field(default_factory=list)
     count: list[int] = field(default_factory=list)
     event: list[int] = field(default_factory=list)
     writer: list[int] = field(default_factory=list)
     data: list[bytes] = field(default_factory=list)
+    partial: dict[int, int] = field(default_factory=dict)
 
 
 def atomic_result(op: str, old: bytes, operand: bytes) -> bytes:
@@ -87,12 +105,15 @@ class Replay:
         self.commits: list[tuple[int, int, int]] = []   # event, page, host
         self.interrupts: list[tuple[int, int, int]] = []  # event, host, index of the write
         self.pages_written: set[int] = set()
+        self.channel: list[int] = []                    # events by which agents tell each other something beside memory
+        self.blamed: set[int] = set()                   # events of accesses that some check has called wrong
         self._pending: dict[tuple, list[int]] = {}
         self._finished: set[tuple] = set()
         self._stores: dict[tuple, list[int]] = {}
         self._atomics: dict[Location, list[int]] = {}
-        self._atomic_olds: dict[tuple, list[bytes]] = {}
-        self._open: dict[int, tuple[int, str, int, int]] = {}      # key: event, agent, address, length
+        self._atomic_olds: dict[tuple, list[tuple[bytes, int]]] = {}  # what memory gave, and to which write
+        self._atomic_versions: dict[int, int] = {}                 # write: its entry of the versions
+        self._open: dict[int, tuple[int, str, int, int, bool]] = {}   # key: event, agent, address, length, IDO
         self._open_atomics: dict[int, int] = {}                    # key: index of the write
         self._cycles: list[int] = []
         self._injected: list[tuple[int, int, int, int]] = []       # event, location, length, status: not yet seen by a requester
@@ -109,7 +130,7 @@ class Replay:
             Kind.PERFORMED_WRITE: self._performed_write, Kind.PERFORMED_READ: self._performed_read, Kind.PERFORMED_ATOMIC: self._performed_atomic,
             Kind.MSI: self._msi, Kind.CPU_LOAD: self._cpu_load, Kind.CPU_STORE: self._cpu_store, Kind.PRESET: self._preset,
             Kind.COMMIT: self._commit, Kind.HOLDING: self._holding, Kind.INJECTED: self._inject, Kind.MOVE_BEGIN: self._move_begin,
-            Kind.MOVE_END: self._move_end,
+            Kind.MOVE_END: self._move_end, **dict.fromkeys(CHANNEL, self._tell),
         }
         table = [handlers.get(kind) for kind in Kind]
         for event, entry in enumerate(self.log.events):
@@ -127,21 +148,21 @@ class Replay:
             byte_enables = None
         self._pending.setdefault((location, data, byte_enables), []).append(len(self.writes))
         self._unperformed.setdefault(location // PAGE, set()).add(len(self.writes))
-        self.writes.append(Write(event, DEVICE_STREAM, agent, location, not (ro or ido)))
+        self.writes.append(Write(event, DEVICE_STREAM, agent, location, not (ro or ido), length=len(data), ro=ro, ido=ido))
 
-    def _device_read(self, event: int, cycle: int, agent: str, address: int, length: int, key: int) -> None:
-        self._open[key] = (event, agent, address, length)
+    def _device_read(self, event: int, cycle: int, agent: str, address: int, length: int, key: int, ido: bool = False) -> None:
+        self._open[key] = (event, agent, address, length, ido)
 
     def _device_read_done(self, event: int, cycle: int, key: int, data: bytes, status: int) -> None:
         opened = self._open.pop(key, None)
         if opened is None:
             self.verdict.add("duplicated", f"cycle {cycle}: a read was answered that was not open (key {key})")
             return
-        issued, agent, address, length = opened
+        issued, agent, address, length, ido = opened
         location = self.config.of_device(address)
         who = f"cycle {cycle}: the read of {agent} at {self.config.name(location)}"
         if self._error_expected(location, length, issued, status, who):
-            self.reads.append(Read(agent, location, length, issued, event, data, issued))
+            self.reads.append(Read(agent, location, length, issued, event, data, issued, ido))
             if len(data) != length:
                 self.verdict.add("invented", f"{who} asked for {length} bytes and got {len(data)}")
 
@@ -164,11 +185,13 @@ class Replay:
             self.verdict.add(name, f"{who} ended with {NAMES.get(status, status)}, which no host gave")
         return False
 
-    def _device_atomic(self, event: int, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int) -> None:
+    def _device_atomic(self, event: int, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int,
+                       ro: bool = False, ido: bool = False) -> None:
         location = self.config.of_device(address)
         self._atomics.setdefault(location, []).append(len(self.writes))
         self._open_atomics[key] = len(self.writes)
-        self.writes.append(Write(event, DEVICE_STREAM, agent, location, True, atomic=(op, operand)))
+        length = len(operand) // 2 if op == "cas" else len(operand)
+        self.writes.append(Write(event, DEVICE_STREAM, agent, location, not (ro or ido), atomic=(op, operand), length=length, ro=ro, ido=ido))
 
     def _device_atomic_done(self, event: int, cycle: int, key: int, old: bytes, status: int) -> None:
         index = self._open_atomics.pop(key, None)
@@ -184,13 +207,39 @@ class Replay:
                 self._atomics[write.location].remove(index)
             return
         olds = self._atomic_olds.get((write.location, op, operand), [])
-        if old in olds:
-            olds.remove(old)
+        if self._answered_with(index, old, olds):
+            write.answered = event
             self.reads.append(Read(write.agent, write.location, 0, write.event, event, b"", write.event))
         elif olds:
             self.verdict.add("invented", f"{who} brought {old.hex()}, which memory never gave to one like it")
         else:
             self.verdict.add("lost", f"{who} was answered and never performed")
+
+    def _answered_with(self, index: int, old: bytes, olds: list[tuple[bytes, int]]) -> bool:
+        """Take what gave ``old`` from ``olds`` for atomic ``index``. Equal atomics are told apart only here, so it may be another's so far."""
+        found = [entry for entry in olds if entry[0] == old]
+        if not found:
+            return False
+        taken = (old, index) if (old, index) in found else found[0]
+        olds.remove(taken)
+        other = taken[1]
+        if other != index:
+            olds[:] = [(value, other if holder == index else holder) for value, holder in olds]
+            self._exchange(index, other)
+        return True
+
+    def _exchange(self, one: int, other: int) -> None:
+        """Two equal atomics change places in what was performed."""
+        first, second = self.writes[one], self.writes[other]
+        first.performed, second.performed, first.host, second.host = second.performed, first.performed, second.host, first.host
+        entries, writers = self._atomic_versions, self.versions.writer
+        at = entries.pop(one, None), entries.pop(other, None)
+        for writer, entry in ((other, at[0]), (one, at[1])):
+            if entry is not None:
+                entries[writer], writers[entry] = entry, writer
+        pending = self._atomics.get(first.location, [])
+        if one in pending:
+            pending[pending.index(one)] = other
 
     # What hosts do
 
@@ -250,7 +299,7 @@ class Replay:
             return
         if byte_enables != 0:
             self._patch(self.image, location, data, byte_enables)
-            self._version(event, index, location, len(data))
+            self._version(event, index, location, len(data), byte_enables)
 
     def _patch(self, images: dict[int, bytearray], location: Location, data: bytes, byte_enables: int | None) -> None:
         page, offset = divmod(location, PAGE)
@@ -264,11 +313,13 @@ class Replay:
             if byte_enables >> i & 1:
                 image[offset + i] = byte
 
-    def _version(self, event: int, writer: int, location: Location, length: int) -> None:
+    def _version(self, event: int, writer: int, location: Location, length: int, byte_enables: int | None) -> None:
         page, offset = divmod(location, PAGE)
         self.pages_written.add(page)
         start, end = offset & ~3, offset + length + 3 & ~3
         versions = self.versions
+        if byte_enables is not None or end - start != length:
+            versions.partial[len(versions.event)] = ((1 << length) - 1 if byte_enables is None else byte_enables) << (offset - start)
         versions.dword.append(page * (PAGE // 4) + start // 4)
         versions.count.append((end - start) // 4)
         versions.event.append(event)
@@ -307,7 +358,9 @@ class Replay:
             index = match
             write = self.writes[match]
             assert write.atomic is not None
-            self._atomic_olds.setdefault((location, *write.atomic), []).append(old)
+            self._atomic_olds.setdefault((location, *write.atomic), []).append((old, match))
+            if at_owner:
+                self._atomic_versions[match] = len(self.versions.event)
         self._perform(index, event, host, location, new, None, at_owner)
 
     @staticmethod
@@ -329,14 +382,14 @@ class Replay:
     def _cpu_store(self, event: int, cycle: int, host: int, address: int, data: bytes) -> None:
         target, location = self.config.of_cpu(host, address)
         self._stores.setdefault((target, location, data), []).append(len(self.writes))
-        self.writes.append(Write(event, 1 + host, f"CPU {'AB'[host]}", location, True))
+        self.writes.append(Write(event, 1 + host, f"CPU {'AB'[host]}", location, True, length=len(data), remote=target != host))
 
     def _cpu_load(self, event: int, cycle: int, host: int, address: int, data: bytes, issued: int) -> None:
         target, location = self.config.of_cpu(host, address)
         if self._owner(location, target) == target:
             start = event if target == host else self.position_before(issued)
             knows = min(event - 1, self.position_before(issued + 1))
-            self.reads.append(Read(f"CPU {'AB'[host]}", location, len(data), start, event, data, knows))
+            self.reads.append(Read(f"CPU {'AB'[host]}", location, len(data), start, event, data, knows, remote=target != host))
 
     def position_before(self, cycle: int) -> int:
         """The last position in the log that is certainly before ``cycle``."""
@@ -408,10 +461,13 @@ class Replay:
             if self.writes[index].event < committed:
                 self.verdict.add("stale", f"cycle {cycle}: the move of page {page} was reported as done before {self.told(index)} was visible")
 
+    def _tell(self, event: int, *_: object) -> None:
+        self.channel.append(event)
+
     # The end
 
     def _finish(self) -> None:
-        for issued, agent, address, length in self._open.values():
+        for issued, agent, address, length, _ in self._open.values():
             where = self.config.name(self.config.of_device(address))
             self.verdict.add("stuck", f"the read of {length} bytes by {agent} at {where} in cycle {self.cycle_of(issued)} was never answered")
         for index in self._open_atomics.values():

@@ -38,6 +38,7 @@ class CheckConfig:
     ``owned_by_b`` are the pages of the window that belong to Host B at the start; ``active_host`` gets what lies outside the window.
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
     ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
+    ``line_atomic`` demands that an access inside one 64-byte line sees one moment: stronger than PCIe, and what drivers assume.
     ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
     """
 
@@ -50,6 +51,7 @@ class CheckConfig:
     notify: frozenset[int] = frozenset()
     apertures: dict[int, Range] = field(default_factory=dict)
     global_order: bool = False
+    line_atomic: bool = True
     hold_limit: int | None = None
     slack: int = 200
 

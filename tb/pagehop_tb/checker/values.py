@@ -14,6 +14,12 @@ Ints = NDArray[np.int64]
 #: Bits of a position in the log inside a combined key; positions are stored plus 1, version 0 is what was there before the run.
 SHIFT = 33
 
+#: Bytes of a read that are told.
+SHORT = 8
+
+#: Dwords that fit no version of their time and are looked for at others: enough to tell what happened.
+MISMATCHES = 1000
+
 
 def spread(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
     """Numbers ``starts[i] .. starts[i] + counts[i] - 1`` of all *i* after each other, and the *i* of each."""
@@ -66,6 +72,17 @@ class Values:
         self.content = contents[order]
         writer = np.array(versions.writer, np.int64)[entry] if len(entry) else np.zeros(0, np.int64)
         self.writer = np.concatenate([np.full(places, -1, np.int64), writer])[order]
+        self.enables = np.concatenate([np.full(places, 15, np.uint8), self._enables(len(entry))])[order]
+
+    def _enables(self, dwords: int) -> NDArray[np.uint8]:
+        """For each dword written the bytes that the write touched."""
+        result = np.full(dwords, 15, np.uint8)
+        counts = np.array(self.replay.versions.count, np.int64)
+        starts = np.cumsum(counts) - counts
+        for entry, touched in self.replay.versions.partial.items():
+            for i in range(int(counts[entry])):
+                result[starts[entry] + i] = touched >> 4 * i & 15
+        return result
 
     def _initial(self) -> NDArray[np.uint32]:
         """What each place held before the run."""
@@ -111,10 +128,10 @@ class Values:
             if number in told:
                 continue
             told.add(number)
-            low, high = np.searchsorted(self.key, [self.read_rank[i] << SHIFT, (self.read_rank[i] + 1) << SHIFT])
-            same = low + np.flatnonzero(((self.content[low:high] ^ self.value[i]) & self.mask[i]) == 0)
+            same = self._equal_versions(int(i))
+            self.replay.blamed.add(self.reads[number].done)
             where = self.replay.config.name(int(self.places[self.read_rank[i]]) * 4)
-            story = f"{self._told(number)} brought {int(self.value[i]):#010x} from {where}"
+            story = f"{self.told(number)} brought {int(self.value[i]):#010x} from {where}"
             if not len(same):
                 verdict.add("invented", f"{story}, which nobody wrote there")
             elif same[0] < self.low[i]:
@@ -123,9 +140,14 @@ class Values:
             else:
                 verdict.add("reordered", f"{story}, which was written only in cycle {self._cycle(int(same[0]))}")
 
-    def _told(self, number: int) -> str:
+    def told(self, number: int, with_data: bool = False) -> str:
+        """Read ``number`` for a reader."""
         read = self.reads[number]
-        return f"the read of {read.agent} from cycle {self.replay.cycle_of(read.issued)} to {self.replay.cycle_of(read.done)}"
+        start = f"the read of {read.agent} from cycle {self.replay.cycle_of(read.issued)} to {self.replay.cycle_of(read.done)}"
+        if not with_data:
+            return start
+        data = read.data.hex() if read.length <= SHORT else f"{read.data[:SHORT].hex()}… ({read.length} bytes)"
+        return f"{start} of {self.replay.config.name(read.location)}, which brought {data or 'nothing'}"
 
     def _cycle(self, version: int) -> int:
         event = int(self.event[version])
@@ -133,6 +155,8 @@ class Values:
 
     def _check_torn(self, verdict: Verdict) -> None:
         """All dwords of a read inside one 64-byte line were there at one moment; ambiguous values prove nothing and are left out."""
+        if not self.replay.config.line_atomic:
+            return
         inside = np.array([read.length > 4 and read.location // 64 == (read.location + read.length - 1) // 64 for read in self.reads], bool)
         sure = (self.first >= 0) & (self.first == self.last)
         chosen = np.flatnonzero(sure & inside[self.read_of]) if len(self.reads) else np.zeros(0, np.int64)
@@ -144,8 +168,9 @@ class Values:
         groups = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
         torn = groups[np.maximum.reduceat(self.event[version], groups) >= np.minimum.reduceat(end, groups)]
         for i in torn:
+            self.replay.blamed.add(self.reads[int(number[i])].done)
             where = self.replay.config.name(self.reads[int(number[i])].location)
-            verdict.add("torn", f"{self._told(int(number[i]))} at {where} mixes two writes")
+            verdict.add("torn", f"{self.told(int(number[i]))} at {where} mixes two writes")
 
     def _check_order(self, verdict: Verdict) -> None:
         """Posted writes of the device port to one dword became visible in the order in which they were sent, unless the later one may pass.
@@ -164,7 +189,22 @@ class Values:
         latest = np.maximum.accumulate(mine)
         bad = mine[1:][strong[1:] & (mine[1:] < latest[:-1])]
         for index in dict.fromkeys(self.writer[bad].tolist()):
+            self.replay.blamed.add(writes[index].event)
             verdict.add("reordered", f"{self.replay.told(index)} became visible before an earlier one to the same place")
+
+    def matched_anywhere(self) -> tuple[Ints, Ints]:
+        """``first`` and ``last``, where a dword that fits no version of its time gets the only one of its place that it equals."""
+        first, last = self.first.copy(), self.last.copy()
+        for i in np.flatnonzero(first < 0)[:MISMATCHES].tolist():
+            same = self._equal_versions(i)
+            if len(same) == 1:
+                first[i] = last[i] = same[0]
+        return first, last
+
+    def _equal_versions(self, i: int) -> Ints:
+        """All versions of its place that dword ``i`` of those read equals."""
+        low, high = np.searchsorted(self.key, [self.read_rank[i] << SHIFT, (self.read_rank[i] + 1) << SHIFT])
+        return low + np.flatnonzero(((self.content[low:high] ^ self.value[i]) & self.mask[i]) == 0)
 
     def sources(self) -> dict[int, list[int]]:
         """For each read (by number) the writes that its data certainly stem from."""
@@ -201,5 +241,6 @@ class Values:
         bad = np.flatnonzero((self.last >= 0) & (self.last < required))
         for number in dict.fromkeys(self.read_of[bad].tolist()):
             missed = int(self.writer[required[bad[np.searchsorted(self.read_of[bad], number)]]])
+            self.replay.blamed.add(self.reads[number].done)
             where = self.replay.config.name(self.reads[number].location)
-            verdict.add("stale", f"{self._told(number)} at {where} did not see {self.replay.told(missed)}, which it had to see")
+            verdict.add("stale", f"{self.told(number)} at {where} did not see {self.replay.told(missed)}, which it had to see")
