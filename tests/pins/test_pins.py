@@ -41,3 +41,9 @@ def test_planted_faults_are_noticed(fault, expected, tmp_path):
     outcome = run(wires("icarus", fault=fault), "bench_pins", tmp_path, seed=3, test_filter="pauses")
     with pytest.raises(BenchFailure, match=expected):
         outcome.check()
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_failed_test_leaves_nothing_for_the_next(simulator, tmp_path):
+    outcome = run(wires(simulator), "bench_restart", tmp_path, seed=3)
+    outcome.check(min_tests=2, min_checked={"events": 300})
