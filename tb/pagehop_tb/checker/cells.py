@@ -17,7 +17,7 @@ def add_memory_edges(graph: Graph, nodes: Nodes, values: Values) -> None:
     the first of them and before what follows the last.
     """
     known = (values.writer >= 0) | (values.event == 0)
-    parts = nodes.in_parts[values.rank]
+    parts = values.in_parts[values.rank]
     seen = nodes.piece_first >= 0
     _add_cells(graph, nodes, values, known & ~parts, seen & (nodes.piece_byte < 0))
     for byte in range(4):

@@ -18,7 +18,7 @@ __all__ = ["Circle", "shortest_circle"]
 STARTS = 64
 
 #: Weight of a step along a chain: it counts for nothing beside an access.
-CHAIN_STEP = 1e-6
+CHAIN_STEP = 1e-9
 
 SAYS = {
     Edge.PO: "comes before, because the next may not pass it,",
@@ -87,12 +87,12 @@ def _find(graph: Graph, knot: Ints) -> list[tuple[int, Edge]]:
                 path.append(at)
                 at = int(before[row, at])
             path = [*path, at][::-1]
-    kind_of = {(int(a), int(b)): Edge(int(k)) for a, b, k in zip(source[::-1], target[::-1], kind[::-1], strict=True)}
-    steps = [(a, kind_of[a, b]) for a, b in zip(path, [*path[1:], path[0]], strict=True)]
-    return _without_chains(steps, auxiliary, knot)
-
-
-def _without_chains(steps: list[tuple[int, Edge]], auxiliary: np.ndarray, knot: Ints) -> list[tuple[int, Edge]]:
+    pairs = source * len(knot) + target
+    order = np.argsort(pairs, kind="stable")
+    ends = np.array(path) * len(knot) + np.array([*path[1:], path[0]])
+    steps = list(zip(path, map(Edge, kind[order[np.searchsorted(pairs[order], ends)]].tolist()), strict=True))
+    first = min((at for at in path if not auxiliary[at]), key=lambda at: int(times[at]))
+    steps = steps[path.index(first):] + steps[:path.index(first)]
     return [(int(knot[at]), kind) for at, kind in steps if not auxiliary[at]]
 
 
@@ -121,6 +121,8 @@ def _hazard(circle: list[tuple[int, Edge]], teller: "_Teller") -> str:
         return "H61"
     if writers == {False}:
         return "H59"
+    if Edge.FR not in kinds and Edge.CO not in kinds:
+        return ""
     if Edge.RF in kinds:
         return "H16" if len(hosts) < 2 else "H04"
     if Edge.FR in kinds:

@@ -67,9 +67,7 @@ class Nodes:
         """Cut the dwords that were read where their bytes have different histories."""
         values = self.values
         first, last = values.matched_anywhere()
-        self.in_parts = np.zeros(len(values.places), bool)
-        self.in_parts[values.rank[values.enables != 15]] = True
-        parts = self.in_parts[values.read_rank]
+        parts = values.in_parts[values.read_rank]
         index, byte = [np.flatnonzero(~parts)], [np.full(np.count_nonzero(~parts), -1)]
         for number in range(4):
             chosen = np.flatnonzero(parts & ((values.mask >> 8 * number & 0xFF) != 0))
@@ -92,7 +90,7 @@ class Nodes:
         starts[1:] |= cut & ~single[self.piece_read[1:]]
         empty = np.setdiff1d(np.arange(len(reads)), self.piece_read)
         self.read_of = np.concatenate([self.piece_read[starts], empty])
-        self.read_at = column(reads, "done")
+        self.read_at, self.read_knows = column(reads, "done"), column(reads, "knows")
         first = graph.add_nodes("read", self.read_at[self.read_of])
         self.read = first + np.arange(len(self.read_of))
         self.piece_node = first + np.cumsum(starts) - 1
@@ -103,7 +101,8 @@ class Nodes:
         return np.where(self.piece_first >= 0, self.values.writer[self.piece_first], -1)
 
     def own_store(self, writer: Ints, read: Ints) -> Bools:
-        """Whether a CPU read its own store, which it may see before others do."""
+        """Whether a CPU read its own earlier store, which it may see before others do."""
         if not len(self.write_agent):
             return np.zeros(len(writer), bool)
-        return self.by_cpu[read] & (self.write_agent[np.maximum(writer, 0)] == self.read_agent[read])
+        written = np.maximum(writer, 0)
+        return self.by_cpu[read] & (self.write_agent[written] == self.read_agent[read]) & (self.write_at[written] <= self.read_knows[read])

@@ -116,5 +116,6 @@ class _Order:
         for one in range(len(nodes.agents)):
             self.graph.add_after(Edge.RT, at[agent == one], node[agent == one], asked_at[asker == one], asking[asker == one])
         if replay.config.global_order:
-            asked_at[:len(of_read)] = column(reads, "issued")[of_read]
+            # A load through an aperture was issued after the position that its record names.
+            asked_at[:len(of_read)] = (column(reads, "issued") + column(reads, "remote"))[of_read]
             self.graph.add_after(Edge.RT, at, node, asked_at, asking)

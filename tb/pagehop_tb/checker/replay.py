@@ -392,10 +392,10 @@ class Replay:
             self.reads.append(Read(f"CPU {'AB'[host]}", location, len(data), start, event, data, knows, remote=target != host))
 
     def position_before(self, cycle: int) -> int:
-        """The last position in the log that is certainly before ``cycle``."""
+        """The last position in the log that is certainly before ``cycle``; -1 when there is none."""
         if not self._cycles:
             self._cycles = [entry[1] for entry in self.log.events]
-        return max(bisect_left(self._cycles, cycle) - 1, 0)
+        return bisect_left(self._cycles, cycle) - 1
 
     # What the bench tells
 
@@ -479,8 +479,8 @@ class Replay:
             self.verdict.add("stuck", f"a page is held since cycle {self._held_since}")
 
     def cycle_of(self, event: int) -> int:
-        """Cycle of the event at this position of the log."""
-        return int(self.log.events[event][1])
+        """Cycle of the event at this position of the log; 0 before the first."""
+        return int(self.log.events[event][1]) if event >= 0 else 0
 
     def told(self, index: int) -> str:
         """Write ``index`` for a reader."""

@@ -1,5 +1,7 @@
 """Every dword that was read, compared with the versions that its place had: vectorised, over the whole run at once."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,7 +74,10 @@ class Values:
         self.content = contents[order]
         writer = np.array(versions.writer, np.int64)[entry] if len(entry) else np.zeros(0, np.int64)
         self.writer = np.concatenate([np.full(places, -1, np.int64), writer])[order]
+        # Dwords that were ever written in part: their bytes have histories of their own.
         self.enables = np.concatenate([np.full(places, 15, np.uint8), self._enables(len(entry))])[order]
+        self.in_parts = np.zeros(places, bool)
+        self.in_parts[self.rank[self.enables != 15]] = True
 
     def _enables(self, dwords: int) -> NDArray[np.uint8]:
         """For each dword written the bytes that the write touched."""
@@ -193,12 +198,12 @@ class Values:
             verdict.add("reordered", f"{self.replay.told(index)} became visible before an earlier one to the same place")
 
     def matched_anywhere(self) -> tuple[Ints, Ints]:
-        """``first`` and ``last``, where a dword that fits no version of its time gets the only one of its place that it equals."""
+        """``first`` and ``last``, where a dword that fits no version of its time gets those of its place that it equals."""
         first, last = self.first.copy(), self.last.copy()
         for i in np.flatnonzero(first < 0)[:MISMATCHES].tolist():
             same = self._equal_versions(i)
-            if len(same) == 1:
-                first[i] = last[i] = same[0]
+            if len(same):
+                first[i], last[i] = same[0], same[-1]
         return first, last
 
     def _equal_versions(self, i: int) -> Ints:
@@ -217,6 +222,23 @@ class Values:
                 result.setdefault(pair >> SHIFT, []).append(writer)
         return result
 
+    def _cells(self) -> Iterator[tuple[NDArray[np.bool_], Ints]]:
+        """Versions that wrote a kind of cell, and dwords read that contain it: whole dwords, then the first bytes of those written in parts, ..."""
+        yield ~self.in_parts[self.rank], np.flatnonzero(~self.in_parts[self.read_rank])
+        for byte in range(4):
+            read = self.in_parts[self.read_rank] & ((self.mask >> 8 * byte & 0xFF) != 0)
+            yield self.in_parts[self.rank] & (self.enables >> byte & 1).astype(bool), np.flatnonzero(read)
+
+    def _latest(self, versions: Ints, read: Ints, known: Ints) -> Ints:
+        """For each dword of ``read`` the latest of ``versions`` of its place that was sent up to the position ``known``; -1 for none."""
+        sent = np.array([write.event for write in self.replay.writes], np.int64)[self.writer[versions]] + 1
+        keyed = (self.rank[versions] << SHIFT) | sent
+        order = np.argsort(keyed, kind="stable")
+        latest = np.maximum.accumulate(versions[order])
+        found = np.searchsorted(keyed[order], (self.read_rank[read] << SHIFT) | (known + 1), "right") - 1
+        result = np.where(found >= 0, latest[found], -1)
+        return np.where(self.rank[result] == self.read_rank[read], result, -1)
+
     def check_known(self, known: NDArray[np.int64], verdict: Verdict) -> None:
         """``known[i, s]``: read *i* must see every posted write of stream *s* sent at or before this position in the log.
 
@@ -226,17 +248,12 @@ class Values:
         if not len(writes) or not len(self.value):
             return
         streams = np.array([write.stream if write.atomic is None else -1 for write in writes], np.int64)
-        events = np.array([write.event for write in writes], np.int64) + 1
         required = np.full(len(self.value), -1, np.int64)
-        for stream in range(known.shape[1]):
-            mine = np.flatnonzero((self.writer >= 0) & (streams[self.writer] == stream))
-            if not len(mine):
-                continue
-            keyed = (self.rank[mine] << SHIFT) | events[self.writer[mine]]
-            order = np.argsort(keyed, kind="stable")
-            latest = np.maximum.accumulate(mine[order])
-            found = np.searchsorted(keyed[order], (self.read_rank << SHIFT) | (known[self.read_of, stream] + 1), "right") - 1
-            required = np.maximum(required, np.where(found >= 0, latest[found], -1))
+        for written, read in self._cells():
+            for stream in range(known.shape[1]):
+                versions = np.flatnonzero(written & (self.writer >= 0) & (streams[self.writer] == stream))
+                if len(versions):
+                    required[read] = np.maximum(required[read], self._latest(versions, read, known[self.read_of[read], stream]))
         verdict.checked["edges"] += int(np.count_nonzero(required >= 0))
         bad = np.flatnonzero((self.last >= 0) & (self.last < required))
         for number in dict.fromkeys(self.read_of[bad].tolist()):
