@@ -213,6 +213,10 @@ class DeviceFunction:
         """Zero-length read: earlier writes of this port are visible when it returns."""
         await self.read(address, 0)
 
+    async def start(self, tlp: Tlp) -> _Pending:
+        """Issue a read or AtomicOp as it stands, with a tag of this function; :meth:`finish` waits for it."""
+        return await self._issue(tlp)
+
     async def atomic(self, op: str, address: int, operand: bytes, *, ro: bool = False) -> bytes:
         """AtomicOp ``fetch_add``, ``swap`` or ``cas`` (operand: compare, then swap); returns the old value."""
         tlp = Tlp(KINDS[op], self.config.requester_id, 0, address, len(operand) >> 2, 0, 0, operand, ro)
