@@ -14,8 +14,8 @@ from pagehop_tb.checker.space import host_name
 
 __all__ = ["Circle", "shortest_circle"]
 
-#: Edges that go back in time from which the shortest circle of a knot is looked for.
-STARTS = 64
+#: Edges that go back in time, from which the shortest circle of a knot is looked for.
+STARTS = 32
 
 #: Weight of a step along a chain: it counts for nothing beside an access.
 CHAIN_STEP = 1e-9
@@ -72,9 +72,9 @@ def _find(graph: Graph, knot: Ints) -> list[tuple[int, Edge]]:
     # Two edges of one pair have been added up: their weight is that of one.
     matrix.data[:] = np.where(auxiliary[matrix.indices], CHAIN_STEP, 1.0)
     times = graph.times()[knot]
-    # Time cannot only grow around a circle, so each has an edge that goes back.
-    back = np.flatnonzero(times[target] <= times[source])
-    back = back[np.argsort(times[source[back]] - times[target[back]], kind="stable")][:STARTS]
+    # Time cannot only grow around a circle, so each has an edge that goes back. The one that made the knot goes back far.
+    back = np.flatnonzero(times[target] < times[source])
+    back = back[np.argsort(times[target[back]] - times[source[back]], kind="stable")][:STARTS]
     best, path = np.inf, list[int]()
     starts = np.unique(target[back])
     distance, before = dijkstra(matrix, indices=starts, return_predecessors=True)
