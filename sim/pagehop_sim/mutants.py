@@ -1,0 +1,242 @@
+# amaranth: UnusedElaboratable=no
+"""``make mutants``: broken hardware, which the benches must find.
+
+``python -m pagehop_sim.mutants [--planted] [--automatic] [--count 200] [--seed 1] [--jobs 2] [name ...]`` runs the planted bugs of
+``tests/planted`` (a rule left out, each against the bench that guards it) and mutations made automatically over the interposer's core (an operator,
+condition or update changed, each against a row of benches until one fails). Both by default. It prints a table and writes
+``build/mutants.json``. Exit status 0 when
+every planted bug is caught and every surviving mutation stands in ``tests/planted/survivors.toml`` with the reason why no bench can see it; 1 when
+not; 2 when a name selects nothing.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import re
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pagehop_sim.build import Build, build
+from pagehop_sim.files import write_json
+from pagehop_sim.mutation import Mutation, candidates, sample, with_mutations
+from pagehop_sim.run import BenchFailure, run
+from pagehop_sim.toolchain import ToolError, build_root
+from pagehop_sim.verilog import PARAMETERS, annotated, convert, written
+
+__all__ = ["Caught", "main"]
+
+ROOT = Path(__file__).resolve().parents[2]
+HARDWARE = {name: default for name, (_, default) in PARAMETERS.items()} | {"window_pages": 128}
+#: Modules that mutations are made in. The registers have tests of their own, and the counters of events only count.
+CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
+
+#: Benches that look for a mutation, quickest first, with their parameters.
+BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("passthrough", {"requests": 300}),
+    ("hot_page", {"moves": 12}),
+    ("aborts", {"moves": 24}),
+    ("performance", {"pages": 4}),
+    ("producer_consumer", {"rounds": 27}),
+    ("registers", {"rounds": 1}),
+)
+#: A mutant may take this much longer than the healthy design before it counts as stuck.
+PATIENCE, LEAST_SECONDS = 4, 6
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What became of one mutant: ``by`` the bench that failed, empty when none did; ``how``, its first words; ``events`` judged until then."""
+
+    name: str
+    covers: str
+    by: str
+    how: str
+    events: int | None
+    seconds: float
+
+    @property
+    def escaped(self) -> bool:
+        """Nothing failed."""
+        return not self.by
+
+
+def _attempt(built: Build, bench: str, folder: Path, parameters: dict[str, Any], hardware: dict[str, Any], seed: int,
+             seconds: float) -> tuple[str, int | None]:
+    """Run one bench on one mutant; return how it failed (empty when it did not) and the events it judged."""
+    config = {"hardware": hardware, "parameters": parameters}
+    try:
+        outcome = run(built, f"pagehop_tb.benches.{bench}", folder, config, seed=seed, timeout_seconds=seconds)
+    except BenchFailure:
+        return "the simulation died", None
+    events = ((outcome.result or {}).get("checked") or {}).get("events")
+    violations = {name: count for name, count in ((outcome.result or {}).get("violations") or {}).items() if count}
+    if outcome.failures:
+        return ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0], events
+    return ("no end in time" if outcome.timed_out else ""), events
+
+
+def run_planted(bug: Any) -> Caught:
+    """Run one planted bug with as many seeds as its budget allows."""
+    started = time.monotonic()
+    folder = build_root() / "mutants" / bug.name
+    hardware = HARDWARE | dict(bug.hardware)
+    design = bug.design()
+    verilog = convert(design(**hardware), "interposer")
+    built = build(verilog, "interposer", bug.simulator)
+    how, events = "", None
+    for seed in range(1, bug.seeds + 1):
+        how, events = _attempt(built, bug.bench, folder, dict(bug.parameters), hardware, seed, 120)
+        if how:
+            break
+    return Caught(bug.name, " ".join(bug.covers), bug.bench if how else "", how, events, time.monotonic() - started)
+
+
+def planted_bugs(names: Sequence[str]) -> list[Any]:
+    """Return the bugs of ``tests/planted`` whose names begin with one of ``names``; all when there is none."""
+    sys.path.insert(0, str(ROOT))
+    bugs = importlib.import_module("tests.planted.bugs").BUGS
+    return [bug for bug in bugs if not names or any(bug.name.startswith(name) for name in names)]
+
+
+class Automatic:
+    """Mutations of the interposer's core, all in one build."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        from pagehop.interposer.top import Interposer
+        self.verilog = annotated(Interposer(**HARDWARE), "interposer")
+        self.mutations = sample(candidates(self.verilog, CORE), count, seed)
+        text = with_mutations(self.verilog, self.mutations, "interposer")
+        self.build = build(written(text, "interposer"), "interposer", "verilator")
+        self.seconds: dict[str, float] = {}
+
+    def healthy(self) -> None:
+        """Run the benches with no mutation active: they must pass, and their times bound those of the mutants."""
+        for bench, parameters in BATTERY:
+            started = time.monotonic()
+            how, _ = _attempt(self.build, bench, build_root() / "mutants" / "none", parameters, HARDWARE, 1, 300)
+            if how:
+                raise BenchFailure(f"The design without mutations fails {bench}: {how}")
+            self.seconds[bench] = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
+
+    def run(self, number: int) -> Caught:
+        """Run the benches on mutation ``number``, from 1, until one fails."""
+        mutation = self.mutations[number - 1]
+        started = time.monotonic()
+        active = dataclasses.replace(self.build, command=(*self.build.command, f"+mutant={number}"))
+        by, how, events = "", "", None
+        for bench, parameters in BATTERY:
+            folder = build_root() / "mutants" / f"{number:03}"
+            how, events = _attempt(active, bench, folder, parameters, HARDWARE, 1, self.seconds[bench])
+            if how:
+                by = bench
+                break
+        return Caught(described(mutation), mutation.source or mutation.module, by, how, events, time.monotonic() - started)
+
+
+def described(mutation: Mutation) -> str:
+    """A line that tells a mutation from the others."""
+    return f"{mutation.module}: {mutation.kind}: {mutation.before[:100]}"
+
+
+def _run_all(title: str, jobs: int, work: Sequence[Callable[[], Caught]], console: Console) -> list[Caught]:
+    results: list[Caught] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
+        task = progress.add_task(title, total=len(work))
+        for result in pool.map(lambda function: function(), work):
+            results.append(result)
+            progress.advance(task)
+            if not console.is_terminal:
+                print(f"{title} {len(results)}/{len(work)}: {result.name}: {result.by or 'ESCAPED'}", flush=True)
+    return results
+
+
+def table(results: Iterable[Caught]) -> Table:
+    """The results as a table."""
+    shown = Table("bug", "covers", "caught by", "how", "after events", "s")
+    for result in results:
+        events = "–" if result.events is None else f"{result.events:,}"
+        shown.add_row(result.name, result.covers, result.by or "[red]ESCAPED", result.how[:60], events, f"{result.seconds:.0f}")
+    return shown
+
+
+def _survivors(automatic: Automatic, results: Sequence[Caught]) -> list[dict[str, str]]:
+    """Each surviving mutation, with why it may; the reason of an escape is empty.
+
+    An entry of ``survivors.toml`` names the ``source`` (file, without line), and a pattern of the ``mutation``: its kind and what was changed.
+    """
+    path = ROOT / "tests" / "planted" / "survivors.toml"
+    argued = tomllib.loads(path.read_text(encoding="utf-8"))["survivor"] if path.is_file() else []
+    found = []
+    for number, result in enumerate(results, 1):
+        if not result.escaped:
+            continue
+        mutation = automatic.mutations[number - 1]
+        reason = next((entry["reason"] for entry in argued if entry["source"] in f"{mutation.source} {mutation.module}"
+                       and re.search(entry["mutation"], f"{mutation.kind}: {mutation.before}")), "")
+        found.append({"number": str(number), "mutation": result.name, "after": mutation.after, "source": mutation.source, "reason": reason})
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line selects; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pagehop_sim.mutants", description="Run broken hardware, which the benches must find.")
+    parser.add_argument("names", nargs="*", help="planted bugs to run, by the start of their names (all)")
+    parser.add_argument("--planted", action="store_true", help="only the planted bugs")
+    parser.add_argument("--automatic", action="store_true", help="only the automatic mutations")
+    parser.add_argument("--count", type=int, default=200, help="automatic mutations to sample (default: 200)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample (default: 1)")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
+    given = parser.parse_args(arguments)
+    console = Console()
+    started = time.monotonic()
+    try:
+        escapes, record = _selected(given, console)
+    except (ToolError, BenchFailure) as error:
+        print(f"mutants: {error}", file=sys.stderr)
+        return 2
+    write_json(build_root() / "mutants.json", record | {"seconds": round(time.monotonic() - started, 1)})
+    print(f"mutants: {escapes} escaped, {time.monotonic() - started:.0f} s")
+    return 1 if escapes else 0
+
+
+def _selected(given: argparse.Namespace, console: Console) -> tuple[int, dict[str, Any]]:
+    escapes, record = 0, {}
+    if given.planted or given.names or not given.automatic:
+        bugs = planted_bugs(given.names)
+        if not bugs:
+            raise ToolError(f"No planted bug's name starts with {' or '.join(map(repr, given.names))}")
+        results = _run_all("planted bugs", given.jobs, [partial(run_planted, bug) for bug in bugs], console)
+        console.print(table(results))
+        escapes += sum(result.escaped for result in results)
+        record["planted"] = [dataclasses.asdict(result) for result in results]
+    if not given.names and (given.automatic or not given.planted):
+        automatic = Automatic(given.count, given.seed)
+        automatic.healthy()
+        work = [partial(automatic.run, number) for number in range(1, len(automatic.mutations) + 1)]
+        results = _run_all("mutations", given.jobs, work, console)
+        survivors = _survivors(automatic, results)
+        console.print(table(result for result in results if result.escaped))
+        for survivor in survivors:
+            verdict = survivor["reason"] or "ESCAPED"
+            console.print(f"{survivor['number']:>4} {survivor['mutation']}  {survivor['source']}: {verdict}", highlight=False, markup=False)
+        caught = sum(not result.escaped for result in results)
+        print(f"{caught} of {len(results)} mutations caught, {sum(bool(s['reason']) for s in survivors)} argued")
+        escapes += sum(not survivor["reason"] for survivor in survivors)
+        record |= {"automatic": [dataclasses.asdict(result) for result in results], "survivors": survivors, "seed": given.seed}
+    return escapes, record
+
+
+if __name__ == "__main__":
+    sys.exit(main())
