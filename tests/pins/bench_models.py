@@ -14,7 +14,7 @@ from pagehop_tb.models.devices import AtomicCounter, HotPageWriter, Producer
 from pagehop_tb.models.observer import NullObserver, Status
 from pagehop_tb.models.root_complex import Injection, RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
-from pagehop_tb.pins import CreditConfig, PortCredits
+from pagehop_tb.pins import CreditConfig, PortCredits, Starvation
 from pagehop_tb.protocol import Kind
 
 CONFIG = json.loads(Path(os.environ["PAGEHOP_CONFIG"]).read_text(encoding="utf-8"))
@@ -176,6 +176,80 @@ async def injected_errors_arrive(dut):
     await system.quiesce()
     await system.fabric.wait(10_000)
     assert len(system.link.unexpected) == 1
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def starved_ports_delay_and_lose_nothing(dut):
+    """Episodes without credits in each class: everything still arrives, later than without them."""
+    system, _ = make(dut, host_credits=PortCredits(CreditConfig(2, 16), CreditConfig(1, 16)))
+    await system.start()
+    hunger = Starvation(system.ports["host_a"], system.fabric, CONFIG["seed"], pause=(50, 200), length=(300, 600))
+    took, function = [], system.functions["nvme"]
+    for starved in (False, True):
+        if starved:
+            hunger.start()
+        begin = system.cycle
+        for number in range(100):
+            await function.write(0x1000 + 64 * number, number.to_bytes(64, "little"))
+            assert await function.read(0x1000 + 64 * number, 64) == number.to_bytes(64, "little")
+        took.append(system.cycle - begin)
+    hunger.stop()
+    await system.quiesce()
+    assert hunger.episodes > 20
+    assert took[1] > 1.1 * took[0], took
+
+
+async def two_classes(dut, apart):
+    """Numbers of writes in the order in which they became visible; even ones were sent in class 0, odd ones in class 3."""
+    host = RootComplexConfig(posted=Delay(10, 400), classes_apart=apart)
+    observer = Order()
+    functions = (DeviceConfig("nvme", 0x0108), DeviceConfig("nic", 0x0110, traffic_class=3))
+    data_bytes = CONFIG["hardware"].get("data_bytes", 64)
+    system = System(dut, SystemConfig(seed=CONFIG["seed"], functions=functions, hosts=(host, host), data_bytes=data_bytes), observer)
+    await system.start()
+    for number in range(100):
+        await system.functions["nic" if number % 2 else "nvme"].write(64 * number, bytes(64))
+        await system.fabric.wait(20)
+    assert await system.functions["nic"].read(0, 4) == bytes(4)
+    await system.quiesce()
+    return [address // 64 for address, _ in observer.performed]
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def one_channel_keeps_traffic_classes_in_order(dut):
+    order = await two_classes(dut, False)
+    assert order == list(range(100))
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def a_channel_each_lets_traffic_classes_pass(dut):
+    """One class passes the other, and each keeps its own order."""
+    order = await two_classes(dut, True)
+    assert order != sorted(order)
+    assert all(mine == sorted(mine) for mine in ([number for number in order if number % 2 == parity] for parity in (0, 1)))
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def a_host_is_lost_and_back(dut):
+    """A lost host answers nothing and keeps nothing that comes; back again it works."""
+    system, _ = make(dut)
+    await system.start()
+    host, function = system.hosts[0], system.functions["nvme"]
+    await function.write(0x1000, b"kept")
+    assert await function.read(0x1000, 4) == b"kept"
+    host.root_complex.lose()
+    await function.write(0x1000, b"gone")
+    try:
+        await function.read(0x1000, 4)
+    except DmaError as error:
+        assert "TIMEOUT" in str(error)
+    else:
+        raise AssertionError("a lost host has answered")
+    host.root_complex.restore()
+    assert await function.read(0x1000, 4) == b"kept"
+    host.memory.clear()
+    assert await function.read(0x1000, 4) == bytes(4)
+    await system.quiesce()
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

@@ -16,4 +16,4 @@ def test_models(simulator, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     made = build(convert(Wires(), "interposer"), "interposer", simulator)
     outcome = run(made, "bench_models", tmp_path, seed=7, config={"parameters": {"pages": 5}})
-    outcome.check(min_tests=7, min_checked={"events": 5})
+    outcome.check(min_tests=11, min_checked={"events": 5})

@@ -18,6 +18,7 @@ from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
+from pagehop_tb.pins import CreditConfig, PortCredits
 
 __all__ = ["PAGE", "Guest", "judged"]
 
@@ -35,22 +36,25 @@ TRIES = 8
 class Guest:
     """The machine around ``dut`` with ``pages`` pages of guest from ``base`` on, all at Host A; ``functions`` name the device's functions.
 
+    ``machine`` changes the configuration of hosts, links and functions; Host B keeps the guest ``host_b_offset`` above its addresses.
+
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
-    hosts' delays, then perhaps the probability and the bound of rare long ones), ``hold_limit``, ``completion_limit``, ``fence`` (the policy),
-    ``out_of_band`` (an observer sees both hosts by a path of its own).
+    hosts' delays, then perhaps the probability and the bound of rare long ones), ``posted_credits`` (posted TLPs that a host takes before the first
+    is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
-                 mappings: Mappings | None = None, dirty: bool = False, log: EventLog | None = None) -> None:
+                 mappings: Mappings | None = None, dirty: bool = False, log: EventLog | None = None, host_b_offset: int = HOST_B_OFFSET,
+                 machine: Callable[[SystemConfig], SystemConfig] = lambda usual: usual) -> None:
         self.dut, self.config, self.base, self.pages = dut, config, base, pages
         self.log = EventLog() if log is None else log
         self.setup = Setup(
-            window_base=base, window_pages=pages, host_b_offset=HOST_B_OFFSET, msi=(MSI_BASE, MSI_SIZE // PAGE),
-            aperture_a=(APERTURE_A, pages, base + HOST_B_OFFSET - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
+            window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
+            aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(0, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
         self.out_of_band = config.get("out_of_band", self.setup.fence)
-        self.system = System(dut, self._system(functions), self.log)
+        self.system = System(dut, machine(self._system(functions)), self.log)
         cpu = self.system.hosts[0].cpu
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
         cpu.on_interrupt.append(self._interrupt)
@@ -66,11 +70,11 @@ class Guest:
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
         host = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE))
         pauses = config.get("pauses", 0.1)
-        size = self.pages * PAGE
+        size, posted = self.pages * PAGE, config.get("posted_credits", 64)
         return SystemConfig(
             seed=config.seed, data_bytes=config.data_bytes, hosts=(host, host), pauses=pauses, shuffle=0.2 if pauses else 0.0,
             functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name]) for number, name in enumerate(functions)),
-            apertures=((APERTURE_A, size), (APERTURE_B, size)))
+            apertures=((APERTURE_A, size), (APERTURE_B, size)), host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
 
     def _interrupt(self, address: int, data: bytes) -> None:
         if address == NOTIFY_ADDRESS:
@@ -82,7 +86,7 @@ class Guest:
         size = self.pages * PAGE
         assert self.setup.aperture_a is not None and self.setup.aperture_b is not None
         return CheckConfig(
-            window=Range(self.base, size), host_b_offset=HOST_B_OFFSET, engine_ids=frozenset(self.system.config.identities[1:]),
+            window=Range(self.base, size), host_b_offset=self.setup.host_b_offset, engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
             global_order=self.out_of_band,
             apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})

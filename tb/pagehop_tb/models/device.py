@@ -27,6 +27,8 @@ class DeviceConfig:
 
     ``timeout``: completion timeout in cycles. ``queue``: TLPs of a class that may wait for the link before a function that issues one blocks.
     ``bar``: base and size of the register range. ``reuse``: a freed tag is the next to be used (the hardest case), else the last.
+    ``reuse_timed_out``: so is that of a request that timed out, as a device does that forgets; a late answer then meets another request (H24b).
+    ``traffic_class`` of all that it sends by itself.
     """
 
     name: str
@@ -34,6 +36,8 @@ class DeviceConfig:
     tags: int = 64
     ten_bit: bool = True
     reuse: bool = True
+    reuse_timed_out: bool = False
+    traffic_class: int = 0
     mps: int = 256
     mrrs: int = 512
     timeout: int = 12_500
@@ -43,6 +47,8 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         most = 768 if self.ten_bit else 256
+        if not 0 <= self.traffic_class <= 7:
+            raise ValueError(f"A traffic class is 0 to 7, not {self.traffic_class}")
         if not 1 <= self.tags <= most:
             raise ValueError(f"A function with {'10' if self.ten_bit else '8'}-bit tags has 1 to {most}, not {self.tags}")
 
@@ -184,6 +190,7 @@ class DeviceFunction:
         offset = 0
         for start, size in pieces(address, len(data), self.config.mps):
             tlp = memory_write(self.config.requester_id, start, data[offset:offset + size], relaxed_ordering=ro, id_ordering=ido)
+            tlp.traffic_class = self.config.traffic_class
             tlp.key = self.link.key()
             offset += size
             if self.link.port.waiting(FlowClass.POSTED) >= self.config.queue:
@@ -231,6 +238,7 @@ class DeviceFunction:
             self._freed.clear()
             await self._freed.wait()
         tlp.tag = self._free.pop()
+        tlp.traffic_class = self.config.traffic_class
         tlp.key = self.link.key()
         if tlp.is_atomic:
             size = len(tlp.data) // (2 if tlp.kind is Kind.CAS else 1)
@@ -295,8 +303,8 @@ class DeviceFunction:
             if request.deadline > now:
                 self.fabric.at(request.deadline, self._watch)
                 return
-            # A late completion must not meet another request: the tag is given up.
-            self._end(request, Status.TIMEOUT, free=False)
+            # A late completion must not meet another request: the tag is given up, unless the test wants to see just that.
+            self._end(request, Status.TIMEOUT, free=self.config.reuse_timed_out)
         self._watched = False
 
     # Registers

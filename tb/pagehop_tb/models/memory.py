@@ -50,6 +50,11 @@ class HostMemory:
             self._create(number)
         return self._arrays[number]
 
+    def clear(self) -> None:
+        """All bytes are zero, as after power-up."""
+        for array in self._arrays.values():
+            array[:] = 0
+
     @property
     def pages(self) -> list[int]:
         """Numbers of the pages that exist, ascending."""

@@ -28,7 +28,8 @@ class RootComplexConfig:
     completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
     that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
     of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
-    ``completion_ido`` sets IDO in completions, which a completer may do.
+    ``completion_ido`` sets IDO in completions, which a completer may do. ``classes_apart``: traffic classes have no order among them (a virtual
+    channel each); without it all share one channel, and the host keeps them in one order.
 
     Rules that a host must keep (O5), and that a test may leave out to see that they matter: ``posted_in_order`` (i), ``requests_push`` (ii: requests
     wait for earlier posted writes), ``completions_push`` (iii: so do completions for the CPU), ``down_in_order`` (iv: completions wait for what the
@@ -49,6 +50,7 @@ class RootComplexConfig:
     requester_id: int = 0x0000
     msi: tuple[int, int] = (0xFEE0_0000, 0x10_0000)
     completion_ido: bool = False
+    classes_apart: bool = False
     posted_in_order: bool = True
     requests_push: bool = True
     completions_push: bool = True
@@ -90,7 +92,7 @@ class RootComplex:
     pass. MSIs are posted writes. On the way out: posted in order, nothing passes it that may not (O5 iv).
     Credits of what arrives are returned when it has taken effect.
 
-    *Members*: ``on_msi(address, data)``; ``on_message(tlp)``; ``injections``, the errors still to be made; ``idle``.
+    *Members*: ``on_msi(address, data)``; ``on_message(tlp)``; ``injections``, the errors still to be made; ``idle``; ``lost``, the host is gone.
     """
 
     def __init__(self, host: int, port: TlpPortAgent, memory: HostMemory, fabric: Fabric, observer: Observer, config: RootComplexConfig,
@@ -106,8 +108,9 @@ class RootComplex:
         self.on_msi: Callable[[int, bytes], None] | None = None
         self.on_message: Callable[[Tlp], None] | None = None
         self.unexpected: list[Tlp] = []
-        self._posted_until = 0
-        self._posted_until_of: dict[int, int] = {}
+        self.lost = False
+        self._posted_until: dict[int, int] = {}                    # by channel
+        self._posted_until_of: dict[tuple[int, int], int] = {}     # by channel and requester
         self._down_until = 0
         self._held_back: deque[Tlp] = deque()
         self._pending = 0
@@ -124,14 +127,29 @@ class RootComplex:
 
     # In
 
+    def lose(self) -> None:
+        """The host is gone (surprise link down, power): the link takes what comes and drops it, and nothing is answered or sent any more.
+
+        What the memory holds stays; a reboot clears it (:meth:`HostMemory.clear`).
+        """
+        self.lost = True
+
+    def restore(self) -> None:
+        """The host is back. What was under way when it was lost must have ended: wait for the longest delay first."""
+        self.lost = False
+
     def _arrived(self, tlp: Tlp) -> None:
+        if self.lost:
+            self.port.release(tlp)
+            return
         self._pending += 1
         flow, now = tlp.flow, self.fabric.cycle
         if flow is FlowClass.POSTED:
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering) if self.config.posted_in_order else 0
             when = max(now + self.config.posted.draw(self.random), barrier)
-            self._posted_until = max(when, self._posted_until)
-            self._posted_until_of[tlp.requester_id] = max(when, self._posted_until_of.get(tlp.requester_id, 0))
+            channel = self._channel(tlp)
+            self._posted_until[channel] = max(when, self._posted_until.get(channel, 0))
+            self._posted_until_of[channel, tlp.requester_id] = max(when, self._posted_until_of.get((channel, tlp.requester_id), 0))
             self.fabric.at(when, lambda: self._perform_posted(tlp))
         elif flow is FlowClass.NON_POSTED:
             # RO lets an AtomicOp pass, never a read (C2, B2).
@@ -143,15 +161,21 @@ class RootComplex:
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
         """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""
+        channel = self._channel(tlp)
         if not self.config.relax:
-            return self._posted_until
+            return self._posted_until.get(channel, 0)
         if relaxed:
             return 0
-        return self._posted_until_of.get(agent, 0) if tlp.id_ordering else self._posted_until
+        return self._posted_until_of.get((channel, agent), 0) if tlp.id_ordering else self._posted_until.get(channel, 0)
+
+    def _channel(self, tlp: Tlp) -> int:
+        return tlp.traffic_class if self.config.classes_apart else 0
 
     def _perform_posted(self, tlp: Tlp) -> None:
         self._pending -= 1
         self.port.release(tlp)
+        if self.lost:
+            return
         cycle = self.fabric.cycle
         if tlp.kind is not Kind.MWR:
             if self.on_message is not None:
@@ -169,6 +193,9 @@ class RootComplex:
 
     def _perform_request(self, tlp: Tlp) -> None:
         self.port.release(tlp)
+        if self.lost:
+            self._pending -= 1
+            return
         injection = self._injected(tlp) if self.injections else None
         if injection is not None:
             address, size = request_bytes(tlp)
@@ -252,7 +279,8 @@ class RootComplex:
 
     def _leave(self, tlp: Tlp) -> None:
         self._pending -= 1
-        self.port.queue(tlp)
+        if not self.lost:
+            self.port.queue(tlp)
 
     def _injected(self, tlp: Tlp) -> Injection | None:
         for injection in self.injections:
@@ -267,6 +295,8 @@ class RootComplex:
         self._pending -= 1
         self.port.release(tlp)
         request = self._requests.get(tlp.tag)
+        if self.lost:
+            return
         if request is None or tlp.requester_id != self.config.requester_id:
             self.unexpected.append(tlp)
             return

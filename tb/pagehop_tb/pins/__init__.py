@@ -5,9 +5,10 @@ from .credits import CreditConfig, CreditError, PortCredits
 from .fabric import Fabric
 from .pauses import bursts, sparse
 from .port import IllFormedTlp, TlpPortAgent
+from .starvation import Starvation
 from .streams import TlpSink, TlpSource
 
 __all__ = [
-    "BeatError", "BeatFormat", "CreditConfig", "CreditError", "Fabric", "IllFormedTlp", "PortCredits", "TlpPortAgent", "TlpSink", "TlpSource",
-    "bursts", "sparse",
+    "BeatError", "BeatFormat", "CreditConfig", "CreditError", "Fabric", "IllFormedTlp", "PortCredits", "Starvation", "TlpPortAgent", "TlpSink",
+    "TlpSource", "bursts", "sparse",
 ]
