@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.log import Kind
-from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.records import DEVICE_STREAM
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.values import Values
 
 __all__ = ["known_writes"]
@@ -82,7 +83,7 @@ class _Walk:
     def _issue(self, event: int, index: int) -> None:
         read = self.values.reads[index]
         known = self._of(read.agent)
-        self.result[index] = known if read.ido or read.agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
+        self.result[index] = known if not read.pushes or read.agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
 
     def _done(self, event: int, index: int) -> None:
         for write in self.sources.get(index, ()):

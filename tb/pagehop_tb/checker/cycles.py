@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import dijkstra
 from pagehop_tb.checker.graph import Edge, Graph, Ints
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.checker.nodes import Nodes
-from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.records import DEVICE_STREAM
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import host_name
 
 __all__ = ["Circle", "shortest_circle"]

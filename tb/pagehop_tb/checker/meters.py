@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from pagehop_tb.checker.log import Kind
-from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.records import DEVICE_STREAM
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE
 
 __all__ = ["measure"]

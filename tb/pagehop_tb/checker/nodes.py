@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.graph import Graph, Ints
-from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.records import DEVICE_STREAM
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.values import Values, spread
 
 __all__ = ["LINE", "Bools", "Nodes", "column"]

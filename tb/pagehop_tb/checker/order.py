@@ -57,7 +57,7 @@ class _Order:
         posted = ~(self.atomic | nodes.from_cpu)[of] if len(of) else np.zeros(0, bool)
         bound = ~(nodes.from_cpu | self.ro)[of] if len(of) else np.zeros(0, bool)
         device_read = ~nodes.by_cpu[nodes.read_of] if len(nodes.read_of) else np.zeros(0, bool)
-        read_ido = np.array([read.ido for read in self.reads], bool)
+        read_ido = np.array([not read.pushes for read in self.reads], bool)
         issued = column(self.reads, "issued")
         answers = np.flatnonzero(self._steps(Kind.DEVICE_MMIO_READ))
         answer_ro = np.array([events[self.channels.steps[i]][5] for i in answers], bool)

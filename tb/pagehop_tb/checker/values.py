@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pagehop_tb.checker.replay import DEVICE_STREAM, Read, Replay
+from pagehop_tb.checker.records import Read
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import PAGE
 from pagehop_tb.checker.verdict import Verdict
 
-__all__ = ["Values"]
+__all__ = ["SHIFT", "Values", "spread"]
 
 Ints = NDArray[np.int64]
 
@@ -52,7 +53,7 @@ class Values:
 
     def __init__(self, replay: Replay) -> None:
         self.replay = replay
-        self.reads = [read for read in replay.reads if len(read.data) == read.length]
+        self.reads = [read for read in replay.reads if len(read.data) == read.length and not read.atomic]
         versions = replay.versions
         dwords, entry = spread(np.array(versions.dword, np.int64), np.array(versions.count, np.int64))
         starts, counts, data, masks = padded(self.reads)
@@ -124,7 +125,6 @@ class Values:
         verdict.checked["edges"] += 2 * len(self.value) + len(self.key)
         self._check_matched(verdict)
         self._check_torn(verdict)
-        self._check_order(verdict)
 
     def _check_matched(self, verdict: Verdict) -> None:
         told: set[int] = set()
@@ -176,26 +176,6 @@ class Values:
             self.replay.blamed.add(self.reads[int(number[i])].done)
             where = self.replay.config.name(self.reads[int(number[i])].location)
             verdict.add("torn", f"{self.told(int(number[i]))} at {where} mixes two writes")
-
-    def _check_order(self, verdict: Verdict) -> None:
-        """Posted writes of the device port to one dword became visible in the order in which they were sent, unless the later one may pass.
-
-        Atomics are left out: a posted write may pass them, and what they may not pass is visible in what they return.
-        """
-        writes = self.replay.writes
-        posted = np.array([write.stream == DEVICE_STREAM and write.atomic is None for write in writes], bool)
-        mine = np.flatnonzero((self.writer >= 0) & posted[self.writer]) if len(writes) else np.zeros(0, np.int64)
-        if not len(mine):
-            return
-        sent = np.array([write.event for write in writes], np.int64)[self.writer[mine]]
-        mine = mine[np.argsort((self.rank[mine] << SHIFT) | sent, kind="stable")]
-        strong = np.array([write.strong for write in writes], bool)[self.writer[mine]]
-        # In the order of sending, which within one place is also the order of its versions, no version comes before one already reached.
-        latest = np.maximum.accumulate(mine)
-        bad = mine[1:][strong[1:] & (mine[1:] < latest[:-1])]
-        for index in dict.fromkeys(self.writer[bad].tolist()):
-            self.replay.blamed.add(writes[index].event)
-            verdict.add("reordered", f"{self.replay.told(index)} became visible before an earlier one to the same place")
 
     def matched_anywhere(self) -> tuple[Ints, Ints]:
         """``first`` and ``last``, where a dword that fits no version of its time gets those of its place that it equals."""

@@ -1,7 +1,8 @@
 """Dirty harvests: nothing written may be missing in the reports (I12, H46)."""
 
 from pagehop_tb.checker.log import Kind
-from pagehop_tb.checker.replay import DEVICE_STREAM, Replay
+from pagehop_tb.checker.records import DEVICE_STREAM
+from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE
 from pagehop_tb.checker.verdict import Verdict
 

@@ -1,0 +1,38 @@
+"""I10: posted TLPs come out of the interposer as they went in, and not in an order that PCIe forbids."""
+
+from pagehop_tb.checker.replay import Replay
+from pagehop_tb.checker.verdict import Verdict
+
+__all__ = ["check_unchanged"]
+
+PORTS = ("the device port", "Host A", "Host B")
+
+
+def check_unchanged(replay: Replay, verdict: Verdict) -> None:
+    """*Invented*: a TLP on a link that did not come in like that. *Reordered*: it passed an earlier one that it may not pass, or kept IDO (H62).
+
+    It may change its address (to that of the owner) and must lose IDO on its way to a host. Judges the ``link`` events of the log; without any it
+    says nothing. What goes in and does not come out is seen where it should have been performed (I3).
+    """
+    waiting: dict[tuple, list[int]] = {}
+    latest: dict[tuple, int] = {}
+    for event in replay.links:
+        _, cycle, port, upstream, kind, address, data, requester_id, traffic_class, ro, ido, no_snoop, poisoned = replay.log.events[event]
+        place = replay.config.of_device(address) if upstream and port == 0 else replay.config.of_host(port - 1, address) if upstream else address
+        key = (upstream, kind, place, data, requester_id, traffic_class, ro, no_snoop, poisoned)
+        if upstream == (port == 0):
+            waiting.setdefault(key, []).append(event)
+        elif requester_id not in replay.config.engine_ids:
+            what = f"cycle {cycle}: a {kind} of requester {requester_id:#06x} at {address:#x} came out at {PORTS[port]}"
+            came_in = waiting.get(key)
+            if not came_in:
+                verdict.add("invented", f"{what} as none came in")
+                continue
+            sent = came_in.pop(0)
+            stream = (upstream, port, traffic_class)
+            if upstream and ido:
+                verdict.add("reordered", f"{what} with IDO")
+            if sent < latest.get(stream, -1):
+                verdict.add("reordered", f"{what} after one that came in later and may not pass it")
+            if not ro and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
+                latest[stream] = max(sent, latest.get(stream, -1))
