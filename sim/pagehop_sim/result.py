@@ -23,14 +23,14 @@ SHAPE: dict[str, Any] = {
     "checked": dict.fromkeys(("events", "edges", "read_bytes", "final_bytes")),
     "cycles": None, "clock_ns": None,
     "move_cycles": _PERCENTILES, "hold_cycles": _PERCENTILES,
-    "latency_cycles": {},
+    "latency_cycles": {}, "litmus": {},
     "wire_share": _SIDES, "fences": dict.fromkeys(("count", "cycles")),
     "dirty": dict.fromkeys(("pages_written", "pages_reported", "missed", "false_positive")),
     "wall_seconds": None, "cycles_per_second": None,
 }
 
 #: Sections whose keys the bench chooses.
-_OPEN = ("config", "latency_cycles")
+_OPEN = ("config", "latency_cycles", "litmus")
 
 
 def package_version() -> str | None:
