@@ -123,7 +123,7 @@ class DeviceLink:
             address, size = request_bytes(tlp)
             self.observer.device_read(cycle, name, address, size, tlp.key)
         elif tlp.is_atomic:
-            self.observer.device_atomic(cycle, name, tlp.address, NAMES[tlp.kind], tlp.data, tlp.key)
+            self.observer.device_atomic(cycle, name, tlp.address, NAMES[tlp.kind], tlp.data, tlp.key, tlp.relaxed_ordering)
 
     def _wake_waiting(self) -> None:
         still = []

@@ -44,8 +44,11 @@ class Observer(Protocol):
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
         """The last completion of the read has arrived, or it has timed out. ``data`` is as long as the read, or empty unless SUCCESS."""
 
-    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int) -> None:
-        """An AtomicOp has been put on the device's link. ``op`` is ``fetch_add``, ``swap`` or ``cas``; a CAS operand is compare, then swap."""
+    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False) -> None:
+        """An AtomicOp has been put on the device's link. ``op`` is ``fetch_add``, ``swap`` or ``cas``; a CAS operand is compare, then swap.
+
+        With ``ro`` it may pass posted writes.
+        """
 
     def device_atomic_done(self, cycle: int, key: int, old: bytes, status: int) -> None:
         """The AtomicOp has been answered; ``old`` is empty unless SUCCESS."""
@@ -112,7 +115,7 @@ class NullObserver:
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
         """Drop the event."""
 
-    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int) -> None:
+    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False) -> None:
         """Drop the event."""
 
     def device_atomic_done(self, cycle: int, key: int, old: bytes, status: int) -> None:
