@@ -74,6 +74,7 @@ def exercise(dut, name, cycles=3000):
     assert seen["word"] > 100 and (not dut.lookups or seen["bit"] > 100), seen
 
 
+@pytest.mark.hazard("H47", "I1", "I12")
 @pytest.mark.parametrize("lookups", [0, 2])
 def test_operations_and_lookups_agree_with_model(lookups):
     exercise(Bitmap(PAGES, lookups), f"bitmap/{lookups}")

@@ -170,6 +170,7 @@ def test_a_write_may_pass_an_atomic_to_the_same_place(history):
     assert history.violations() == {}
 
 
+@pytest.mark.hazard("H21")
 def test_byte_enables_and_writes_of_nothing(history):
     history.preset(0, b"\x11" * 8)
     for data, enables in ((b"\xaa" * 8, 0b1000_0010), (b"\xbb" * 4, 0)):
@@ -213,11 +214,13 @@ def test_stores_of_cpus_local_and_through_the_aperture():
 # Each failure by its name
 
 
+@pytest.mark.hazard("I3")
 def test_a_write_never_performed_is_lost(history):
     history.write(0, dword(1))
     assert history.violations() == {"lost": 1}
 
 
+@pytest.mark.hazard("I2")
 def test_a_copy_that_misses_a_line_is_lost(history):
     history.write_now(0x40, dword(1))
     history.copy(0, 1, skip=0x40)
@@ -226,6 +229,7 @@ def test_a_copy_that_misses_a_line_is_lost(history):
     assert violations == {"lost": 1 + 3}    # at the commit, and three bytes of the final memory (the fourth is 0)
 
 
+@pytest.mark.hazard("H01", "I2")
 def test_a_write_in_flight_to_the_source_at_the_commit(history):
     history.write(0, dword(1))
     history.move(0)
@@ -233,6 +237,7 @@ def test_a_write_in_flight_to_the_source_at_the_commit(history):
     assert history.violations() == {"misdirected": 1}
 
 
+@pytest.mark.hazard("I3")
 def test_a_write_performed_twice_is_duplicated(history):
     history.write_now(0, dword(1))
     history.write_now(0, dword(2))
@@ -240,6 +245,7 @@ def test_a_write_performed_twice_is_duplicated(history):
     assert history.violations()["duplicated"] == 1
 
 
+@pytest.mark.hazard("H03")
 def test_a_late_copy_over_a_newer_write_is_duplicated_and_stale(history):
     history.move(0)
     history.write_now(0, dword(1), host=1)
@@ -249,6 +255,7 @@ def test_a_late_copy_over_a_newer_write_is_duplicated_and_stale(history):
     assert violations["duplicated"] == 1 and violations["stale"] == 1 and violations["lost"] == 3
 
 
+@pytest.mark.hazard("H10", "I3")
 def test_an_atomic_performed_twice_is_duplicated(history):
     key = next(history.keys)
     one = (1).to_bytes(4, "little")
@@ -260,6 +267,7 @@ def test_an_atomic_performed_twice_is_duplicated(history):
     assert history.violations() == {"duplicated": 1}
 
 
+@pytest.mark.hazard("H10", "H58", "I3")
 def test_an_atomic_answered_and_not_performed_is_lost(history):
     key = next(history.keys)
     history.log.device_atomic(history.tick(), "nvme", BASE, "swap", dword(1), key)
@@ -283,6 +291,7 @@ def test_a_read_of_a_superseded_value_is_stale(history):
     assert history.violations() == {"stale": 1}
 
 
+@pytest.mark.hazard("H22", "I5")
 def test_a_read_that_passed_a_write_of_its_own_port_is_stale(history):
     history.write(0, dword(1))
     key = history.issue(0, 4, agent="nic")
@@ -292,6 +301,7 @@ def test_a_read_that_passed_a_write_of_its_own_port_is_stale(history):
     assert violations == {"stale": 1, "reordered": 1}    # it did not flush either
 
 
+@pytest.mark.hazard("H64", "I6")
 def test_a_read_answered_before_an_earlier_write_elsewhere_is_visible(history):
     history.config.owned_by_b = frozenset({1})
     history.write(PAGE, dword(1))
@@ -306,6 +316,7 @@ def test_a_value_written_only_after_the_read_is_reordered(history):
     assert history.violations() == {"reordered": 1}
 
 
+@pytest.mark.hazard("H16", "I5")
 def test_strong_writes_out_of_order_at_one_host_are_reordered(history):
     history.write(0, dword(1))
     history.write(64, dword(2))
@@ -314,6 +325,7 @@ def test_strong_writes_out_of_order_at_one_host_are_reordered(history):
     assert history.violations() == {"reordered": 1}
 
 
+@pytest.mark.hazard("H04")
 def test_order_over_both_hosts_where_the_fence_policy_promises_it(history):
     history.config.owned_by_b, history.config.global_order = frozenset({1}), True
     history.write(0, dword(1))
@@ -325,6 +337,7 @@ def test_order_over_both_hosts_where_the_fence_policy_promises_it(history):
     assert history.violations() == {}
 
 
+@pytest.mark.hazard("H23", "I5")
 def test_a_drain_that_is_overtaken_is_reordered(history):
     history.write(0, dword(1))
     history.write(0, dword(2))
@@ -343,12 +356,14 @@ def test_an_aligned_read_that_mixes_two_writes_is_torn(history):
     assert history.violations() == {"torn": 1}
 
 
+@pytest.mark.hazard("I1")
 def test_a_write_at_the_other_host_is_misdirected(history):
     history.write(0, dword(1))
     history.perform(0, dword(1), host=1)
     assert history.violations() == {"misdirected": 1}
 
 
+@pytest.mark.hazard("I4")
 def test_a_read_served_by_the_old_owner_is_misdirected(history):
     history.move(0)
     history.issue(0, 4)
@@ -368,6 +383,7 @@ def test_a_write_that_nobody_made_is_invented(history):
     assert history.violations() == {"invented": 1}
 
 
+@pytest.mark.hazard("I7")
 def test_a_read_never_answered_is_stuck(history):
     history.issue(0, 4)
     assert history.violations() == {"stuck": 1}
@@ -381,6 +397,7 @@ def test_a_read_that_timed_out_is_stuck_unless_its_silence_was_injected(history)
     assert history.violations() == {"stuck": 1}
 
 
+@pytest.mark.hazard("H19", "I7")
 def test_a_hold_beyond_its_limit_is_stuck(history):
     history.log.holding(100, 1)
     history.log.holding(2000, 0)
@@ -389,6 +406,7 @@ def test_a_hold_beyond_its_limit_is_stuck(history):
     assert history.violations() == {"stuck": 1}
 
 
+@pytest.mark.hazard("H14", "I9")
 def test_an_error_that_became_data_is_masked(history):
     key = history.issue(0, 4)
     history.log.injected(history.tick(), 0, BASE, 4, 1, DEVICE)
@@ -396,6 +414,7 @@ def test_an_error_that_became_data_is_masked(history):
     assert history.violations() == {"masked": 1}
 
 
+@pytest.mark.hazard("H14", "I9")
 def test_a_commit_after_a_failed_copy_read_is_masked(history):
     history.log.move_begin(history.tick(), 0, 1)
     history.log.injected(history.tick(), 0, BASE + 64, 64, 4, ENGINE[0])
@@ -403,6 +422,7 @@ def test_a_commit_after_a_failed_copy_read_is_masked(history):
     assert history.violations() == {"masked": 1}
 
 
+@pytest.mark.hazard("H60")
 def test_done_before_the_held_writes_are_visible_is_stale(history):
     history.write(0, dword(1))
     history.move(0)
@@ -411,6 +431,7 @@ def test_done_before_the_held_writes_are_visible_is_stale(history):
     assert history.violations() == {"stale": 1}
 
 
+@pytest.mark.hazard("H12", "I13")
 def test_done_before_the_last_read_of_the_old_place_is_misdirected(history):
     key = history.issue(0, 4)
     history.move(0)
@@ -433,6 +454,7 @@ def test_an_error_nobody_gave_is_misdirected(history):
 # What one agent knows from another
 
 
+@pytest.mark.hazard("H04", "I5")
 def test_a_cpu_that_saw_the_flag_must_see_the_data(history):
     history.config.owned_by_b = frozenset({1})
     history.write(0, dword(1))              # data at A, slow
@@ -446,6 +468,7 @@ def test_a_cpu_that_saw_the_flag_must_see_the_data(history):
     assert history.violations() == {"stale": 1}
 
 
+@pytest.mark.hazard("H17", "I11")
 def test_a_cpu_that_was_interrupted_must_see_the_data(history):
     history.write(0, dword(1))
     history.log.device_write(history.tick(), "nvme", MSI, dword(7), None, False, False, 77)
@@ -455,6 +478,7 @@ def test_a_cpu_that_was_interrupted_must_see_the_data(history):
     assert history.violations() == {"stale": 1, "reordered": 1}
 
 
+@pytest.mark.hazard("H18")
 def test_a_cpu_that_read_a_register_of_the_device_must_see_the_data(history):
     history.write(0, dword(1))
     history.log.device_mmio_read(history.tick(), "nvme", 0xE000_0000, dword(8))
@@ -488,6 +512,7 @@ def test_a_device_that_was_rung_must_see_the_descriptor():
 # Interrupts, harvests
 
 
+@pytest.mark.hazard("I11")
 def test_interrupts_are_delivered_once(history):
     history.log.device_write(history.tick(), "nvme", MSI, dword(7), None, False, False, 77)
     for _ in range(2):
@@ -496,6 +521,7 @@ def test_interrupts_are_delivered_once(history):
     assert history.violations() == {"duplicated": 1, "invented": 1}
 
 
+@pytest.mark.hazard("I12")
 @pytest.mark.parametrize(("bits", "lost"), [(0b10, 0), (0b00, 1), (0b11, 0)])
 def test_a_written_page_is_in_the_next_dirty_report(history, bits, lost):
     history.write_now(PAGE, dword(1))
@@ -506,6 +532,7 @@ def test_a_written_page_is_in_the_next_dirty_report(history, bits, lost):
     assert verdict.dirty == {"pages_written": 1, "pages_reported": bits.bit_count(), "missed": lost, "false_positive": bits & 1}
 
 
+@pytest.mark.hazard("H46", "I12")
 def test_a_report_that_returns_before_its_write_is_visible_does_not_count(history):
     history.write(0, dword(1))
     history.log.harvest(history.tick(), history.tick(), 0, 1, 64, True)

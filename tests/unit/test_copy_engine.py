@@ -190,6 +190,7 @@ def copy_pages(dut, name, pages=2, **rates):
     run(dut, bench)
 
 
+@pytest.mark.hazard("D14", "I2")
 @pytest.mark.parametrize(("data_bytes", "chunk_bytes"), WIDTHS)
 def test_page_arrives_whatever_the_pace(data_bytes, chunk_bytes):
     copy_pages(CopyEngine(data_bytes, chunk_bytes), f"copy/{data_bytes}/{chunk_bytes}", read=0.5, write=0.6, answer=0.6)
@@ -267,6 +268,7 @@ def late_answers(dut, name):
     run(dut, bench)
 
 
+@pytest.mark.hazard("H07", "D16")
 @pytest.mark.parametrize("data_bytes", [16, 64, 128])
 def test_late_answers_are_dropped(data_bytes):
     late_answers(CopyEngine(data_bytes), f"late/{data_bytes}")
@@ -314,6 +316,7 @@ def fail(dut, options, error):
     ({"status": 7}, CopyError.UNSUPPORTED),
     ({"poisoned": 1}, CopyError.POISONED),
 ])
+@pytest.mark.hazard("H14", "I9")
 def test_bad_completion_ends_the_copy(options, error):
     fail(CopyEngine(64), options, error)
 
@@ -330,6 +333,7 @@ def test_planted_write_after_error_is_found():
     (0x4A00_0010, 0x0100_0100),   # more left than was asked for
     (0x0A00_0000, 0x0100_0080),   # no data
 ])
+@pytest.mark.hazard("H14", "I9")
 def test_wrong_shape_counts_as_unsupported(dw0, dw1):
     dut = CopyEngine(64)
     driver = Driver(dut, "shape")
@@ -348,6 +352,7 @@ def test_wrong_shape_counts_as_unsupported(dw0, dw1):
     run(dut, bench)
 
 
+@pytest.mark.hazard("H14", "I9")
 def test_poisoned_beat_ends_the_copy():
     dut = CopyEngine(16)
     driver = Driver(dut, "beat")
@@ -366,6 +371,7 @@ def test_poisoned_beat_ends_the_copy():
     run(dut, bench)
 
 
+@pytest.mark.hazard("H14", "H19", "I9")
 @pytest.mark.parametrize("limit", [10, 100])
 def test_silence_ends_the_copy(limit):
     dut = CopyEngine(64)

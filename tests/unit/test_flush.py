@@ -106,6 +106,7 @@ def exercise(dut, name, cycles=3000, target_port=False):
     assert seen["proven"] > 200 and seen["coincide"] > 20 and seen["out of order"] > 20 and seen["most"] > 2, seen
 
 
+@pytest.mark.hazard("H03", "H13", "H46", "H60", "H64", "I6")
 @pytest.mark.parametrize("target_port", [False, True])
 @pytest.mark.parametrize("tags", [4, 16])
 def test_done_means_proven(tags, target_port):
@@ -162,6 +163,7 @@ def test_request_without_writes_is_dropped():
     run(dut, bench)
 
 
+@pytest.mark.hazard("I7")
 @pytest.mark.parametrize("limit", [20, 100])
 def test_unanswered_flushes_are_given_up(limit):
     dut = FlushTracker(0, tags=4)
@@ -186,6 +188,7 @@ def test_unanswered_flushes_are_given_up(limit):
     run(dut, bench)
 
 
+@pytest.mark.hazard("H14")
 def test_an_error_ends_a_flush_and_strangers_do_not():
     dut = FlushTracker(0, tags=4)
 

@@ -130,6 +130,7 @@ def run(queue: type, name: str, *, cycles: int, gap: float, stall: float, stalle
     return counts
 
 
+@pytest.mark.hazard("H61", "O1", "O3", "I5")
 @pytest.mark.parametrize(("gap", "stall"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.3, 0.3), (0.0, 0.9)])
 def test_heads_go_in_order_and_as_soon_as_no_posted_stands_before_them(gap: float, stall: float) -> None:
     counts = run(OrderingQueue, f"order {gap} {stall}", cycles=3000, gap=gap, stall=stall)
@@ -137,6 +138,7 @@ def test_heads_go_in_order_and_as_soon_as_no_posted_stands_before_them(gap: floa
     assert stall == 0 or counts["waited"] > 100
 
 
+@pytest.mark.hazard("H24", "D1", "I7")
 @pytest.mark.parametrize("lane", [1, 2])
 def test_a_stalled_lane_stops_no_other_and_goes_when_it_can_however_long_it_waited(lane: int) -> None:
     counts = run(OrderingQueue, f"stalled {lane}", cycles=1200, gap=0.2, stall=0.1, stalled_lane=lane)

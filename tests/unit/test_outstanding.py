@@ -159,6 +159,7 @@ def exercise(dut, name, cycles=3000):
     assert min(seen.values()) > 3, seen
 
 
+@pytest.mark.hazard("H12", "H24b", "H58", "I13")
 def test_table_agrees_with_model():
     exercise(OutstandingTable(ROWS), "outstanding")
 

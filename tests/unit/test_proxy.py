@@ -98,6 +98,7 @@ def exercise(dut, name, limit, cycles=3000):
     assert min(seen.values()) > 5, seen
 
 
+@pytest.mark.hazard("H24b", "D16")
 @pytest.mark.parametrize(("entries", "limit"), [(8, 90), (64, 150)])
 def test_table_agrees_with_model(entries, limit):
     exercise(ProxyTable(entries), f"proxy/{entries}", limit)

@@ -248,6 +248,7 @@ class Bench:
         return wanted
 
 
+@pytest.mark.hazard("H21", "I10")
 @pytest.mark.parametrize("pause", [0.0, 0.5])
 @pytest.mark.parametrize("data_bytes", [16, 32, 64, 128])
 def test_every_request_is_served_or_refused_as_pcie_says(data_bytes, pause):
@@ -259,6 +260,7 @@ def test_every_request_is_served_or_refused_as_pcie_says(data_bytes, pause):
     assert sum(bool(completion and completion.status) for _, completion, _ in wanted) > 20
 
 
+@pytest.mark.hazard("H21")
 def test_all_byte_enables_of_both_sizes():
     rng = generator("byte enables")
     wanted = Bench(byte_enable_tlps(rng), 64, rng).run().check()
@@ -282,6 +284,7 @@ def test_malformed_reads_get_an_answer_and_writes_are_counted():
     assert not bench.accesses and bench.unsupported == 8
 
 
+@pytest.mark.hazard("H24", "D1")
 def test_posted_requests_are_taken_while_no_completion_leaves_and_no_read_is_answered():
     rng = generator("posted")
     dut = TlpRegisterAdapter(16)

@@ -234,6 +234,7 @@ def test_hardware_fields_are_read_after_an_earlier_write_took_effect(rdl):
     run(dut, bench, background=[hardware])
 
 
+@pytest.mark.hazard("D6")
 def test_a_slow_memory_read_stops_no_other_access(rdl):
     dut = RegisterFile(rdl, clients=2)
     release = []
@@ -270,6 +271,7 @@ def test_a_slow_memory_read_stops_no_other_access(rdl):
     run(dut, slow, other, background=[take, peek])
 
 
+@pytest.mark.hazard("H47", "I12")
 def test_short_reads_of_a_whole_word_memory_do_not_reach_it(rdl):
     dut = RegisterFile(rdl, whole_words=("take",))
     log = []

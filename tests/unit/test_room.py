@@ -64,6 +64,7 @@ def exercise(dut, capacity):
     assert all(seen.values()), seen
 
 
+@pytest.mark.hazard("D7")
 @pytest.mark.parametrize("capacity", [1, 2, 7, 1040])
 def test_amount_left_is_what_was_not_reserved(capacity):
     exercise(Room(capacity), capacity)
@@ -74,6 +75,7 @@ def test_planted_bug_is_found():
         exercise(OneRelease(7), 7)
 
 
+@pytest.mark.hazard("D7")
 def test_lines_are_those_a_read_touches():
     rng = seeded("lines")
     dut = Lines()
