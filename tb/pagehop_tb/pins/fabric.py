@@ -141,7 +141,9 @@ class Fabric:
         for agent, _ in self._agents:
             triggers += agent.wakes()
         if self._timers:
-            triggers.append(Timer((self._timers[0][0] - self._now - 1) * self.period_ns + self.period_ns // 2, unit="ns"))
+            # A task that the last edge woke may have set a timer for a cycle that is here already: it is due at the next edge.
+            ahead = max(self._timers[0][0] - self._now, 1)
+            triggers.append(Timer((ahead - 1) * self.period_ns + self.period_ns // 2, unit="ns"))
         await First(*triggers)
         self._now += self._passed()
         self._asleep = False
