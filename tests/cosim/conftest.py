@@ -12,6 +12,8 @@ from pagehop_sim.run import run
 from pagehop_sim.toolchain import SIMULATORS, build_root
 from pagehop_sim.verilog import PARAMETERS, convert, interposer
 
+#: Bugs are planted by what stands here, so it decides about a broken design as the test's own file does.
+PLANTED = sorted((Path(__file__).parents[1] / "planted").glob("*.py"))
 #: Each change is tested with one seed; the nightly run gives others.
 SEED = int(os.environ.get("SEED", "1"))
 
@@ -37,7 +39,7 @@ def bench(request):
         if design is None:
             verilog = interposer(chosen)
         else:
-            verilog = convert(design(**chosen), "interposer", sources=[Path(request.node.path)], about=f"{design.__qualname__} {chosen}")
+            verilog = convert(design(**chosen), "interposer", sources=[Path(request.node.path), *PLANTED], about=f"{design.__qualname__} {chosen}")
         config = {"scenario": module, "hardware": chosen, "parameters": parameters or {}, "trace": trace and str(trace)}
         built = build(verilog, "interposer", simulator)
         outcome = run(built, f"pagehop_tb.benches.{module}", folder, config, seed=seed, timeout_seconds=timeout_seconds)

@@ -12,10 +12,22 @@ BENCHES = {
     "aborts": ({"moves": 60}, {"moves": 6}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
     "producer_consumer": ({"rounds": 90}, {"rounds": 9}, {"events": 200, "read_bytes": 1000, "final_bytes": 8192}),
     "registers": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 1000, "final_bytes": 4096}),
+    "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }
+COVERED = [
+    pytest.param("passthrough", marks=pytest.mark.hazard("H18", "H21", "H24e", "H61", "H62", "O1", "O3", "D16", "I5", "I10")),
+    pytest.param("hot_page", marks=pytest.mark.hazard(
+        "H01", "H03", "H06", "H10", "H11", "H12", "H13", "H22", "H23", "H24a", "H24c", "H58", "H60", "H64", "O2", "D2", "D3", "D9", "D14",
+        "I1", "I2", "I3", "I4", "I13")),
+    pytest.param("aborts", marks=pytest.mark.hazard(
+        "H07", "H09", "H14", "H16", "H19", "H24b", "H24d", "H59", "D5", "D10", "D16", "I3", "I7", "I8", "I9")),
+    pytest.param("producer_consumer", marks=pytest.mark.hazard("H04", "H16", "H17", "H18", "H63", "H64", "O1", "O9", "I5", "I6", "I11")),
+    pytest.param("registers", marks=pytest.mark.hazard("H46", "H47", "H48", "I12")),
+    pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
+]
 
 
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize("name", COVERED)
 def test_bench(bench, simulator, name):
     on_verilator, on_icarus, least = BENCHES[name]
     bench(name, simulator, on_verilator if simulator == "verilator" else on_icarus, HARDWARE, least=least)
@@ -27,6 +39,7 @@ def test_more_seeds(bench, seed):
         bench(name, "verilator", BENCHES[name][0], HARDWARE, least=BENCHES[name][2], seed=seed)
 
 
+@pytest.mark.hazard("H04")
 def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
     for name in ("aborts", "producer_consumer"):
         parameters = BENCHES[name][0] | {"fence": True}
@@ -34,17 +47,20 @@ def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
         assert fences["count"] > 0 and fences["cycles"] > 0
 
 
+@pytest.mark.hazard("H04")
 def test_without_fences_such_an_observer_sees_disorder(bench):
     outcome = bench("aborts", "verilator", BENCHES["aborts"][0] | {"out_of_band": True}, HARDWARE, check=False)
     violations = {name: count for name, count in outcome.result["violations"].items() if count}
     assert set(violations) == {"reordered"}, f"the wrong policy for a topology must be seen to fail: {violations}"
 
 
+@pytest.mark.hazard("D8", "D13")
 def test_rates_latency_and_hold_keep_their_limits(bench):
     values = bench("performance", "verilator", {}, HARDWARE).result["values"]
     assert {"upstream_share_64", "downstream_share_256", "upstream_idle_latency", "hold_cycles"} <= set(values)
 
 
+@pytest.mark.hazard("H24c", "D14")
 @pytest.mark.parametrize("data_bytes", [16, 32, 128])
 def test_every_width(bench, data_bytes):
     hardware = {"data_bytes": data_bytes, "window_pages": 64}

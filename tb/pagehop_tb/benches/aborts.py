@@ -1,4 +1,5 @@
-"""Random traffic while faults end moves before their commit: UR, CA, poison and silence of a copy read, the hold timer, the host, a late completion.
+"""Random traffic while faults end moves before their commit: UR, CA, poison and silence of a copy read, a late completion, the hold timer, the
+host, a CPU that was not stopped and stores to the page through its aperture.
 
 A page whose move failed stays where it was, with everything that was written meanwhile; the next move of it may succeed.
 """
@@ -27,10 +28,14 @@ Error = regs.MoveError
 FAULTS = {
     "unsupported": {Error.UNSUPPORTED}, "completer_abort": {Error.COMPLETER_ABORT}, "poison": {Error.POISONED},
     "silence": {Error.COPY_TIMEOUT, Error.HOLD_TIMEOUT}, "late": {Error.COPY_TIMEOUT, Error.HOLD_TIMEOUT},
-    "hold_timer": {Error.HOLD_TIMEOUT}, "host": {Error.ABORTED},
+    "hold_timer": {Error.HOLD_TIMEOUT}, "host": {Error.ABORTED}, "cross_store": {Error.CROSS_ACCESS},
 }
 STATUSES = {"unsupported": Status.UNSUPPORTED_REQUEST, "completer_abort": Status.COMPLETER_ABORT, "poison": Status.POISONED,
             "silence": Status.TIMEOUT, "late": Status.TIMEOUT}
+#: Cycles that a hold may last beyond its limit: to notice, and to open the gate.
+BEYOND_LIMIT = 4
+#: Cycles of a hold within which a CPU's store begins: it arrives before the first copied line can have been proven visible.
+EARLY = 100
 
 
 class Saboteur:
@@ -44,8 +49,10 @@ class Saboteur:
         """Move ``page`` with ``fault`` (empty: none) and check the way in which it ended."""
         guest, driver = self.guest, self.guest.driver
         injection = self._inject(fault, page, 1 - to_host)
+        limit = self.random.randint(1, 900) if fault == "hold_timer" else guest.setup.hold_limit
         if fault == "hold_timer":
-            await self._limit(self.random.randint(1, 900))
+            await self._limit(limit)
+        storing = cocotb.start_soon(self._store(page, to_host)) if fault == "cross_store" else None
         if fault == "host":
             guest.system.fabric.after(self.random.randint(1, 2500), lambda: cocotb.start_soon(driver.abort()))
         result = await driver.move(page, to_host)
@@ -54,6 +61,10 @@ class Saboteur:
         if injection is not None:
             assert injection.done, f"the fault {fault} met no copy read"
             assert not result.moved or fault == "late", f"the move of page {page} succeeded in spite of the fault {fault}"
+        if storing is not None:
+            await storing
+            assert not result.moved, f"page {page} moved in spite of a store through the aperture (H59)"
+        assert not result.moved or result.hold_cycles <= limit + BEYOND_LIMIT, f"page {page} was held for {result.hold_cycles} cycles, limit {limit}"
         if not result.moved:
             allowed = FAULTS[fault] if fault else {Error.HOLD_TIMEOUT}
             assert result.error in allowed, f"fault {fault or 'none'} was reported as {result.reason}"
@@ -74,6 +85,15 @@ class Saboteur:
         injection = Injection(is_copy_read, STATUSES[fault], nth=self.random.randrange(16), late=late)
         guest.system.hosts[source].root_complex.injections.append(injection)
         return injection
+
+    async def _store(self, page: int, host: int) -> None:
+        """A store of the host that is to get the page, through its aperture, soon after the page is held (H59, D5)."""
+        guest, apertures = self.guest, self.guest.check_config.apertures
+        while not guest.dut.holding.value:
+            await guest.system.fabric.wait(10)
+        await guest.system.fabric.wait(self.random.randint(1, EARLY))
+        offset = page * PAGE + self.random.randrange(0, PAGE, 64)
+        await guest.system.hosts[host].cpu.store(apertures[host].base + offset, guest.system.values.take(WINDOW_BASE + offset, 64))
 
     async def _limit(self, cycles: int) -> None:
         limits = regs.MoveLimits

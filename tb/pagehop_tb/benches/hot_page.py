@@ -21,15 +21,18 @@ LATE_CYCLES = 6000
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def hot_page(dut: Any) -> None:
-    """A writer and reader on the hot page, a counter on its neighbour, random traffic on both; the two pages change hosts in turn."""
+    """A writer and reader on the hot page, a counter on its neighbour, random traffic on both; the two pages change hosts in turn.
+
+    Each ``reads``-th access of the writer is a read, which it waits for; with 0 nothing but credits stops it.
+    """
     config = BenchConfig("hot_page")
-    moves = config.get("moves", 20)
+    moves, reads = config.get("moves", 20), config.get("reads", 4)
     guest = Guest(dut, config, WINDOW_BASE, PAGES, ("nvme", "nic", "third"))
     config.refuse_unknown()
     hot, counting = (WINDOW_BASE + page * PAGE for page in (HOT, COUNTING))
     guest.fill(HOT)
     functions, values = guest.system.functions, guest.system.values
-    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"))
+    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"), reads)
     counter = AtomicCounter(functions["nic"], counting + 0x100)
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
     agents = (writer, counter, traffic)

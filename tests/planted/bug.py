@@ -1,0 +1,72 @@
+"""What a planted bug is, and how one is made."""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from amaranth.hdl import Const
+
+from pagehop.interposer import top
+from pagehop_sim.planted import planted
+
+__all__ = ["HARDWARE", "Bug", "always", "edited", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
+
+#: Small enough to elaborate and compile quickly, large enough for every bench.
+HARDWARE = {"data_bytes": 64, "window_pages": 128}
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One rule left out of the hardware, and the bench that must find it.
+
+    ``covers``: hazards, rules and invariants whose loss this is. ``design`` returns the broken component's class, which takes ``hardware``.
+    ``expected`` is a part of what the bench says: the name of a violation or words of a message. ``seeds`` is the budget: the bug is found
+    within so many.
+    """
+
+    name: str
+    covers: tuple[str, ...]
+    design: Callable[[], Any]
+    bench: str
+    parameters: Mapping[str, Any]
+    expected: str
+    hardware: Mapping[str, Any] = field(default_factory=lambda: dict(HARDWARE))
+    seeds: int = 1
+    simulator: str = "icarus"
+
+
+def always(*_: object) -> Const:
+    """In place of a function that says whether something may go."""
+    return Const(1, 1)
+
+
+def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
+    """``component`` with several changes of its source, each of a text that stands there exactly once; ``parts`` as :func:`planted` takes them."""
+    source = text = textwrap.dedent(inspect.getsource(component))
+    for old, new in changes:
+        if text.count(old) != 1:
+            raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {text.count(old)} times")
+        text = text.replace(old, new)
+    return planted(component, source, text, **parts)
+
+
+def with_parts(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer with these changes of its own source, made of these parts."""
+    return edited(top.Interposer, *changes, **parts)
+
+
+def with_ingress(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer whose device ingress is changed, or made of other parts."""
+    return with_parts(DeviceIngress=edited(top.DeviceIngress, *changes, **parts))
+
+
+def with_host(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer both of whose host sides are changed, or made of other parts."""
+    return with_parts(_Host=edited(top._Host, *changes, **parts))
+
+
+def with_host_ingress(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer whose host ingresses are changed, or made of other parts."""
+    return with_host(HostIngress=edited(top.HostIngress, *changes, **parts))

@@ -1,0 +1,29 @@
+"""All planted bugs, and why some hazards and rules have none."""
+
+from tests.planted.bug import Bug
+from tests.planted.hosts import HOSTS
+from tests.planted.ingress import INGRESS
+from tests.planted.moves import MOVES
+
+__all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
+
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS)
+
+#: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
+OUT_OF_SCOPE = {
+    "H02": "There is no translation cache in the interposer; the IOMMU brings one (issue 5).",
+    "H05": "CPUs are stopped by the hypervisor, and a store to its own host's memory does not come by; one through the aperture does: H59.",
+    "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
+    "H15": "In hold mode one host serves a whole access; answers are put together from two sources in merge mode only (issue 4).",
+    "H20": "No read of the device is answered inside the interposer before merge mode (issue 4); the rule holds for every read already: H64.",
+    "H24f": "Encrypted and trusted streams are recognised and refused with issue 4.",
+    "H65": "The watchdog of an egress, which discards and answers for a dead host, comes with issue 4.",
+    "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
+    "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",
+    "O6": "One interposer and one port a host are all there is; topologies with more come with issue 4.",
+    "O7": "Traffic classes other than 0 are neither made by the benches nor told apart by the hardware; holding by class comes with issue 4.",
+    "O8": "A rule for the hypervisor: nothing in the interposer can see how a page is mapped.",
+    "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
+    "D12": "The watchdog of an egress comes with issue 4, as for H65.",
+    "D15": "There is no merging on the way back before merge mode (issue 4).",
+}

@@ -1,0 +1,109 @@
+"""Bugs at the hosts' sides: ways out, ways in, and what both hosts send each other."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from tests.planted.bug import Bug, always, edited, with_host, with_host_ingress, with_parts
+
+from pagehop.interposer import device_ingress, local, top
+from pagehop.interposer.host_requests import HostRequestLane
+from pagehop.tlp import arbiter
+from pagehop.tlp.egress import Egress, EgressBeat, EgressLane
+from pagehop.tlp.fifo import LaneFifo
+
+__all__ = ["HOSTS"]
+
+
+class SlowBuffer(wiring.Component):
+    """A queue of its own between a source and the egress that it goes to: a beat leaves every few cycles."""
+    def __init__(self, data_bytes: int, pace: int = 16) -> None:
+        self.shape, self.pace = EgressBeat(data_bytes), pace
+        super().__init__({"i": In(stream.Signature(self.shape)), "o": Out(stream.Signature(self.shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        """A memory, and a gate that opens now and then."""
+        m = Module()
+        m.submodules.fifo = fifo = LaneFifo(self.shape, 256)
+        turn, inside = Signal(range(self.pace)), Signal()
+        opens = (turn == 0) | inside
+        m.d.sync += turn.eq(turn + 1)
+        m.d.comb += [
+            fifo.i.valid.eq(self.i.valid), fifo.i.payload.eq(self.i.payload), self.i.ready.eq(fifo.i.ready),
+            self.o.valid.eq(fifo.o.valid & opens), self.o.payload.eq(fifo.o.payload), fifo.o.ready.eq(self.o.ready & opens),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += inside.eq(~self.o.payload.beat.last)
+        return m
+
+
+def accepted_in_a_buffer() -> Any:
+    """What the device sends to a host is taken into a buffer in front of the egress, and counts as accepted there."""
+    return with_parts((
+        "connect_streams(m, device.o[number], host.egress.i[_Host.FROM_DEVICE])",
+        "m.submodules[f'buffer_{number}'] = buffer = SlowBuffer(self.data_bytes)\n"
+        "            connect_streams(m, device.o[number], buffer.i)\n"
+        "            connect_streams(m, buffer.o, host.egress.i[_Host.FROM_DEVICE])"), SlowBuffer=SlowBuffer)
+
+
+def egress_lets_all_pass() -> Any:
+    """Requests and completions leave an egress when they can, whatever was accepted before them."""
+    broken = edited(Egress, head_may_go=always, may_go=always)
+    return with_parts(Egress=broken, _Host=edited(top._Host, Egress=broken))
+
+
+def id_ordering_kept() -> Any:
+    """IDO goes on to the hosts."""
+    return with_host(("clear_ido=True", "clear_ido=False"))
+
+
+def host_requests_pass_writes() -> Any:
+    """A host's reads leave before its earlier writes: a read-back through the aperture proves nothing."""
+    return with_host_ingress(HostRequestLane=edited(HostRequestLane, may_go=always, head_may_go=always))
+
+
+def registers_behind_the_device() -> Any:
+    """A host's register reads stand behind its requests to the device."""
+    return with_host_ingress(("local.room.eq(self.read_ready)", "local.room.eq(self.read_ready & ~queue.o[HostLane.REQUEST_DEVICE].valid)"),
+                             ("def _lanes(self, m, shape):", "def _lanes(self, m, shape, queue=None):"),
+                             ("self._lanes(m, queue.lane_shape)", "self._lanes(m, queue.lane_shape, queue)"))
+
+
+def copy_completions_behind_writes() -> Any:
+    """Completions of copy reads wait while a posted TLP of their host stands before them."""
+    return with_host_ingress((
+        "sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(1)",
+        "sink.valid.eq(source.valid & queue.posted.none), sink.payload.eq(source.payload), source.ready.eq(1)"))
+
+
+def engine_reads_behind_the_device() -> Any:
+    """Copy and flush reads share the lane of the device's requests."""
+    sources = dict(local._SOURCES) | {"flush": EgressLane.NON_POSTED, "copy_read": EgressLane.NON_POSTED}
+    return with_host(LocalSource=edited(local.LocalSource, _SOURCES=sources))
+
+
+def small_posted_egress() -> Any:
+    """A host's egress holds few posted writes."""
+    return with_parts(Sizes=edited(top.Sizes, ("(128, 64, 32, 64))", "(34, 64, 32, 64))")))
+
+
+def fixed_priority() -> Any:
+    """Who asks first in the row of sources is served first, always."""
+    unfair = edited(arbiter.TlpArbiter, RoundRobin=edited(arbiter.RoundRobin, ("with m.If(self.advance):", "with m.If(0):")))
+    egress = edited(Egress, TlpArbiter=unfair)
+    return with_parts(Egress=egress, _Host=edited(top._Host, Egress=egress),
+                      DeviceIngress=edited(device_ingress.DeviceIngress, TlpArbiter=unfair))
+
+
+HOSTS = (
+    Bug("accepted_in_a_buffer", ("O2", "H04"), accepted_in_a_buffer, "hot_page", {"moves": 6}, "stale"),
+    Bug("egress_lets_all_pass", ("O3",), egress_lets_all_pass, "passthrough", {"requests": 120}, "passed a posted TLP"),
+    Bug("id_ordering_kept", ("H62",), id_ordering_kept, "passthrough", {"requests": 120}, "came out instead of"),
+    Bug("host_requests_pass_writes", ("O9", "H63"), host_requests_pass_writes, "producer_consumer", {"rounds": 45}, ""),
+    Bug("registers_behind_the_device", ("D6",), registers_behind_the_device, "blocked", {"rounds": 1}, "D6"),
+    Bug("copy_completions_behind_writes", ("D4",), copy_completions_behind_writes, "blocked", {"rounds": 1}, "D4"),
+    Bug("engine_reads_behind_the_device", ("D8",), engine_reads_behind_the_device, "performance", {}, ""),
+    Bug("small_posted_egress", ("D13",), small_posted_egress, "performance", {}, ""),
+    Bug("fixed_priority", ("D17",), fixed_priority, "performance", {}, ""),
+)

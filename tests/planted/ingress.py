@@ -1,0 +1,223 @@
+"""Bugs on the way from the device to the hosts, and of what is known of it: dirty pages, requests in flight."""
+
+from typing import Any
+
+from tests.planted.bug import Bug, always, edited, with_host_ingress, with_ingress, with_parts
+
+from pagehop.interposer import bitmaps
+from pagehop.interposer.completion_lane import CompletionLane
+from pagehop.interposer.device_decode import DeviceDecode
+from pagehop.interposer.harvest import Harvest
+from pagehop.interposer.posted_lane import PostedLane
+from pagehop.interposer.reply_lane import ReplyLane
+from pagehop.interposer.request_lane import RequestLane
+from pagehop.interposer.stages import address_words
+from pagehop.memory.bitmap import Bitmap
+
+__all__ = ["INGRESS"]
+
+
+def with_posted_lane(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer whose lane of the device's posted writes is changed."""
+    return with_ingress(PostedLane=edited(PostedLane, *changes, **parts))
+
+
+def with_request_lane(*changes: tuple[str, str]) -> Any:
+    """An Interposer whose lane of the device's requests is changed."""
+    return with_ingress(RequestLane=edited(RequestLane, *changes))
+
+
+def request_passes_writes() -> Any:
+    """Reads and atomics of the device leave before earlier writes have their places."""
+    return with_ingress(RequestLane=edited(RequestLane, may_go=always, head_may_go=always))
+
+
+def reply_passes_writes() -> Any:
+    """Answers of the device, also to configuration writes, leave before its earlier writes."""
+    return with_ingress(ReplyLane=edited(ReplyLane, may_go=always, head_may_go=always))
+
+
+#: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
+ASIDE = """
+        aside, aside_valid, aside_home = Signal.like(head), Signal(), Signal()
+        direct, blocked = Signal(), self.guard.active & self.guard.closed
+        waited = Signal(8)
+        m.d.sync += waited.eq(Mux(aside_valid & ~blocked, waited + ~waited.all(), 0))
+        takes = source.valid & head.beat.first & head.beat.last & {which} & ~aside_valid
+        returns = aside_valid & {back}
+        far = headers.address_of(aside.beat.header) + self.settings.host_b_offset
+        m.d.comb += [
+            direct.eq(source.valid & (~head.beat.first | (free & proven & {others}))),
+            self.offer.valid.eq(direct | returns),
+            source.ready.eq((self.offer.ready & direct) | takes),
+        ]
+        with m.If(takes):
+            m.d.sync += [aside.eq(head), aside_valid.eq(1), aside_home.eq(destination)]
+"""
+RETURNS = """
+        with m.If(returns & ~direct):
+            m.d.comb += [
+                issued.beat.eq(aside.beat), self.dirty.eq(0),
+                issued.destination.eq(Mux(self.guard.active & self.guard.committed, self.guard.to_host, aside_home)),
+            ]
+            with m.If(issued.destination == HOST_B):
+                m.d.comb += issued.beat.header.eq(with_words(aside.beat.header, address_words(aside.beat.header, far)))
+            with m.If(self.offer.ready):
+                m.d.sync += aside_valid.eq(0)
+        with m.If(direct & self.offer.ready & head.beat.first):
+"""
+
+
+def held_write_set_aside() -> Any:
+    """A held write is absorbed, and what the device writes after it to other pages goes on."""
+    return _aside("held", "1", "~(blocked & (self.guard.page == aside.info.page))")
+
+
+def drained_write_overtaken() -> Any:
+    """What arrives when the page is free again goes before the write that was set aside."""
+    return _aside("held", "~(blocked & aside_valid)", "waited.any()")
+
+
+def interrupt_overtakes_data() -> Any:
+    """An interrupt does not wait for the write before it."""
+    return _aside("free & head.info.in_window", "~head.info.in_window", "waited.all() & ~(blocked & (self.guard.page == aside.info.page))")
+
+
+def _aside(which: str, others: str, back: str) -> Any:
+    text = ASIDE.format(which=which, others=others, back=back).lstrip("\n")
+    return with_posted_lane(
+        ("        m.d.comb += [\n            proven.eq(", text + "        m.d.comb += [\n            proven.eq("),
+        ("            self.offer.valid.eq(source.valid & (~head.beat.first | (free & proven))),\n", ""),
+        ("            source.ready.eq(self.offer.ready & self.offer.valid),\n", ""),
+        ("        with m.If(self.offer.valid & self.offer.ready & head.beat.first):\n", RETURNS.lstrip("\n")))
+
+
+def owner_of_before_the_commit() -> Any:
+    """A write whose owner was looked up before the commit goes to the old one."""
+    return with_posted_lane(("Mux(guarded & self.guard.committed, self.guard.to_host, owner)", "owner"))
+
+
+def far_header_of_near_form() -> Any:
+    """A write to an address beyond 4 GB keeps the header of three double words that it had below."""
+    return with_posted_lane(address_words=edited(address_words, ("Cat(moved[:64], moved[125])", "Cat(moved[:64], Value.cast(header)[125])")))
+
+
+def atomic_while_held() -> Any:
+    """Reads and atomics of the page that moves go to the source while it is copied."""
+    return with_request_lane((" & ~(guarded & self.guard.closed)", ""))
+
+
+def atomic_made_twice() -> Any:
+    """An atomic stays at the head of its lane when it has been issued, and is issued again."""
+    return with_request_lane(
+        ("self.i.ready.eq(self.offer.valid & self.offer.ready),", "self.i.ready.eq(self.offer.valid & self.offer.ready & ~(found.atomic & ~again)),"),
+        ("        body = Signal()\n", "        body, again = Signal(), Signal()\n"
+         "        with m.If(self.offer.valid & self.offer.ready):\n            m.d.sync += again.eq(found.atomic & ~again)\n"))
+
+
+def read_of_the_destination() -> Any:
+    """Reads of the page that moves are answered by the destination from the beginning."""
+    return with_request_lane(
+        (" & ~(guarded & self.guard.closed)", ""),
+        ("Mux(guarded & self.guard.committed, self.guard.to_host", "Mux(guarded, self.guard.to_host"))
+
+
+def writes_wait_for_requests() -> Any:
+    """Posted writes and answers of the device wait while a request stands in its lane."""
+    return with_ingress(
+        ("gate.i[number].valid.eq(lane.offer.valid)", "gate.i[number].valid.eq(lane.offer.valid & ((number == 2) | ~queue.o[2].valid))"))
+
+
+def full_lane_drops() -> Any:
+    """Credits for posted writes are endless, and what finds no place is dropped."""
+    return with_ingress(("self.rx.ready.eq(decode.i.ready)", "self.rx.ready.eq(1)"),
+                        ("infinite=lane == EgressLane.COMPLETION)", "infinite=lane in (EgressLane.COMPLETION, EgressLane.POSTED))"))
+
+
+def byte_enables_filled() -> Any:
+    """Memory requests that touch a part of their first double word are made to touch all of it."""
+    filled = "data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq(Mux(headers.is_memory(header), 0xF, fields.first_be))"
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("info.needs_proof.eq(", f"{filled}, info.needs_proof.eq(")))
+
+
+def answers_have_no_room() -> Any:
+    """Requests go to a host whether or not there is room for their answers."""
+    return with_request_lane((" & found.fits.bit_select(destination, 1)", ""))
+
+
+def answer_before_the_other_flush() -> Any:
+    """A read's answer returns before the device's earlier writes at the other host are visible."""
+    return with_host_ingress(CompletionLane=edited(CompletionLane, reached=always))
+
+
+def answer_passes_writes_of_the_host() -> Any:
+    """Answers to the device leave before what the host's CPUs posted earlier."""
+    return with_host_ingress(CompletionLane=edited(CompletionLane, may_go=always, head_may_go=always))
+
+
+def fence_not_awaited() -> Any:
+    """The fence policy is switched on and nothing waits for it."""
+    return with_ingress(("proven[host].eq(~self.settings.fence |", "proven[host].eq(1 |"))
+
+
+def with_dirty(harvest: Any = Harvest, bitmap: Any = Bitmap) -> Any:
+    """An Interposer whose dirty map has another harvest or another bitmap."""
+    return with_parts(DirtyMap=edited(bitmaps.DirtyMap, Harvest=harvest, Bitmap=bitmap))
+
+
+def harvest_not_flushed() -> Any:
+    """A dirty word is handed out before the writes it stands for are visible."""
+    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & self.atomics_settled", "1")))
+
+
+def harvest_does_not_wait_for_atomics() -> Any:
+    """A dirty word is handed out before the atomics it stands for have been answered."""
+    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & self.atomics_settled", "waits[0].done & waits[1].done")))
+
+
+def marks_lost_in_the_same_word() -> Any:
+    """Of two changes of one word of the bitmap in following cycles the first is lost."""
+    return with_dirty(bitmap=edited(Bitmap, ("Mux(fetch_again, changed, read.data)", "read.data")))
+
+
+def mark_lost_beside_a_take() -> Any:
+    """Writes are chosen also in the cycle whose marks the bitmap does not take."""
+    return with_dirty(edited(Harvest, ("m.d.comb += self.pause.eq(1)\n", "m.d.comb += self.pause.eq(0)\n")))
+
+
+def atomics_mark_nothing() -> Any:
+    """An atomic leaves its page clean."""
+    return with_request_lane(("found.atomic & self.settings.track_dirty", "0"))
+
+
+def page_index_without_base() -> Any:
+    """Pages are counted from address 0, not from the window's base."""
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("address[PAGE_BITS:] - self.settings.window.base", "address[PAGE_BITS:] + 1")))
+
+
+INGRESS = (
+    Bug("request_passes_writes", ("O1", "H61"), request_passes_writes, "passthrough", {"requests": 120}, "passed a posted TLP"),
+    Bug("read_passes_a_held_write", ("H16", "H22"), request_passes_writes, "hot_page", {"moves": 4}, "stale"),
+    Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 300}, "passed a posted TLP"),
+    Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 8}, "reordered"),
+    Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "stale"),
+    Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, ""),
+    Bug("owner_of_before_the_commit", ("I1",), owner_of_before_the_commit, "hot_page", {"moves": 4}, "misdirected"),
+    Bug("far_header_of_near_form", ("H24c", "I10"), far_header_of_near_form, "hot_page", {"moves": 2}, ""),
+    Bug("atomic_while_held", ("H10",), atomic_while_held, "hot_page", {"moves": 6}, ""),
+    Bug("atomic_made_twice", ("H10", "I3"), atomic_made_twice, "hot_page", {"moves": 2}, ""),
+    Bug("read_of_the_destination", ("I4",), read_of_the_destination, "hot_page", {"moves": 4}, ""),
+    Bug("writes_wait_for_requests", ("H24", "D1", "I7"), writes_wait_for_requests, "hot_page", {"moves": 2}, ""),
+    Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page", {"moves": 2, "reads": 0}, ""),
+    Bug("byte_enables_filled", ("H21", "I10"), byte_enables_filled, "passthrough", {"requests": 120}, "came out instead of"),
+    Bug("answers_have_no_room", ("D7",), answers_have_no_room, "performance", {}, ""),
+    Bug("answer_before_the_other_flush", ("H64", "I6"), answer_before_the_other_flush, "hot_page", {"moves": 6}, "reordered"),
+    Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 120}, "passed a posted TLP"),
+    Bug("fence_not_awaited", ("H04",), fence_not_awaited, "aborts", {"moves": 8, "fence": True}, "reordered"),
+    Bug("harvest_not_flushed", ("H46", "I12"), harvest_not_flushed, "registers", {"rounds": 1}, "lost"),
+    Bug("harvest_does_not_wait_for_atomics", ("H46", "H58"), harvest_does_not_wait_for_atomics, "registers", {"rounds": 1}, "lost"),
+    Bug("marks_lost_in_the_same_word", ("H47",), marks_lost_in_the_same_word, "registers", {"rounds": 1}, "lost"),
+    Bug("mark_lost_beside_a_take", ("H47",), mark_lost_beside_a_take, "registers", {"rounds": 1}, "lost"),
+    Bug("atomics_mark_nothing", ("H48",), atomics_mark_nothing, "registers", {"rounds": 1}, "lost"),
+    Bug("page_index_without_base", ("H48",), page_index_without_base, "hot_page", {"moves": 2}, ""),
+)

@@ -1,0 +1,169 @@
+"""Bugs of the page slot, the copy engine and what stands between them and the hosts."""
+
+from typing import Any
+
+from tests.planted.bug import Bug, edited, with_host, with_parts
+
+from pagehop.interposer import top
+from pagehop.interposer.slot import PageSlot
+from pagehop.memory.copy_engine import CopyEngine
+from pagehop.tlp.egress import Egress
+
+__all__ = ["MOVES"]
+
+
+def with_slot(*changes: tuple[str, str]) -> Any:
+    """An Interposer whose page slot is changed."""
+    return with_parts(PageSlot=edited(PageSlot, *changes))
+
+
+def with_copy(*changes: tuple[str, str]) -> Any:
+    """An Interposer whose copy engine is changed."""
+    return with_parts(CopyEngine=edited(CopyEngine, *changes))
+
+
+def copy_not_flushed() -> Any:
+    """The commit does not wait until the copy is visible."""
+    return with_slot(('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'))
+
+
+def commit_before_the_copy() -> Any:
+    """The commit does not wait until the copy has been written."""
+    return with_slot(("(delay == 0) & self.copy_written & ~self.copy_error.any()", "delay == 0"))
+
+
+def atomics_not_awaited() -> Any:
+    """The copy begins while atomics sent before are unanswered."""
+    return with_slot(("(delay == 0) & self.atomics_settled", "delay == 0"))
+
+
+def gate_not_closed() -> Any:
+    """Writes to the page go on to the source while it is copied."""
+    return with_slot(("self.guard.active.eq(1), self.guard.closed.eq(1)", "self.guard.active.eq(1), self.guard.closed.eq(0)"))
+
+
+def done_before_the_drain_is_visible() -> Any:
+    """"Done" is said when the held writes have been issued."""
+    return with_slot(('with m.If(wait.done):\n                m.next = "Retire"', 'with m.If(1):\n                m.next = "Retire"'))
+
+
+def done_before_old_reads_are_answered() -> Any:
+    """"Done" is said while the source still reads the page for the device."""
+    return with_slot(("with m.If(self.settled):", "with m.If(1):"))
+
+
+def aborted_writes_to_the_destination() -> Any:
+    """After an abort the held writes go where the page did not come to be."""
+    return with_slot(("self.guard.closed.eq(0), self.guard.active.eq(0), status.error.eq(reason)",
+                      "self.guard.closed.eq(0), self.guard.committed.eq(1), status.error.eq(reason)"))
+
+
+def abort_after_the_commit() -> Any:
+    """A host's abort is obeyed while a committed page settles: the move is reported as failed."""
+    return with_slot((
+        'with m.If(wait.done):\n                m.next = "Retire"',
+        'with m.If(self.abort):\n'
+        '                m.d.sync += [self.guard.active.eq(0), self.guard.committed.eq(0), status.error.eq(MoveError.ABORTED)]\n'
+        '                m.next = "Failed"\n'
+        '            with m.Elif(wait.done):\n                m.next = "Retire"'))
+
+
+def hold_timer_missing() -> Any:
+    """Nothing bounds a hold but what bounds the copy."""
+    return with_slot(("self.status.hold >= self.hold_limit", "0"))
+
+
+def commit_asks_a_host() -> Any:
+    """The commit waits for a command of a host, whose CPU may be waiting for what is held."""
+    return with_slot(
+        ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(wait.done & self.start):\n                m.next = "Commit"'))
+
+
+def gives_up_for_a_write() -> Any:
+    """A move ends when the device writes meanwhile, and is to be tried again."""
+    return with_slot(("with m.Elif(crossed):", "with m.Elif(crossed | (self.posted_accepted != self.posted_left)):"))
+
+
+def store_through_the_aperture_not_seen() -> Any:
+    """A CPU's store to the page that moves does not end the move."""
+    return with_slot(("with m.Elif(crossed):", "with m.Elif(0):"))
+
+
+def second_copy_is_written_already() -> Any:
+    """What the first copy said of its end stands when the second begins."""
+    return with_copy(("m.d.sync += [pushed.eq(0), popped.eq(0), left.eq(self.chunks)]", "m.d.sync += [pushed.eq(0), popped.eq(0)]"))
+
+
+def late_answer_meets_the_next_copy() -> Any:
+    """Answers to the reads of a copy that was given up count for the next."""
+    return with_copy(("(header.tag[len(chunk):] == generation << 6 - len(chunk))", "1"))
+
+
+def poison_is_copied() -> Any:
+    """A poisoned answer is good data."""
+    return with_copy(("with m.Elif(taken & piece.poisoned):", "with m.Elif(0):"))
+
+
+def chunk_leaves_with_its_first_line() -> Any:
+    """A chunk is written to the destination when a part of it has arrived."""
+    return with_copy(("lines.word_select(n, lines_per_chunk).all()", "lines.word_select(n, lines_per_chunk).any()"))
+
+
+def copy_reads_behind_the_held() -> Any:
+    """Copy reads stand in the device's queue, behind the writes that they are to release."""
+    return with_parts(("copy.o_read.valid & reads)", "copy.o_read.valid & reads & (device.posted_accepted == device.posted_left))"))
+
+
+def held_in_the_egress() -> Any:
+    """While a page moves posted writes wait in the source's egress, where what follows them waits too."""
+    egress = edited(
+        Egress, ('"limits": In(CreditLimits),', '"limits": In(CreditLimits), "stop": In(1),'),
+        ("passed = 1 if lane == POSTED else", "passed = ~self.stop if lane == POSTED else"))
+    return with_parts(("local = host.local\n", "local = host.local\n            m.d.comb += host.egress.stop.eq(reads & slot.guard.closed)\n"),
+                      Egress=egress, _Host=edited(top._Host, Egress=egress))
+
+
+def aperture_write_held() -> Any:
+    """Stores through the aperture wait while a page moves."""
+    return with_parts((
+        "local = host.local\n",
+        "local = host.local\n"
+        "            m.d.comb += host.ingress.room_other.eq(Mux(slot.guard.closed, 0, hosts[1 - number].egress.room))\n"))
+
+
+def copy_reads_pass_writes() -> Any:
+    """At the source's egress copy and flush reads overtake the writes before them."""
+    return with_host(Egress=edited(Egress, ("1 if lane == POSTED else", "1 if lane in (POSTED, EgressLane.ENGINE) else")))
+
+
+def engine_reads_with_id_ordering() -> Any:
+    """Copy and flush reads, whose requester is not the device, have IDO set: the host lets them pass the device's writes."""
+    return with_host(Egress=edited(Egress, ("cleared.id_ordering.eq(0)", "cleared.id_ordering.eq(source.payload.lane == EgressLane.ENGINE)")))
+
+
+MOVES = (
+    Bug("copy_not_flushed", ("H03",), copy_not_flushed, "hot_page", {"moves": 6}, "lost"),
+    Bug("commit_before_the_copy", ("I2",), commit_before_the_copy, "hot_page", {"moves": 2}, "lost"),
+    Bug("atomics_not_awaited", ("H58",), atomics_not_awaited, "hot_page", {"moves": 10}, ""),
+    Bug("gate_not_closed", ("I2",), gate_not_closed, "hot_page", {"moves": 4}, "lost"),
+    Bug("done_before_the_drain_is_visible", ("H60",), done_before_the_drain_is_visible, "hot_page", {"moves": 8}, "stale"),
+    Bug("done_before_old_reads_are_answered", ("H12", "I13"), done_before_old_reads_are_answered, "hot_page", {"moves": 4}, "misdirected"),
+    Bug("aborted_writes_to_the_destination", ("H09", "I8"), aborted_writes_to_the_destination, "aborts", {"moves": 12}, "misdirected"),
+    Bug("abort_after_the_commit", ("I8", "D10"), abort_after_the_commit, "aborts", {"moves": 30}, ""),
+    Bug("hold_timer_missing", ("H19", "I7"), hold_timer_missing, "aborts", {"moves": 12}, "hold"),
+    Bug("hold_outlasts_the_device", ("H24b", "H24d"), hold_timer_missing, "aborts", {"moves": 8, "completion_limit": 16_000}, "TIMEOUT"),
+    Bug("commit_asks_a_host", ("D9",), commit_asks_a_host, "hot_page", {"moves": 2, "hold_limit": 2000}, "stuck"),
+    Bug("gives_up_for_a_write", ("H11",), gives_up_for_a_write, "hot_page", {"moves": 2}, "stuck"),
+    Bug("store_through_the_aperture_not_seen", ("H59",), store_through_the_aperture_not_seen, "aborts", {"moves": 24}, ""),
+    Bug("second_copy_is_written_already", ("H06",), second_copy_is_written_already, "hot_page", {"moves": 4}, "lost"),
+    Bug("late_answer_meets_the_next_copy", ("H07", "D16"), late_answer_meets_the_next_copy, "aborts", {"moves": 40}, ""),
+    Bug("poison_is_copied", ("H14", "I9"), poison_is_copied, "aborts", {"moves": 8}, "poison"),
+    Bug("chunk_leaves_with_its_first_line", ("D14",), chunk_leaves_with_its_first_line, "hot_page", {"moves": 4}, ""),
+    Bug("copy_reads_behind_the_held", ("D3",), copy_reads_behind_the_held, "hot_page", {"moves": 2, "hold_limit": 2000}, "stuck"),
+    Bug("held_in_the_egress", ("D2",), held_in_the_egress, "hot_page",
+        {"moves": 2, "reads": 0, "hold_limit": 3000, "posted_credits": 4, "write_delay": [50, 200]}, "stuck"),
+    Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, ""),
+    Bug("copy_reads_pass_writes", ("H01",), copy_reads_pass_writes, "hot_page",
+        {"moves": 4, "posted_credits": 4, "write_delay": [50, 200]}, "lost"),
+    Bug("engine_reads_with_id_ordering", ("H13",), engine_reads_with_id_ordering, "hot_page", {"moves": 4}, "lost"),
+)
