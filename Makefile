@@ -13,6 +13,7 @@ WAVES    ?=
 CONFIG   ?=
 NAMES    ?=
 JOBS     ?= 2
+SEEDS    ?= 20
 
 # WAVES=1 is an option of `pagehop`, and cocotb would read it too.
 unexport WAVES
@@ -28,7 +29,7 @@ help:
 	@echo "make formal    all proofs                 make synth    area and Fmax"
 	@echo "make mutants   broken hardware, which the benches must find: NAMES= JOBS=2"
 	@echo "make bench     measured performance       make docs     generated pages"
-	@echo "make nightly   long random runs           make clean    remove build/"
+	@echo "make nightly   long random runs: SEEDS=20 make clean    remove build/"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pagehop needs Python 3.11 or newer as $(PYTHON); name another with PYTHON=" >&2; exit 2; }
@@ -87,7 +88,7 @@ docs: $(STAMP)
 	$(BIN)/python -m pagehop_sim.docs
 
 nightly: $(STAMP) icarus
-	$(BIN)/python -m pagehop_sim.nightly
+	SEEDS=$(SEEDS) JOBS=$(JOBS) $(BIN)/python -m pagehop_sim.nightly
 
 clean:
 	rm -rf build

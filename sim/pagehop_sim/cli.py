@@ -6,11 +6,12 @@ import signal
 import sys
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
 from pagehop_sim.files import read_json, write_json
@@ -98,6 +99,7 @@ def _add_sweep(commands: Any) -> None:
     command = _command(commands, "sweep", sweep, "run a scenario for many seeds and values", epilog)
     _add_run_options(command)
     command.add_argument("--seeds", type=_seeds, default=range(1, 6), metavar="FIRST-LAST", help="seeds to run (default: 1-5)")
+    command.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
 
 
 def _add_report(commands: Any) -> None:
@@ -229,8 +231,17 @@ def sweep(given: argparse.Namespace) -> int:
     home = build_root() / "sweep" / plain.name
     summary: list[dict[str, Any]] = []
     bad = 0
-    for count, (scenario, point, seed) in enumerate(planned):
-        outcome = _run_shown(console, scenario, given.simulator, seed, given.trace, folder=home / f"{given.simulator}-{count}")
+
+    def one(job: tuple[int, tuple[Scenario, dict[str, Any], int]]) -> Outcome:
+        count, (scenario, _, seed) = job
+        folder = home / f"{given.simulator}-{count}"
+        if given.jobs > 1:
+            return run_scenario(scenario, given.simulator, seed, given.trace, folder=folder)
+        return _run_shown(console, scenario, given.simulator, seed, given.trace, folder=folder)
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        outcomes = list(track(pool.map(one, enumerate(planned)), plain.name, len(planned), console=console, disable=given.jobs == 1))
+    for (_, point, seed), outcome in zip(planned, outcomes, strict=True):
         bad += bool(outcome.reasons)
         summary.append({"point": point, "seed": seed, "reasons": outcome.reasons, "result": str(outcome.folder / "result.json")})
         found = outcome.result

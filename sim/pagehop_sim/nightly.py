@@ -1,4 +1,7 @@
-"""``make nightly``: what takes too long for every change. Each step runs whatever became of those before it."""
+"""``make nightly SEEDS=20``: what takes too long for every change. Each step runs whatever became of those before it.
+
+``SEEDS`` is the number of seeds for each scenario on Verilator. Icarus takes twenty times as long for a run and gets 20 at most.
+"""
 
 import os
 import subprocess
@@ -8,11 +11,15 @@ from collections.abc import Callable
 from functools import partial
 
 from pagehop_sim import cli
-from pagehop_sim.toolchain import SIMULATORS
+from pagehop_sim.scenarios import shipped
+from pagehop_sim.toolchain import SIMULATORS, ToolError
 
 __all__ = ["STEPS"]
 
-SEEDS = "1-20"
+MOST_ON_ICARUS = 20
+
+JOBS = os.environ.get("JOBS", "2")
+SCENARIOS = tuple(shipped())
 
 
 def _pagehop(*arguments: str) -> int:
@@ -31,13 +38,21 @@ def _random_tests() -> int:
     return subprocess.run(command, env=os.environ | {"SEED": seed}, check=False).returncode
 
 
+def _sweep(scenario: str, simulator: str) -> int:
+    wanted = os.environ.get("SEEDS", "20")
+    if not wanted.isdecimal() or not int(wanted):
+        raise ToolError(f"SEEDS must be the number of seeds of each scenario, not {wanted!r}")
+    seeds = min(int(wanted), MOST_ON_ICARUS if simulator == "icarus" else int(wanted))
+    return _pagehop("sweep", scenario, "--simulator", simulator, "--seeds", f"1-{seeds}", "--jobs", JOBS)
+
+
 STEPS: dict[str, Callable[[], int]] = {
-    **{f"{scenario} on {simulator}, seeds {SEEDS}": partial(_pagehop, "sweep", scenario, "--simulator", simulator, "--seeds", SEEDS)
-       for simulator in SIMULATORS for scenario in ("migrate", "hot-page", "aborts", "producer-consumer")},
+    **{f"{scenario} on {simulator}": partial(_sweep, scenario, simulator) for simulator in SIMULATORS for scenario in SCENARIOS},
     **{f"fio_nvme_nic on {simulator}": partial(
         _pagehop, "sweep", "migrate", "--simulator", simulator, "--seeds", "1", "--trace", "fio_nvme_nic")
        for simulator in SIMULATORS},
     "tests with the seed of the day": _random_tests,
+    "broken hardware": partial(_module, "pagehop_sim.mutants", "--jobs", JOBS),
     "all proofs": partial(_module, "pagehop_sim.formal"),
     "area and Fmax, long runs too": partial(_module, "pagehop_sim.synth", "--nightly"),
     "docs/results.md": partial(_module, "pagehop_sim.tables"),
@@ -45,11 +60,16 @@ STEPS: dict[str, Callable[[], int]] = {
 
 
 def main() -> int:
-    """Run all steps; status 1 when one of them was not good."""
+    """Run all steps; status 1 when one of them was not good, 2 for a mistake in what was asked."""
     bad = []
     for name, step in STEPS.items():
         print(f"== {name}", flush=True)
-        if step():
+        try:
+            good = not step()
+        except ToolError as error:
+            print(f"nightly: {error}", file=sys.stderr)
+            return 2
+        if not good:
             bad.append(name)
     print(f"nightly: {len(STEPS) - len(bad)} of {len(STEPS)} steps good" + "".join(f"\n  not good: {name}" for name in bad))
     return 1 if bad else 0

@@ -14,7 +14,7 @@ import pytest
 from pagehop.interposer.top import Interposer
 from pagehop_sim import cli, toolchain
 from pagehop_sim.result import assemble
-from pagehop_sim.scenarios import find_scenario, with_parameters
+from pagehop_sim.scenarios import find_scenario, shipped, with_parameters
 from pagehop_sim.traces import find_trace, read_trace
 from pagehop_sim.verilog import PARAMETERS
 
@@ -57,7 +57,7 @@ def test_the_module_is_the_command():
     made = subprocess.run([sys.executable, "-m", "pagehop_sim", "sim", "no-such"], capture_output=True, text=True, check=False,
                           env={"PYTHONPATH": ":".join(filter(None, sys.path))})
     assert made.returncode == 2
-    assert made.stderr == "pagehop: Scenario must be a .toml file, or one of aborts, hot-page, migrate, producer-consumer, not 'no-such'\n"
+    assert made.stderr == f"pagehop: Scenario must be a .toml file, or one of {', '.join(shipped())}, not 'no-such'\n"
 
 
 def test_scenarios_are_listed(pagehop):

@@ -33,7 +33,8 @@ class TlpPortAgent:
     stream for a cycle.
 
     *Members*: ``on_tlp(tlp)`` is called for each received TLP, ``on_sent(tlp)`` when the first beat of a sent one is put on the wire.
-    ``sent`` and ``received`` count TLPs, ``sent_bytes`` and ``received_bytes`` their payload.
+    ``sent`` and ``received`` count TLPs, ``sent_bytes`` and ``received_bytes`` their payload, ``sent_beats`` and ``received_beats`` the cycles
+    that they took on the wire.
     """
 
     def __init__(self, entity: Any, name: str, fabric: Fabric, beats: BeatFormat, granted: PortCredits | None = None, *, mps: int = 256,
@@ -48,7 +49,8 @@ class TlpPortAgent:
         self.auto_release = auto_release
         self.on_tlp: Callable[[Tlp], None] | None = None
         self.on_sent: Callable[[Tlp], None] | None = None
-        self.sent = self.received = self.sent_bytes = self.received_bytes = 0
+        self.sent = self.received = self.sent_bytes = self.received_bytes = self.sent_beats = self.received_beats = 0
+        self._beat_bytes = beats.data_bytes
         self._queues: tuple[deque[tuple[int, Tlp, Event | None]], ...] = (deque(), deque(), deque())
         self._stamp = 0
         self._read_limits = number_reader(getattr(entity, f"{name}__rx_limits"))
@@ -131,6 +133,7 @@ class TlpPortAgent:
         self.usage.consume(tlp)
         self.sent += 1
         self.sent_bytes += len(tlp.data)
+        self.sent_beats += -(-len(tlp.data) // self._beat_bytes) or 1
         if sent is not None:
             sent.set()
         if self.on_sent is not None:
@@ -142,6 +145,7 @@ class TlpPortAgent:
     def _received(self, tlp: Tlp) -> None:
         self.received += 1
         self.received_bytes += len(tlp.data)
+        self.received_beats += -(-len(tlp.data) // self._beat_bytes) or 1
         self.grants.arrived(tlp)
         found = violations(tlp, self.mps, 4096, self.rcb)
         if found:
