@@ -111,6 +111,7 @@ class RootComplex:
         self.lost = False
         self._posted_until: dict[int, int] = {}                    # by channel
         self._posted_until_of: dict[tuple[int, int], int] = {}     # by channel and requester
+        self._completed_until: dict[int, int] = {}                 # by tag
         self._down_until = 0
         self._held_back: deque[Tlp] = deque()
         self._pending = 0
@@ -157,7 +158,10 @@ class RootComplex:
             self.fabric.at(max(now + self.config.read.draw(self.random), barrier), lambda: self._perform_request(tlp))
         else:
             barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering) if self.config.completions_push else 0
-            self.fabric.at(max(now + self.config.response.draw(self.random), barrier), lambda: self._perform_completion(tlp))
+            # Completions of one request stay in order, others need not.
+            until = self._completed_until.get(tlp.tag, 0)
+            when = self._completed_until[tlp.tag] = max(now + self.config.response.draw(self.random), barrier, until)
+            self.fabric.at(when, lambda: self._perform_completion(tlp))
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
         """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""
