@@ -81,7 +81,8 @@ class _Endless(uvm_sequence):
 class RandomDma(_Endless):
     """Random requests of both functions: every kind, shape and attribute; half of them to the page that moves.
 
-    *Members*: ``focus``, a page that gets more than its share, ``spare``, a page that gets nothing; ``gap``, the longest pause in cycles.
+    *Members*: ``focus``, a page that gets more than its share, ``spare``, a page that gets nothing; ``gap``, the longest pause in cycles;
+    ``patient``: the next request waits for the answer to this one.
     """
 
     def __init__(self, env: Environment, random: Random, pages: list[int], gap: int = 40) -> None:
@@ -89,6 +90,7 @@ class RandomDma(_Endless):
         self.pages, self.gap = pages, gap
         self.focus: int | None = None
         self.spare: int | None = None
+        self.patient = False
 
     async def step(self) -> None:
         """One request."""
@@ -100,6 +102,8 @@ class RandomDma(_Endless):
     async def _send(self, item: DmaItem) -> None:
         await self.start_item(item)
         await self.finish_item(item)
+        if self.patient:
+            await item.ended()
 
     def _page(self) -> int:
         """Address of the page or place of the next request."""

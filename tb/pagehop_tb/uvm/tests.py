@@ -58,7 +58,7 @@ class _Traffic(BaseTest):
 
 @pyuvm.test(**TIMEOUT)
 class ThereAndBack(_Traffic):
-    """All pages move to Host B and back, again and again, under random DMA; the fence policy changes in between, while the device is idle."""
+    """All pages move to Host B and back, again and again, under random DMA; then, from idle, under the fence policy."""
 
     async def scenario(self) -> None:
         """``rounds`` times there and back."""
@@ -68,19 +68,31 @@ class ThereAndBack(_Traffic):
             for to_host in (1, 0):
                 for page in self.random.sample(self.pages, len(self.pages)):
                     await self.move(page, to_host)
-            await self._combinations(number)
+            await self._combinations(self.pages[number % len(self.pages)])
             self.config.progress(number + 1, rounds, "round")
-            await self.dma.end()
-            await self.env.guest.system.fabric.wait(1000)
-            await self.env.set_fence(not self.env.fence)
-            self.dma.go(self.env.device.sequencer)
+        await self._fenced()
         await self.end()
 
-    async def _combinations(self, number: int) -> None:
-        """Moves that begin with just these accesses under way: three bits say which."""
+    async def _fenced(self) -> None:
+        """Half of the pages at Host B, and a device that waits for its reads: each change of the host costs a round trip now."""
+        half = self.pages[::2]
+        for page in half:
+            await self.move(page, 1)
+        await self.end()
+        await self.env.set_fence(True)
+        self.dma.gap, self.dma.patient = 400, True
+        self.dma.go(self.env.device.sequencer)
+        self.cpus.go()
+        for page in half:
+            await self.move(page, 0)
+            await self.env.guest.system.fabric.wait(8000)
+
+    async def _combinations(self, page: int) -> None:
+        """Moves that begin with just these accesses under way, there and back; three bits say which."""
         for bits in range(8):
             kinds = tuple(kind for bit, kind in enumerate(("write", "read", "atomic")) if bits >> bit & 1)
-            await Combination(self.env, self.dma, self.pages[(number + bits) % len(self.pages)], kinds).start()
+            for _ in range(2):
+                await Combination(self.env, self.dma, page, kinds).start()
 
     def prepare(self) -> None:
         """As all, and ``rounds``."""
@@ -199,5 +211,5 @@ class Refusals(_Traffic):
             await second_start(env, self.pages[1])
         result = (await move).moved
         assert result.moved, f"the move was disturbed: {result}"
-        assert (await call(env, "owner", self.pages[1])).result == env.watch.owner(self.pages[1])
-        self.dma.focus = None
+        assert (await call(env, "owner", self.pages[1])).result == env.watch.owner(self.pages[1]) == 1 - to_host
+        await self.move(self.pages[1], to_host)
