@@ -2,7 +2,7 @@
 """The outstanding table against a dictionary."""
 
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,95 +68,168 @@ def settle_check(ctx, dut, model, quiet):
             assert ctx.get(dut.count[host]) == sum(entry["host"] == host for entry in model.taken.values())
 
 
-def exercise(dut, name, cycles=3000):
-    rng = seeded(name)
-    seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "not settled", "valid", "stale"), 0)
+class Exercise:
+    """Everything that the ports allow, at random, against the model; one call of a step a cycle, in the order that the contract gives."""
+    def __init__(self, dut, rng):
+        self.dut, self.rng, self.model = dut, rng, Model()
+        self.seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "not settled", "valid", "stale"), 0)
+        self.quiet, self.cycle, self.pause = 0, 0, False
+        self.looked, self.held, self.last_allocated = None, [None, None], {}
+
+    async def bench(self, ctx):
+        for _ in range(ROWS):
+            assert ctx.get(self.dut.occupied), "rows are freed after a reset"
+            await ctx.tick()
+        for self.cycle in range(3000):
+            self.pause = self.cycle % 100 >= 90
+            await self.step(ctx)
+
+    async def step(self, ctx):
+        model, row = self.model, self.looked
+        allocate, give_up, entry = self.choose(ctx)
+        freed_rows = [freed for host in range(2) if (freed := self.complete(ctx, host)) is not None]
+        advance = not self.pause and self.rng.random() < 0.05 and bool(ctx.get(self.dut.advance_ready))
+        ctx.set(self.dut.advance, advance)
+        self.seen["race"] += give_up and row in freed_rows
+        self.seen["both frees"] += len(freed_rows) == 2
+        for freed in freed_rows:
+            del model.taken[freed]
+            self.seen["free"] += 1
+        given_up = model.taken.pop(row, None) if give_up else None
+        if allocate:
+            assert row not in model.taken
+            model.taken[row] = {**entry, "age": model.epoch, "born": self.cycle}
+            self.last_allocated[row] = self.cycle
+        model.epoch += advance
+        self.seen["advance"] += advance
+        self.quiet = 0 if allocate or give_up or freed_rows or advance else self.quiet + 1
+        self.look_up(ctx, allocate)
+        await ctx.tick()
+        assert ctx.get(self.dut.given_up) == (given_up is not None)
+        if given_up is not None:
+            self.same(ctx.get(self.dut.given_up_entry), given_up)
+            self.seen["given up"] += 1
+        settle_check(ctx, self.dut, model, self.quiet)
+        self.seen["not settled"] += bool(model.older())
+
+    @staticmethod
+    def same(shown, expected):
+        assert all(shown[key] == expected[key] for key in ("requester_id", "tag", "host", "atomic", "lines", "flush_target"))
+
+    def choose(self, ctx):
+        """A look-up, then, when the row shows free, an allocation: as an ingress does. At times both in one cycle for different heads."""
+        dut, rng, row = self.dut, self.rng, self.looked
+        occupied = bool(ctx.get(dut.occupied))
+        allocate = row is not None and not occupied and not self.pause and rng.random() < 0.6
+        give_up = not allocate and row is not None and occupied and not self.pause and rng.random() < 0.15
+        if row is not None and not allocate and row not in self.model.taken and self.last_allocated.get(row, 0) < self.cycle - 3 and self.quiet > 3:
+            assert not occupied
+        if row is not None and row in self.model.taken:
+            assert occupied
+            self.seen["occupied"] += 1
+        entry = {"requester_id": rng.getrandbits(16), "tag": rng.getrandbits(10), "host": rng.randrange(2), "atomic": rng.randrange(2),
+                 "lines": rng.randrange(66), "flush_target": rng.randrange(64)}
+        ctx.set(dut.allocate, allocate)
+        ctx.set(dut.allocate_row, row or 0)
+        ctx.set(dut.allocate_entry, {**entry, "epoch": rng.randrange(4)})
+        ctx.set(dut.give_up, give_up)
+        return allocate, give_up, entry
+
+    def complete(self, ctx, host):
+        """Free what the completion of ``host`` stands for, or once more what is free already. Returns the row that this frees."""
+        dut, free_row, frees = self.dut, None, None
+        if self.held[host] is not None:
+            place, looked_at, found = self.held[host]
+            valid = bool(ctx.get(dut.completion_valid[host]))
+            if place in self.model.taken and self.model.taken[place] is found and looked_at > found["born"] + 1:
+                assert valid
+                shown = ctx.get(dut.completion_entry[host])
+                self.same(shown, found)
+                assert shown.epoch == found["age"] % 4
+                self.seen["valid"] += 1
+                if found["host"] == host and not self.pause and self.rng.random() < 0.7:
+                    free_row = place
+            elif found is not None and place not in self.model.taken and self.rng.random() < 0.3:
+                free_row = place
+                self.seen["stale"] += 1
+        ctx.set(dut.free[host], free_row is not None)
+        ctx.set(dut.free_row[host], free_row or 0)
+        if free_row is not None:
+            ctx.set(dut.free_entry[host], ctx.get(dut.completion_entry[host]))
+            if free_row in self.model.taken and self.model.taken[free_row] is self.held[host][2]:
+                frees = free_row
+        return frees
+
+    def look_up(self, ctx, allocate):
+        """Look up rows for the next request and the next completions."""
+        dut, rng, row = self.dut, self.rng, self.looked
+        next_lookup = rng.random() < (0.7 if allocate else 0.2) and not self.pause
+        ctx.set(dut.lookup_enable, next_lookup)
+        if next_lookup:
+            self.looked = rng.choice([rng.randrange(ROWS), row or 0])
+            ctx.set(dut.lookup_row, self.looked)
+        elif allocate:
+            self.looked = None
+        for host in range(2):
+            candidates = list(self.model.taken)
+            enable = bool(candidates) and rng.random() < 0.4
+            ctx.set(dut.completion_enable[host], enable)
+            if enable:
+                place = rng.choice([row, *candidates]) if row is not None else rng.choice(candidates)
+                self.held[host] = (place, self.cycle, self.model.taken.get(place))
+                ctx.set(dut.completion_row[host], place)
+
+
+def exercise(dut, name):
+    exercised = Exercise(dut, seeded(name))
+    run(dut, exercised.bench)
+    assert min(exercised.seen.values()) > 3, exercised.seen
+
+
+class KeepsRows(OutstandingTable):
+    """Planted bug: a reset leaves the rows as they are."""
+    def _write(self, write, row, value, enable):
+        return [write.addr.eq(row), write.data.eq(value), write.en.eq(enable & ~self._sweeping)]
+
+
+def reset_in_flight(table):
+    """Requests are in flight when the reset comes: afterwards their rows are free, nothing is counted, and their completions meet nothing."""
+    reset = Signal()
+    dut = ResetInserter(reset)(table)
 
     async def bench(ctx):
-        model, quiet, looked = Model(), 0, None
-        held = [None, None]
-        last_allocated = {}
-        for cycle in range(cycles):
-            pause = cycle % 100 >= 90
-            # A look-up, then, when the row shows free, an allocation: as an ingress does. At times both in one cycle for different heads.
-            allocate = looked is not None and not ctx.get(dut.occupied) and not pause and rng.random() < 0.6
-            give_up = not allocate and looked is not None and bool(ctx.get(dut.occupied)) and not pause and rng.random() < 0.15
-            row = looked
-            if looked is not None and not allocate and row not in model.taken and last_allocated.get(row, 0) < cycle - 3 and quiet > 3:
-                assert not ctx.get(dut.occupied)
-            if looked is not None and row in model.taken:
-                assert ctx.get(dut.occupied)
-                seen["occupied"] += 1
-            entry = {"requester_id": rng.getrandbits(16), "tag": rng.getrandbits(10), "host": rng.randrange(2), "atomic": rng.randrange(2),
-                     "lines": rng.randrange(66), "flush_target": rng.randrange(64)}
-            ctx.set(dut.allocate, allocate)
-            ctx.set(dut.allocate_row, row or 0)
-            ctx.set(dut.allocate_entry, {**entry, "epoch": rng.randrange(4)})
-            ctx.set(dut.give_up, give_up)
-            freed_rows = []
-            for host in range(2):
-                free_row = None
-                if held[host] is not None:
-                    place, looked_at, found = held[host]
-                    valid = bool(ctx.get(dut.completion_valid[host]))
-                    if place in model.taken and model.taken[place] is found and looked_at > found["born"] + 1:
-                        assert valid
-                        shown = ctx.get(dut.completion_entry[host])
-                        assert all(shown[key] == found[key] for key in entry) and shown.epoch == found["age"] % 4
-                        seen["valid"] += 1
-                        if found["host"] == host and not pause and rng.random() < 0.7:
-                            free_row = place
-                    elif found is not None and place not in model.taken and rng.random() < 0.3:
-                        free_row = place
-                        seen["stale"] += 1
-                ctx.set(dut.free[host], free_row is not None)
-                ctx.set(dut.free_row[host], free_row or 0)
-                if free_row is not None:
-                    ctx.set(dut.free_entry[host], ctx.get(dut.completion_entry[host]))
-                    if free_row in model.taken and model.taken[free_row] is held[host][2]:
-                        freed_rows.append(free_row)
-            advance = not pause and rng.random() < 0.05 and bool(ctx.get(dut.advance_ready))
-            ctx.set(dut.advance, advance)
-            # Everything of this cycle, in the order that the contract gives: frees before a give-up.
-            seen["race"] += give_up and row in freed_rows
-            seen["both frees"] += len(freed_rows) == 2
-            for freed in freed_rows:
-                del model.taken[freed]
-                seen["free"] += 1
-            given_up = model.taken.pop(row, None) if give_up else None
-            if allocate:
-                assert row not in model.taken
-                model.taken[row] = {**entry, "age": model.epoch, "born": cycle}
-                last_allocated[row] = cycle
-            model.epoch += advance
-            seen["advance"] += advance
-            quiet = 0 if allocate or give_up or freed_rows or advance else quiet + 1
-            next_lookup = rng.random() < (0.7 if allocate else 0.2) and not pause
-            ctx.set(dut.lookup_enable, next_lookup)
-            if next_lookup:
-                looked = rng.choice([rng.randrange(ROWS), row or 0])
-                ctx.set(dut.lookup_row, looked)
-            elif allocate:
-                looked = None
-            for host in range(2):
-                candidates = list(model.taken)
-                enable = bool(candidates) and rng.random() < 0.4
-                ctx.set(dut.completion_enable[host], enable)
-                if enable:
-                    place = rng.choice([row, *candidates]) if row is not None else rng.choice(candidates)
-                    held[host] = (place, cycle, model.taken.get(place))
-                    ctx.set(dut.completion_row[host], place)
+        await ctx.tick().repeat(ROWS + 1)
+        for row in range(0, ROWS, 3):
+            ctx.set(table.allocate, 1)
+            ctx.set(table.allocate_row, row)
+            ctx.set(table.allocate_entry, {"atomic": 1})
             await ctx.tick()
-            assert ctx.get(dut.given_up) == (given_up is not None)
-            if given_up is not None:
-                shown = ctx.get(dut.given_up_entry)
-                assert all(shown[key] == given_up[key] for key in entry)
-                seen["given up"] += 1
-            settle_check(ctx, dut, model, quiet)
-            seen["not settled"] += bool(model.older())
+        ctx.set(table.allocate, 0)
+        ctx.set(table.advance, 1)
+        await ctx.tick()
+        ctx.set(table.advance, 0)
+        await ctx.tick().repeat(6)
+        assert ctx.get(table.count[0]) and not ctx.get(table.settled)
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        await ctx.tick().repeat(ROWS + 6)
+        for row in range(ROWS):
+            for enable, place in ((table.lookup_enable, table.lookup_row), (table.completion_enable[0], table.completion_row[0])):
+                ctx.set(enable, 1)
+                ctx.set(place, row)
+            await ctx.tick()
+            assert not ctx.get(table.occupied) and not ctx.get(table.completion_valid[0]), f"row {row} is still taken"
+        assert ctx.get(table.settled) and ctx.get(table.atomics_settled) and not ctx.get(table.count[0])
 
     run(dut, bench)
-    assert min(seen.values()) > 3, seen
+
+
+@pytest.mark.hazard("H52")
+def test_a_reset_frees_all_rows():
+    reset_in_flight(OutstandingTable(ROWS))
+    with pytest.raises(AssertionError, match="is still taken"):
+        reset_in_flight(KeepsRows(ROWS))
 
 
 @pytest.mark.hazard("H12", "H24b", "H58", "I13")

@@ -63,7 +63,8 @@ class OutstandingTable(wiring.Component):
     older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 4 cycles
     late, never early.
 
-    The memories are empty at power-up; a reset does not clear them, so reset only what has nothing in flight.
+    **Reset**: what was in flight is lost with the links, and a memory has no reset, so all rows are freed one by one in the ``rows`` cycles after it.
+    Until then ``occupied`` is 1 and ``completion_valid`` 0: requests wait, and late completions are unexpected.
 
     Parameters
     ----------
@@ -109,6 +110,9 @@ class OutstandingTable(wiring.Component):
         m.submodules.freed_a = freed_a = memory.Memory(shape=1, depth=self.rows, init=[])
         m.submodules.freed_b = freed_b = memory.Memory(shape=1, depth=self.rows, init=[])
         m.submodules.entries = entries = memory.Memory(shape=OutstandingEntry, depth=self.rows, init=[])
+        self._sweeping, self._swept = Signal(init=1, name="sweeping"), Signal(range(self.rows), name="swept")
+        with m.If(self._sweeping):
+            m.d.sync += [self._swept.eq(self._swept + 1), self._sweeping.eq(self._swept != self.rows - 1)]
         bits = [(bank, bank.write_port()) for bank in (allocated, freed_a, freed_b)]
         frees = [self._free(m, bits, host) for host in range(HOSTS)]
         gives_up, given_up_row = self._allocate(m, bits, entries, frees)
@@ -134,6 +138,11 @@ class OutstandingTable(wiring.Component):
             taken.append(bit)
         return taken
 
+    def _write(self, write, row, value, enable):
+        """Write a bit of ``row``; while rows are swept, free them in turn."""
+        sweeping = self._sweeping
+        return [write.addr.eq(Mux(sweeping, self._swept, row)), write.data.eq(value & ~sweeping), write.en.eq(enable | sweeping)]
+
     def _free(self, m, bits, host):
         """Look whether the row is taken, then flip the bit of this host. Returns the flip and the entry, in the second cycle."""
         taken = self._read_bits(m, bits, self.free_row[host])
@@ -146,10 +155,8 @@ class OutstandingTable(wiring.Component):
             entry.eq(self.free_entry[host]),
         ]
         m.d.comb += [
-            flip.eq(asked & (taken[0] ^ taken[1] ^ taken[2])),
-            write.addr.eq(row),
-            write.data.eq(~taken[1 + host]),
-            write.en.eq(flip),
+            flip.eq(asked & (taken[0] ^ taken[1] ^ taken[2]) & ~self._sweeping),
+            *self._write(write, row, ~taken[1 + host], flip),
         ]
         return flip, row, entry
 
@@ -173,11 +180,9 @@ class OutstandingTable(wiring.Component):
         write, write_entry, read_entry = bits[0][1], entries.write_port(), entries.read_port()
         entry = Signal(OutstandingEntry)
         m.d.comb += [
-            self.occupied.eq(looked[0] ^ looked[1] ^ looked[2] | just_allocated),
-            gives_up.eq(gives_up_asked & (taken[0] ^ taken[1] ^ taken[2]) & ~freed),
-            write.addr.eq(row),
-            write.data.eq(Mux(asked, ~(taken[1] ^ taken[2]), taken[1] ^ taken[2])),
-            write.en.eq(asked | gives_up),
+            self.occupied.eq(looked[0] ^ looked[1] ^ looked[2] | just_allocated | self._sweeping),
+            gives_up.eq(gives_up_asked & (taken[0] ^ taken[1] ^ taken[2]) & ~freed & ~self._sweeping),
+            *self._write(write, row, Mux(asked, ~(taken[1] ^ taken[2]), taken[1] ^ taken[2]), asked | gives_up),
             entry.eq(self.allocate_entry),
             entry.epoch.eq(self.epoch),
             write_entry.addr.eq(self.allocate_row),
@@ -198,7 +203,7 @@ class OutstandingTable(wiring.Component):
             read.addr.eq(row),
             read.en.eq(self.completion_enable[host]),
             self.completion_entry[host].eq(read.data),
-            self.completion_valid[host].eq(stands & (taken[0] ^ taken[1] ^ taken[2])),
+            self.completion_valid[host].eq(stands & (taken[0] ^ taken[1] ^ taken[2]) & ~self._sweeping),
         ]
         m.d.sync += held_row.eq(row)
         # Once freed or given up, the row may be taken again while a late completion still stands here.
