@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.guest import COUNTERS, PAGE, Guest, judged
+from pagehop_tb.benches.guest import BARS, COUNTERS, PAGE, Guest, judged
 from pagehop_tb.benches.litmus_cases import LEFT_OUT, NOT_RUN, Variant, chosen, variants
 from pagehop_tb.benches.litmus_round import BANDS, Behaviour, Machine, Round, WatchedLog
 from pagehop_tb.checker.verdict import VIOLATIONS
@@ -33,8 +33,11 @@ PAGES = 6
 WINDOW_PAGES = 2 * (PAGES + 1)
 #: Posted writes that fill an egress and the device's ingress behind it.
 CLOG = 110
+CLOG_DEVICE = 60
 #: Cycles in which one round of many must end.
 LONGEST_ROUND = 60_000
+#: What ``left_out`` names when the rule is missing in the hardware already.
+HARDWARE = "hardware"
 #: Rules of a host that ``left_out`` may name, with the setting that leaves them out.
 HOST_RULES = {"posted_in_order": False, "requests_push": False, "completions_push": False, "down_in_order": False}
 
@@ -50,8 +53,8 @@ class LitmusGuest(Guest):
 class Moods:
     """Changes the delays of both hosts, grants and withholds credits, and fills egresses, all the time and for each host by itself."""
 
-    def __init__(self, guest: Guest, scratch: tuple[int, int], random: Random, left_out: str, every: int) -> None:
-        self.guest, self.scratch, self.random, self.every = guest, scratch, random, every
+    def __init__(self, guest: Guest, scratch: tuple[int, int], random: Random, left_out: str, every: int, clogs: float) -> None:
+        self.guest, self.scratch, self.random, self.every, self.clogs = guest, scratch, random, every, clogs
         self.fabric = guest.system.fabric
         self.changes: dict[str, Any] = {left_out: HOST_RULES[left_out]} if left_out in HOST_RULES else {}
         self.stop = False
@@ -62,8 +65,9 @@ class Moods:
             for host in self.guest.system.hosts:
                 host.root_complex.config = self._mood(host.root_complex.config)
             await self.fabric.wait(self.random.randrange(self.every // 4, self.every))
-            if self.random.random() < 0.15:
+            if self.random.random() < self.clogs:
                 await self._clog(self.random.randrange(2))
+                self._clog_device(self.random.randrange(2))
 
     def _mood(self, config: RootComplexConfig) -> RootComplexConfig:
         draw = self.random.choice
@@ -79,6 +83,15 @@ class Moods:
         device = self.guest.system.functions["nic"]
         for _ in range(CLOG):
             await device.write(WINDOW_BASE + self.scratch[host], self.guest.system.values.take(0, 4))
+
+
+    def _clog_device(self, host: int) -> None:
+        """The same the other way: register writes of one host fill the device's egress and the host's ingress behind it."""
+        port, values = self.guest.system.ports["device"], self.guest.system.values
+        port.starve(FlowClass.POSTED)
+        self.fabric.after(self.random.randrange(200, 2000), lambda: port.feed(FlowClass.POSTED))
+        for _ in range(CLOG_DEVICE):
+            self.guest.system.hosts[host].root_complex.post(BARS["nic"][0], values.take(0, 4))
 
 
 class Tally:
@@ -143,18 +156,20 @@ class Bench:
         self.left_out = config.get("left_out", "")
         self.workers = config.get("workers", 48)
         every = config.get("mood_cycles", 3000)
-        if self.left_out and self.left_out not in LEFT_OUT:
-            raise ValueError(f"Rule to leave out must be one of {', '.join(LEFT_OUT)}, not {self.left_out!r}")
+        clogs = config.get("clogs", 0.15)
+        if self.left_out and self.left_out not in (known := (*LEFT_OUT, HARDWARE)):
+            raise ValueError(f"Rule to leave out must be one of {', '.join(known)}, not {self.left_out!r}")
         self.log = WatchedLog()
         self.guest = LitmusGuest(dut, config, WINDOW_BASE, WINDOW_PAGES, log=self.log)
         config.refuse_unknown()
         self.judge = judge
         self.tally = Tally(self.guest.setup.fence)
-        behaviour = Behaviour(read_back=judge, never_read_back=self.left_out == "read_back", answered=self.left_out != "answered", in_order=judge)
+        behaviour = Behaviour(read_back=judge, never_read_back=self.left_out == "read_back", answered=self.left_out != "answered",
+                              uncached=self.left_out != "uncached", in_order=judge)
         half = PAGES + 1
         held = ([*range(PAGES)], [*range(half, half + PAGES)])
         self.machine = Machine(self.guest, self.log, WINDOW_BASE, held, behaviour, config.random("machine"), self.workers)
-        self.moods = Moods(self.guest, (PAGES * PAGE, (half + PAGES) * PAGE), config.random("moods"), self.left_out, every)
+        self.moods = Moods(self.guest, (PAGES * PAGE, (half + PAGES) * PAGE), config.random("moods"), self.left_out, every, clogs)
         for page in range(WINDOW_PAGES):
             if judge:
                 self.guest.fill(page)
@@ -178,7 +193,7 @@ class Bench:
 
     async def run(self, manager: TaskManager, active: int, report: Callable[[], None]) -> None:
         """Run the deck of the cases that can run while Host ``active`` is the active one."""
-        deck = [variant for case in self.cases for variant in variants(case) if self._runs(variant, active) for _ in range(self.rounds)]
+        deck = [variant for case in self.cases for variant in variants(case) if self._runs(variant, active) for _ in range(self._repeats(variant))]
         self.random.shuffle(deck)
         moods = manager.start_soon(self.moods.run())
         watchdog = manager.start_soon(self._watch(deck))
@@ -188,6 +203,10 @@ class Bench:
         await moods
         await watchdog
         self.moods.stop = False
+
+    def _repeats(self, variant: Variant) -> int:
+        """What must be seen needs more tries than what must not."""
+        return self.rounds * (4 if variant.fails(self.tally.fence) else 1)
 
     def _runs(self, variant: Variant, active: int) -> bool:
         return "ab".index(variant.cpu) == active if variant.case.active else active == 0
@@ -213,7 +232,7 @@ class Bench:
 
     def total(self) -> int:
         """Rounds of all decks."""
-        return sum(self.rounds for case in self.cases for variant in variants(case) if self._runs(variant, 0) or not self.judge)
+        return sum(self._repeats(variant) for case in self.cases for variant in variants(case) if self._runs(variant, 0) or not self.judge)
 
 
 @cocotb.test(timeout_time=60, timeout_unit="ms")

@@ -383,8 +383,28 @@ class LeftOut:
     shows: Mapping[str, tuple[str, ...]]
 
 
-LEFT_OUT: dict[str, LeftOut] = {name: LeftOut("", {}) for name in (
-    "read_back", "answered", "posted_in_order", "requests_push", "completions_push", "down_in_order")}
+_FAR_FLAG, _FAR_DATA, _NEAR = ("XY=AB a", "XY=BA b"), ("XY=BA a", "XY=AB b"), ("XY=AA a", "XY=BB b")
+LEFT_OUT = {
+    "posted_in_order": LeftOut("O5 i: posted writes of one link become visible in order", {
+        "flag": _NEAR, "relaxed_data": _NEAR, "interrupt": ("X=A a", "X=B b"), "peer_told_flag": _NEAR, "store_after_flag": _NEAR}),
+    "requests_push": LeftOut("O5 ii: a read from the link does not pass its posted writes", {
+        "flag": _FAR_DATA, "atomic_flag": _NEAR, "interrupt": ("X=B a", "X=A b"), "configuration": ("X=B a", "X=A b"), "status": ("X=B a", "X=A b"),
+        "peer_flag": ("XY=AB -", "XY=BA -"), "peer_told": ("X=A -", "X=B -"), "peer_told_flag": _FAR_DATA, "cpu_flag_device": _FAR_DATA,
+        "doorbell": ("X=B a", "X=A b"), "flush": _NEAR, "atomic_flush": _NEAR, "cpu_read_ido": _FAR_DATA,
+        "peer_flag_ido": ("XY=AB -", "XY=BA -"), "cpu_flag_device_ido": _FAR_DATA, "doorbell_ido": ("X=B a", "X=A b")}),
+    "completions_push": LeftOut("O5 iii: the completion of a CPU's read comes after earlier posted writes", {
+        "flag": _FAR_FLAG, "status": ("X=A a", "X=B b"), "configuration": ("X=A a", "X=B b"), "store_after_flag": _FAR_FLAG,
+        "peer_told_flag": _FAR_FLAG, "cpu_flag": ("XY=BA a", "XY=AB b")}),
+    "down_in_order": LeftOut("O5 iv: completions do not pass what the CPU posted", {
+        "register_flag": ("Y=A a", "Y=B b"), "cpu_flag_device": _FAR_DATA, "cpu_flag": _FAR_DATA}),
+    "read_back": LeftOut("O9: a store through an aperture is read back", {
+        "store_buffering": _FAR_FLAG, "overwritten_flag": _FAR_FLAG, "crossed_writes": _FAR_FLAG, "cpu_store_buffering": _FAR_DATA}),
+    # In these the data has been read by somebody, so it is in its one memory: only a copy of it can be old.
+    "uncached": LeftOut("O8: CPUs keep no lines of the other host's memory", {
+        "chain": ("XY=BA a", "XY=AB b"), "peer_flag_chain": ("XY=BA a", "XY=AB b"), "independent": ("XY=AB a", "XY=BA b"),
+        "passed_on": ("XYZ=ABB a", "XYZ=BAA b"), "cpu_flag": ("XY=AB a", "XY=BA b")}),
+    "answered": LeftOut("a device waits for the answer to its read before it writes what depends on it", {"load_buffering": _NEAR}),
+}
 
 
 def variants(case: Case) -> Iterator[Variant]:

@@ -68,11 +68,13 @@ def _wake(events: dict[bytes, Event], data: bytes) -> None:
 class Behaviour:
     """How agents behave. ``read_back``: stores through an aperture are read back (O9), always; else every second round goes without, where the case
     allows it. ``never_read_back`` leaves the rule out. ``answered``: a device waits for the answer to its read before it goes on. ``in_order``: the
-    stores that a CPU makes, of all rounds together, are made one after another, as one CPU makes them; else each round is a CPU of its own."""
+    stores that a CPU makes, of all rounds together, are made one after another, as one CPU makes them; else each round is a CPU of its own. Not
+    ``uncached``: a CPU keeps lines of the other host that it read before the round, and only who polls asks the memory again (O8)."""
 
     read_back: bool = False
     never_read_back: bool = False
     answered: bool = True
+    uncached: bool = True
     in_order: bool = False
 
 
@@ -247,9 +249,12 @@ class Round:
         machine.log.issued[data].set()
         self._number(name, await machine.devices[who].atomic("swap", machine.base + self.at[name], data, ro=ro))
 
-    async def read(self, who: str, name: str, *, ro: bool = False, ido: bool = False) -> int:
-        """Read, and remember what was seen."""
+    async def read(self, who: str, name: str, *, ro: bool = False, ido: bool = False, fresh: bool = False) -> int:
+        """Read, and remember what was seen. ``fresh``: not from a line that was kept."""
         machine = self.machine
+        if not (fresh or machine.behaviour.uncached or self.host[name] == CPUS.find(who) or who in machine.devices):
+            self.seen[self._reader(who) + name] = 0
+            return 0
         if who in machine.devices:
             data = await machine.devices[who].read(machine.base + self.at[name], WORD, ro=ro, ido=ido)
         else:
@@ -273,7 +278,7 @@ class Round:
         else:
             if self.random.random() < 0.5:
                 await machine.log.issued[data].wait()
-        while await self.read(who, name, ro=ro, ido=ido) != number:
+        while await self.read(who, name, ro=ro, ido=ido, fresh=True) != number:
             await machine.log.issued[data].wait()
             await machine.fabric.wait(1 + self.random.randrange(self.random.choice((20, 300))))
 
