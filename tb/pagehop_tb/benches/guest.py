@@ -182,8 +182,10 @@ async def judged(guest: Guest, scenario: Callable[[TaskManager], Awaitable[None]
         async with TaskManager() as tasks:
             await scenario(tasks)
         verdict = await guest.finish()
-    except BaseException:   # also when cocotb ends the test because a model or agent failed
+    except BaseException as failure:   # also when cocotb ends the test because a model or agent failed
         guest.write(guest.verdict(None))
+        if isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+            raise failure.exceptions[0] from None   # what went wrong, not that something did
         raise
     assert verdict.ok, verdict.text()
     for name, count in least.items():
