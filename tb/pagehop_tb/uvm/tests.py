@@ -5,9 +5,10 @@ import pyuvm
 
 from pagehop_tb.uvm.bins import STOPS, UNREACHABLE
 from pagehop_tb.uvm.environment import BaseTest
+from pagehop_tb.uvm.operations import Operations
 from pagehop_tb.uvm.sequences import BadAnswers, Combination, CpuTraffic, Fault, Harvests, RandomDma, call, second_start
 
-__all__ = ["Answers", "Faults", "Refusals", "ThereAndBack"]
+__all__ = ["Answers", "Api", "Faults", "Refusals", "ThereAndBack"]
 
 PAGE = 4096
 #: Pages that only CPUs use: one stays at Host A, one is moved to Host B first.
@@ -43,6 +44,9 @@ class _Traffic(BaseTest):
         for sequence in (self.dma, self.cpus, self.harvests):
             await sequence.end()
         await self.env.guest.system.quiesce()
+        for clear in (False, True, False, True):
+            bits = (await call(self.env, "harvest", 0, 64, clear=clear)).result
+        assert bits == 0, f"dirty bits are left after a take: {bits:#x}"
 
     async def move(self, page: int, to_host: int, must: bool = True) -> bool:
         """Move a page; the hold timer may end a try."""
@@ -213,3 +217,22 @@ class Refusals(_Traffic):
         assert result.moved, f"the move was disturbed: {result}"
         assert (await call(env, "owner", self.pages[1])).result == env.watch.owner(self.pages[1]) == 1 - to_host
         await self.move(self.pages[1], to_host)
+
+
+@pyuvm.test(**TIMEOUT)
+class Api(BaseTest):
+    """The parameter ``operations``, one after the other, against the reference (:mod:`pagehop_tb.uvm.operations`)."""
+
+    least = {"events": 1}
+
+    def prepare(self) -> None:
+        """All pages are empty, as the reference has them."""
+        self.operations = self.config.get("operations", [])
+        self.pages = self.config.get("pages", 4)
+        for page in range(self.pages):
+            self.env.guest.system.preset(0, self.env.guest.base + page * PAGE, bytes(PAGE))
+
+    async def scenario(self) -> None:
+        """As given."""
+        assert self.operations, "there is nothing to do"
+        await Operations(self.env, self.operations, self.pages).start()
