@@ -51,8 +51,31 @@ def title(result: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def litmus_lines(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Return a line for each litmus case: its name, rounds, kinds of outcomes, the variants in which the forbidden one was seen, and must be."""
+    lines = []
+    for name, variants in result["litmus"].items():
+        kinds = {outcome for found in variants.values() for outcome in found["outcomes"]}
+        seen = ", ".join(f"{label}: {found['forbidden']}" for label, found in variants.items() if found["forbidden"])
+        expected = ", ".join(label for label, found in variants.items() if found["expected"] == "seen")
+        if any(found["expected"] == "any" for found in variants.values()):
+            expected = "nothing is promised"
+        lines.append((name, number(sum(found["rounds"] for found in variants.values())), str(len(kinds)), seen or "0", expected or "never"))
+    return lines
+
+
+def print_litmus(console: Console, result: Mapping[str, Any]) -> None:
+    """Print what litmus cases saw, where a run had any."""
+    table = Table("case", "rounds", "outcomes", "forbidden seen", "expected", title="litmus; all outcomes by placement are in result.json")
+    for line in litmus_lines(result):
+        table.add_row(*line)
+    if table.row_count:
+        console.print(table)
+
+
 def print_result(console: Console, result: Mapping[str, Any], reasons: Sequence[str], folder: Path) -> None:
     """Print a run's numbers and its verdict."""
+    print_litmus(console, result)
     table = Table.grid(padding=(0, 2))
     for what, numbers in rows(result):
         table.add_row(f"[dim]{what}", numbers)

@@ -154,7 +154,7 @@ class Bench:
         free, few = config.get("rounds", 100), config.get("judged_rounds", 2)
         self.rounds = few if judge else free
         self.left_out = config.get("left_out", "")
-        self.workers = config.get("workers", 48)
+        self.workers = config.get("workers", 128)
         every = config.get("mood_cycles", 3000)
         clogs = config.get("clogs", 0.15)
         if self.left_out and self.left_out not in (known := (*LEFT_OUT, HARDWARE)):
