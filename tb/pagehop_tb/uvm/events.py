@@ -70,7 +70,7 @@ class Harvested:
 class MoveWatch(EventLog):
     """An event log that also knows the state of the move, for sequences that act in a phase and for coverage.
 
-    *Members*: ``page`` that moves or -1, ``to_host``, ``phase``: ``idle``, ``asked`` (no hold yet), ``gate`` (held), ``copy`` (from the first copy read
+    *Members*: ``page`` that moves or -1, ``to_host``, ``phase``: ``idle``, ``asked`` (no hold), ``gate`` (held), ``copy`` (since the first copy read
     on a link), ``flush`` (the whole page was written at the destination), ``drain`` (from the commit until the driver has learnt of the end).
     ``owners``: hosts of pages that have moved. ``publish(event)`` is called with what this module names.
     """
