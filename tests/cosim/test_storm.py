@@ -17,3 +17,7 @@ def test_storm(bench, number):
 
 def test_storm_on_icarus(bench):
     bench("storm", "icarus", {"moves": 2, "cycles": 3000}, HARDWARE, least={"events": 50})
+
+
+def test_a_lost_host_leaves_the_other_and_comes_back(bench):
+    bench("host_loss", "verilator", {"rounds": 3}, HARDWARE, least=LEAST)
