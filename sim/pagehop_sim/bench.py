@@ -20,6 +20,7 @@ from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import find_scenario, run_scenario
 from pagehop_sim.toolchain import ToolError, build_root
 from pagehop_sim.verilog import check_parameters, interposer
+from pagehop_tb.checker.speed import measure_checker
 
 __all__ = ["MEASUREMENTS", "Measurement", "misses"]
 
@@ -91,7 +92,8 @@ def main() -> int:
     values: dict[str, Any] = {}
     failed = []
     try:
-        steps: list[Callable[[], dict[str, Any]]] = [*(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run]
+        steps: list[Callable[[], dict[str, Any]]] = [
+            *(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run, measure_checker]
         for step in steps:
             try:
                 values |= step()

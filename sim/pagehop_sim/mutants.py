@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pagehop_sim.build import Build, build
-from pagehop_sim.files import write_json
+from pagehop_sim.files import read_json, write_json
 from pagehop_sim.mutation import Mutation, candidates, sample, with_mutations
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.toolchain import ToolError, build_root
@@ -206,7 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ToolError, BenchFailure) as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
-    write_json(build_root() / "mutants.json", record | {"seconds": round(time.monotonic() - started, 1)})
+    # A run of one kind keeps what the other has left.
+    path = build_root() / "mutants.json"
+    write_json(path, (read_json(path) or {}) | record | {"seconds": round(time.monotonic() - started, 1)})
     print(f"mutants: {escapes} escaped, {time.monotonic() - started:.0f} s")
     return 1 if escapes else 0
 
@@ -220,7 +222,8 @@ def _selected(given: argparse.Namespace, console: Console) -> tuple[int, dict[st
         results = _run_all("planted bugs", given.jobs, [partial(run_planted, bug) for bug in bugs], console)
         console.print(table(results))
         escapes += sum(result.escaped for result in results)
-        record["planted"] = [dataclasses.asdict(result) for result in results]
+        if not given.names:
+            record["planted"] = [dataclasses.asdict(result) for result in results]
     if not given.names and (given.automatic or not given.planted):
         automatic = Automatic(given.count, given.seed)
         automatic.healthy()

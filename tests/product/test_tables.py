@@ -30,3 +30,15 @@ def test_a_part_that_was_not_run_stays():
     assert "| `p` |  | bmc | 9 | pass | 0 of 0 |" in after
     assert "| `egress` | xcup | 10 | 20 | 0 | – |" in after
     assert render(after, {}) == after
+
+
+def test_broken_hardware_that_escaped_is_told():
+    bug = {"name": "no_flush", "covers": "H01", "by": "hot_page", "how": "lost", "events": 1200, "seconds": 3}
+    values = {"planted": [bug, bug | {"name": "no_drain", "by": "", "how": ""}], "seed": 1,
+              "automatic": [{"by": "hot_page"}, {"by": "hot_page"}, {"by": ""}],
+              "survivors": [{"source": "hdl/pagehop/a.py:1", "mutation": "+ for -: x", "reason": ""}]}
+    page = render("", {"mutants": values})
+    assert "| `no_flush` | H01 | `hot_page` | lost | 1,200 |" in page
+    assert "| `no_drain` | H01 | **escaped** |" in page
+    assert "Of 3 automatic mutations (seed 1) 2 were caught: 2 by `hot_page`." in page
+    assert "| hdl/pagehop/a.py:1 | `+ for -: x` | **escaped** |" in page
