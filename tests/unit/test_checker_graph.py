@@ -165,3 +165,15 @@ def test_a_circle_is_told():
         "seed 7",
         "to see it again: pagehop sim hot-page --seed 7",
     ]
+
+
+def test_many_circles_are_counted_and_a_few_are_told():
+    rounds = 30
+    ops, schedule = [], []
+    for number in range(rounds):     # a load of the new value, then one of an older: RO, so that no round binds another
+        first = len(ops)
+        ops += [write(X, ro=True), load(0, X, first), load(0, X, first - 3 if number else OLD)]
+        schedule += [first, first + 1, first + 1, first + 2, first + 2, first]
+    verdict = judge(ops, schedule)
+    assert verdict.violations["stale"] == 20 and verdict.violations["reordered"] == 10
+    assert sum("accesses in a circle" in story for story in verdict.stories) == 5

@@ -52,6 +52,7 @@ class Replay:
         self.shadow: dict[int, bytearray] = {}          # pages of the window at the host that does not own them
         self.owners: dict[int, int] = dict.fromkeys(config.owned_by_b, 1)
         self.commits: list[tuple[int, int, int]] = []   # event, page, host
+        self.committed_at: dict[int, int] = {}          # page: event of its last commit
         self.interrupts: list[tuple[int, int, int]] = []  # event, host, index of the write
         self.channel: list[int] = []                    # events by which agents tell each other something beside memory
         self.links: list[int] = []                      # events of TLPs on links
@@ -325,6 +326,7 @@ class Replay:
         self.shadow[page] = bytearray(self.image.get(page, bytes(PAGE)))
         self.owners[page] = host
         self.commits.append((event, page, host))
+        self.committed_at[page] = event
 
     def _holding(self, event: int, cycle: int, level: int) -> None:
         self.progress.holding(cycle, level)

@@ -27,9 +27,9 @@ class Abort:
 
     def ended(self, cycle: int, page: int, host: int, moved: bool) -> None:
         """The driver has learnt how the move of ``page`` to ``host`` ended."""
-        committed = [event for event, which, _ in self.replay.commits if which == page]
-        if moved and not committed:
+        committed = self.replay.committed_at.get(page)
+        if moved and committed is None:
             self.replay.verdict.add("masked", f"cycle {cycle}: the move of page {page} was reported as done and never committed")
-        elif not moved and committed and committed[-1] > self._begun.get(page, committed[-1]):
+        elif not moved and committed is not None and committed > self._begun.get(page, committed):
             story = f"cycle {cycle}: the move of page {page} to {host_name(host)} was reported as failed after its commit"
             self.replay.verdict.add("misdirected", story)

@@ -35,7 +35,7 @@ class OldPlace:
         if not moved:
             return
         self._left.add(page)
-        committed = max((event for event, which, _ in self.replay.commits if which == page), default=-1)
+        committed = self.replay.committed_at.get(page, -1)
         for index in self.replay.unperformed.get(page, ()):
             if self.replay.writes[index].event < committed:
                 story = f"cycle {cycle}: the move of page {page} was reported as done before {self.replay.told(index)} was visible"

@@ -19,7 +19,7 @@ class UnseenCopy:
     def served(self, cycle: int, requester_id: int, location: Location, host: int) -> None:
         """A read of a device or CPU took its bytes at ``host``, which does not own them."""
         page = location // PAGE
-        since = max((event for event, which, _ in self.replay.commits if which == page), default=-1)
+        since = self.replay.committed_at.get(page, -1)
         if not any(opened.issued < since and opened.location // PAGE == page for opened in self.replay.open_reads.values()):
             story = f"cycle {cycle}: a read of requester {requester_id:#06x} was served at {host_name(host)}, which does not own"
             self.replay.verdict.add("misdirected", f"{story} {self.replay.config.name(location)}")
