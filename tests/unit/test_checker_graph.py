@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pagehop_tb.checker.causality import known_writes
 from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.joint import check_graph
 from pagehop_tb.checker.replay import Replay
@@ -177,3 +178,18 @@ def test_many_circles_are_counted_and_a_few_are_told():
     verdict = judge(ops, schedule)
     assert verdict.violations["stale"] == 20 and verdict.violations["reordered"] == 10
     assert sum("accesses in a circle" in story for story in verdict.stories) == 5
+
+
+@pytest.mark.parametrize("seen", [OLD, 0])
+def test_who_saw_one_line_of_a_write_need_not_see_the_next(seen):
+    """Neither for the graph, nor for the check of what an agent knows."""
+    ops = [write(X, cells=(2, 3)), load(1, X, 0, cells=(2,)), load(1, X, seen, cells=(3,))]
+    schedule = [0, 1, 1, 2, 2, 0]
+    assert judge(ops, schedule).ok
+    teller = tiny.Teller([tiny.Op(op.kind, op.agent, op.place, op.cells, seen=op.seen) for op in ops], schedule)
+    replay = Replay(teller.log, teller.config, Verdict())
+    replay.run()
+    values, channels, verdict = Values(replay), Channels(replay), Verdict()
+    values.first, values.last = values.matched_anywhere()
+    values.check_known(known_writes(replay, values, channels), verdict)
+    assert verdict.ok, verdict.text()

@@ -9,6 +9,7 @@ from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.checker.records import DEVICE_STREAM
 from pagehop_tb.checker.replay import Replay
+from pagehop_tb.checker.space import LINE
 from pagehop_tb.checker.values import Values
 
 __all__ = ["known_writes"]
@@ -72,7 +73,9 @@ class _Walk:
     def _learn(self, agent: str, write: int) -> None:
         written = self.replay.writes[write]
         known = self._of(agent).joined(self.told[write])
-        self.known[agent] = known.with_stream(written.stream, written.event) if written.strong else known
+        # Who saw one line of a write need not see the next: then it counts only what was sent before. The graph looks at each line.
+        one_line = written.location // LINE == (written.location + written.length - 1) // LINE
+        self.known[agent] = known.with_stream(written.stream, written.event if one_line else written.event - 1) if written.strong else known
 
     def _write(self, event: int, index: int) -> None:
         write = self.replay.writes[index]

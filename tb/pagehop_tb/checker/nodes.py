@@ -10,11 +10,10 @@ from pagehop_tb.checker.channels import Channels
 from pagehop_tb.checker.graph import Graph, Ints
 from pagehop_tb.checker.records import DEVICE_STREAM
 from pagehop_tb.checker.replay import Replay
+from pagehop_tb.checker.space import LINE
 from pagehop_tb.checker.values import Values, spread
 
-__all__ = ["LINE", "Bools", "Nodes", "column"]
-
-LINE = 64
+__all__ = ["Bools", "Nodes", "column"]
 
 Bools = NDArray[np.bool_]
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["PAGE", "CheckConfig", "Location", "Range", "host_name"]
+__all__ = ["LINE", "PAGE", "CheckConfig", "Location", "Range", "host_name"]
 
-PAGE = 4096
+PAGE, LINE = 4096, 64
 
 #: Byte names are integers: offset into the guest window, or this bit block for what stays at a host, or for interrupts.
 HOST_SPACE = (1 << 60, 2 << 60)
