@@ -34,8 +34,8 @@ WINDOW_PAGES = 2 * (PAGES + 1)
 #: Posted writes that fill an egress and the device's ingress behind it.
 CLOG = 110
 CLOG_DEVICE = 60
-#: Cycles in which one round of many must end.
-LONGEST_ROUND = 60_000
+#: Cycles in which one round of many must end, and completion timeout of device and CPUs.
+LONGEST_ROUND, PATIENCE = 100_000, 150_000
 #: What ``left_out`` names when the rule is missing in the hardware already.
 HARDWARE = "hardware"
 #: Rules of a host that ``left_out`` may name, with the setting that leaves them out.
@@ -47,7 +47,8 @@ class LitmusGuest(Guest):
 
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         system = super()._system(functions)
-        return replace(system, functions=tuple(replace(function, timeout=150_000) for function in system.functions))
+        first, second = (replace(host, timeout=PATIENCE) for host in system.hosts)
+        return replace(system, functions=tuple(replace(function, timeout=PATIENCE) for function in system.functions), hosts=(first, second))
 
 
 class Moods:
@@ -206,7 +207,7 @@ class Bench:
 
     def _repeats(self, variant: Variant) -> int:
         """What must be seen needs more tries than what must not."""
-        return self.rounds * (4 if variant.fails(self.tally.fence) else 1)
+        return self.rounds * variant.case.repeats * (4 if variant.fails(self.tally.fence) else 1)
 
     def _runs(self, variant: Variant, active: int) -> bool:
         return "ab".index(variant.cpu) == active if variant.case.active else active == 0

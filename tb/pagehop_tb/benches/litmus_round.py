@@ -275,9 +275,8 @@ class Round:
         machine, data = self.machine, self._value(name, number)
         if self.host[name] == CPUS.find(who):
             await machine.log.visible[data].wait()
-        else:
-            if self.random.random() < 0.5:
-                await machine.log.issued[data].wait()
+        elif who not in machine.devices and self.random.random() < 0.5:
+            await machine.log.issued[data].wait()
         while await self.read(who, name, ro=ro, ido=ido, fresh=True) != number:
             await machine.log.issued[data].wait()
             await machine.fabric.wait(1 + self.random.randrange(self.random.choice((20, 300))))
