@@ -122,7 +122,7 @@ class Tally:
     def as_result(self) -> dict[str, Any]:
         """For result.json: by case and variant the rounds, the forbidden ones, whether these must be, and the histogram."""
         result: dict[str, Any] = {}
-        for variant in sorted(self.outcomes, key=lambda one: (list(one.case.name), one.label)):
+        for variant in sorted(self.outcomes, key=lambda one: (one.case.name, one.label)):
             counts, forbidden = self.outcomes[variant], variant.case.forbidden
             histogram = {" ".join(f"{name}={number}" for name, number in outcome) + (" *" if forbidden(dict(outcome)) else ""): count
                          for outcome, count in sorted(counts.items())}
