@@ -77,6 +77,9 @@ CASES = {
     "po: lower lines of a write first": (
         [write(X, cells=(2, 3)), load(0, X, 0, cells=(3,)), load(0, X, OLD, cells=(2,))], [0, 1, 1, 2, 2, 0], "stale", "H16",
         [write(X, cells=(2, 3), ro=True), load(0, X, 0, cells=(3,)), load(0, X, OLD, cells=(2,))], [0, 1, 1, 2, 2, 0]),
+    "po: lines of a device's write, not of a CPU's store": (
+        [write(X, cells=(2, 3)), load(0, X, 0, cells=(3,)), load(0, X, OLD, cells=(2,))], [0, 1, 1, 2, 2, 0], "stale", "H16",
+        [store(1, X, cells=(2, 3)), load(0, X, 0, cells=(3,)), load(0, X, OLD, cells=(2,))], [0, 1, 1, 2, 2, 0]),
     "po: stores of a CPU": (
         [store(0, Y), store(0, X), read(X, 1), read(Y, OLD)], LATE_FIRST, "stale", "H59",
         [store(0, Y), store(1, X), read(X, 1), read(Y, OLD)], LATE_FIRST),

@@ -42,9 +42,9 @@ class _Order:
         return np.isin(self.step_kind, kinds)
 
     def _lines(self) -> None:
-        """A write without RO becomes visible in the order of its addresses."""
+        """A device's write without RO becomes visible in the order of its addresses. A CPU cuts a store that crosses a line as it likes."""
         of = self.nodes.write_of
-        low = np.flatnonzero((of[1:] == of[:-1]) & ~self.ro[of[:-1]]) if len(of) else np.zeros(0, np.int64)
+        low = np.flatnonzero((of[1:] == of[:-1]) & ~(self.ro | self.nodes.from_cpu)[of[:-1]]) if len(of) else np.zeros(0, np.int64)
         self.graph.add(Edge.PO, self.nodes.write[low], self.nodes.write[low + 1])
 
     def _port(self) -> None:
