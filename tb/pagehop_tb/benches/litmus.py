@@ -36,6 +36,8 @@ CLOG = 110
 CLOG_DEVICE = 60
 #: Cycles in which one round of many must end, and completion timeout of device and CPUs.
 LONGEST_ROUND, PATIENCE = 100_000, 150_000
+#: Cycles between two looks at whether rounds end.
+WATCH = 1000
 #: What ``left_out`` names when the rule is missing in the hardware already.
 HARDWARE = "hardware"
 #: Rules of a host that ``left_out`` may name, with the setting that leaves them out.
@@ -214,11 +216,15 @@ class Bench:
 
     async def _watch(self, deck: list[Variant]) -> None:
         """Fail when no round ends for long: moods would keep a hung simulation going for ever."""
-        while not self.moods.stop:
-            before = len(deck), sorted(map(id, self.machine.running))
-            await self.guest.system.fabric.wait(LONGEST_ROUND)
-            if before == (len(deck), sorted(map(id, self.machine.running))) and self.machine.running:
-                raise TimeoutError(f"no round has ended in {LONGEST_ROUND} cycles: {', '.join(self.machine.running.values())}")
+        before: object = None
+        waited = 0
+        while not self.moods.stop and waited < LONGEST_ROUND:
+            now = len(deck), len(self.machine.running)
+            waited = waited + WATCH if now == before else 0
+            before = now
+            await self.guest.system.fabric.wait(WATCH)
+        if not self.moods.stop:
+            raise TimeoutError(f"no round has ended in {LONGEST_ROUND} cycles: {', '.join(self.machine.running.values())}")
 
     async def _work(self, deck: list[Variant], report: Callable[[], None]) -> None:
         while deck:
