@@ -116,7 +116,9 @@ def test_planted_bug_is_seen(bench, bug, clogs, rounds, shows):
         return design(**hardware)
 
     broken.__qualname__ = f"litmus_{bug.__name__}"
-    parameters = SLOW | {"clogs": clogs, "mood_cycles": 2000, "rounds": rounds, "judged_rounds": 0, "left_out": "hardware", "cases": list(shows)}
+    # Not all at once: egresses must fill more than once while rounds run.
+    parameters = SLOW | {"workers": 48, "clogs": clogs, "mood_cycles": 2000, "rounds": rounds, "judged_rounds": 0, "left_out": "hardware",
+                         "cases": list(shows)}
     outcome = bench("litmus", "icarus", parameters, HARDWARE, design=broken, check=False)
     demand(outcome, shows, bug.__doc__)
 
