@@ -193,8 +193,13 @@ class Values:
 
     def sources(self) -> dict[int, list[int]]:
         """For each read (by number) the writes that its data certainly stem from."""
-        sure = np.flatnonzero(self.first >= 0)
-        pairs = np.unique((self.read_of[sure] << SHIFT) | (self.writer[self.first[sure]] + 1))
+        found = []
+        for written, read in self._cells():
+            sure, versions = read[self.first[read] >= 0], np.flatnonzero(written)
+            if len(sure):
+                source = versions[np.searchsorted(versions, self.first[sure], "right") - 1]
+                found.append((self.read_of[sure] << SHIFT) | (self.writer[source] + 1))
+        pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
         result: dict[int, list[int]] = {}
         for pair in pairs.tolist():
             writer = (pair & ((1 << SHIFT) - 1)) - 1
