@@ -225,7 +225,6 @@ def reset_in_flight(table):
     run(dut, bench)
 
 
-@pytest.mark.hazard("H52")
 def test_a_reset_frees_all_rows():
     reset_in_flight(OutstandingTable(ROWS))
     with pytest.raises(AssertionError, match="is still taken"):
