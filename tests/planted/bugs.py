@@ -25,5 +25,6 @@ OUT_OF_SCOPE = {
     "O8": "A rule for the hypervisor: nothing in the interposer can see how a page is mapped.",
     "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
     "D12": "The watchdog of an egress comes with issue 4, as for H65.",
+    "D13": "A size, not a rule: a queue that is too small costs rate, which `make bench` measures against its limits.",
     "D15": "There is no merging on the way back before merge mode (issue 4).",
 }

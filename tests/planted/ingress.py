@@ -47,7 +47,7 @@ ASIDE = """
         returns = aside_valid & {back}
         far = headers.address_of(aside.beat.header) + self.settings.host_b_offset
         m.d.comb += [
-            direct.eq(source.valid & (~head.beat.first | (free & proven & {others}))),
+            direct.eq(source.valid & (~head.beat.first | (free & proven & ({others})))),
             self.offer.valid.eq(direct | returns),
             source.ready.eq((self.offer.ready & direct) | takes),
         ]
@@ -80,7 +80,8 @@ def drained_write_overtaken() -> Any:
 
 def interrupt_overtakes_data() -> Any:
     """An interrupt does not wait for the write before it."""
-    return _aside("free & head.info.in_window", "~head.info.in_window", "waited.all() & ~(blocked & (self.guard.page == aside.info.page))")
+    return _aside("free & head.info.in_window", "~head.info.in_window | (~head.beat.last & ~aside_valid)",
+                  "waited.all() & ~(blocked & (self.guard.page == aside.info.page))")
 
 
 def _aside(which: str, others: str, back: str) -> Any:
@@ -111,8 +112,9 @@ def atomic_made_twice() -> Any:
     """An atomic stays at the head of its lane when it has been issued, and is issued again."""
     return with_request_lane(
         ("self.i.ready.eq(self.offer.valid & self.offer.ready),", "self.i.ready.eq(self.offer.valid & self.offer.ready & ~(found.atomic & ~again)),"),
-        ("        body = Signal()\n", "        body, again = Signal(), Signal()\n"
-         "        with m.If(self.offer.valid & self.offer.ready):\n            m.d.sync += again.eq(found.atomic & ~again)\n"))
+        ("        found = Signal(", "        again = Signal()\n        found = Signal("),
+        ("        with m.FSM():\n",
+         "        with m.If(self.offer.valid & self.offer.ready):\n            m.d.sync += again.eq(found.atomic & ~again)\n        with m.FSM():\n"))
 
 
 def read_of_the_destination() -> Any:
@@ -201,16 +203,16 @@ INGRESS = (
     Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 300}, "passed a posted TLP"),
     Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 8}, "reordered"),
     Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "stale"),
-    Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, ""),
+    Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, "reordered"),
     Bug("owner_of_before_the_commit", ("I1",), owner_of_before_the_commit, "hot_page", {"moves": 4}, "misdirected"),
     Bug("far_header_of_near_form", ("H24c", "I10"), far_header_of_near_form, "hot_page", {"moves": 2}, ""),
     Bug("atomic_while_held", ("H10",), atomic_while_held, "hot_page", {"moves": 6}, ""),
     Bug("atomic_made_twice", ("H10", "I3"), atomic_made_twice, "hot_page", {"moves": 2}, ""),
     Bug("read_of_the_destination", ("I4",), read_of_the_destination, "hot_page", {"moves": 4}, ""),
     Bug("writes_wait_for_requests", ("H24", "D1", "I7"), writes_wait_for_requests, "hot_page", {"moves": 2}, ""),
-    Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page", {"moves": 2, "reads": 0}, ""),
+    Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page", {"moves": 2, "reads": 200}, "lost"),
     Bug("byte_enables_filled", ("H21", "I10"), byte_enables_filled, "passthrough", {"requests": 120}, "came out instead of"),
-    Bug("answers_have_no_room", ("D7",), answers_have_no_room, "performance", {}, ""),
+    Bug("answers_have_no_room", ("D7",), answers_have_no_room, "blocked", {"rounds": 1}, "D7"),
     Bug("answer_before_the_other_flush", ("H64", "I6"), answer_before_the_other_flush, "hot_page", {"moves": 6}, "reordered"),
     Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 120}, "passed a posted TLP"),
     Bug("fence_not_awaited", ("H04",), fence_not_awaited, "aborts", {"moves": 8, "fence": True}, "reordered"),

@@ -161,7 +161,7 @@ MOVES = (
     Bug("chunk_leaves_with_its_first_line", ("D14",), chunk_leaves_with_its_first_line, "hot_page", {"moves": 4}, ""),
     Bug("copy_reads_behind_the_held", ("D3",), copy_reads_behind_the_held, "hot_page", {"moves": 2, "hold_limit": 2000}, "stuck"),
     Bug("held_in_the_egress", ("D2",), held_in_the_egress, "hot_page",
-        {"moves": 2, "reads": 0, "hold_limit": 3000, "posted_credits": 4, "write_delay": [50, 200]}, "stuck"),
+        {"moves": 2, "reads": 200, "hold_limit": 3000, "posted_credits": 4, "write_delay": [50, 200]}, "stuck"),
     Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, ""),
     Bug("copy_reads_pass_writes", ("H01",), copy_reads_pass_writes, "hot_page",
         {"moves": 4, "posted_credits": 4, "write_delay": [50, 200]}, "lost"),
