@@ -46,6 +46,8 @@ NVME_VECTOR, NIC_VECTOR = MSI_BASE + 0x10, MSI_BASE + 0x20
 FLUSH_STATUSES = (Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT, Status.TIMEOUT)
 #: The slower the hosts, the fewer moves fit into the same time.
 LOOSE_SHARE = 4
+#: Cycles after which a late answer has certainly passed the interposer.
+LATE_SLACK = 2000
 
 
 class ErrorReader:
@@ -141,6 +143,7 @@ class Storm:
         self.last: list[Any] = []
         self.outcomes: Counter[str] = Counter()
         self.asked = 0
+        self.late_overlaps = config.get("late_overlaps", False)
         self.hunger = [Starvation(guest.system.ports[name], guest.system.fabric, config.number(f"starve {name}"), pause, length)
                        for name, (pause, length) in plan.starvation.items()]
         makers: dict[str, Callable[[], None]] = {
@@ -251,6 +254,8 @@ class Storm:
         met = injection is not None and injection.done
         if injection is not None:
             injection.done = True
+        if met and injection is not None and injection.late is not None and not self.late_overlaps:
+            await self.guest.system.fabric.wait(injection.late + LATE_SLACK)
         if met and fault not in ("late", "flush"):
             assert not result.moved, f"the move of page {page} succeeded in spite of the fault {fault}"
         allowed = FAULTS.get(fault, set()) | {regs.MoveError.HOLD_TIMEOUT}
@@ -337,8 +342,8 @@ async def storm(dut: Any) -> None:
     config.parameters |= {"fence": plan.fence, "hold_limit": plan.hold_limit, "completion_limit": plan.completion_limit, "pauses": plan.pauses}
     guest = Guest(dut, config, plan.base, WINDOW_PAGES, ("nvme", "nic", "third"), dirty="harvest" in plan.agents,
                   host_b_offset=plan.host_b_offset, machine=plan.machine)
-    config.refuse_unknown()
     scenario = Storm(guest, config, plan, pages)
+    config.refuse_unknown()
 
     async def run(manager: TaskManager) -> None:
         await scenario.run(manager, moves if plan.tight else max(2, moves // LOOSE_SHARE), cycles)

@@ -124,7 +124,7 @@ def _queue_cycles(host: RootComplexConfig, granted: PortCredits) -> int:
     """
     posted, reads = granted.posted, granted.non_posted
     at_once = min(posted.header, posted.data // 16)
-    return QUEUED * (_longest(host.posted) + posted.delay[1]) // at_once + QUEUED * (_longest(host.read) + reads.delay[1]) // (8 * reads.header)
+    return QUEUED * (_longest(host.posted) + posted.delay[1]) // at_once + QUEUED * (_longest(host.read) + reads.delay[1]) // reads.header
 
 
 def _slow(random: Random, tight: bool) -> tuple[tuple[RootComplexConfig, RootComplexConfig], PortCredits, int]:
