@@ -48,8 +48,8 @@ class Run:
 
 #: The runs that close the coverage.
 RUNS = (
-    Run("ThereAndBack", 1, {"rounds": 4}),
-    Run("ThereAndBack", 2, {"rounds": 2, "window": "wrapped", "active_host": 1}),
+    Run("ThereAndBack", 1, {"rounds": 2}),
+    Run("ThereAndBack", 2, {"rounds": 1, "window": "wrapped", "active_host": 1}),
     Run("Faults", 1, {}),
     Run("Answers", 1, {}),
     Run("Refusals", 1, {}),
