@@ -106,7 +106,7 @@ class Blocked:
         return WINDOW_BASE + STILL * PAGE + number * size % PAGE
 
     async def many_reads(self, to_host: int) -> None:
-        """Two functions read without a pause, each with all its tags, while a page moves."""
+        """Two functions read from the source without a pause, each with all its tags, while a page moves."""
         self.stop = False
         reading = [cocotb.start_soon(self._read_on(reader)) for reader in self.readers]
         await self.wait(800)
@@ -130,7 +130,7 @@ class Blocked:
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def blocked(dut: Any) -> None:
-    """All rounds, in turn, while the device writes and reads one page without a pause."""
+    """All rounds; in all but the last kind the device writes and reads one page without a pause."""
     config = BenchConfig("blocked")
     rounds = config.get("rounds", 2)
     guest = Guest(dut, config, WINDOW_BASE, PAGES, ("nvme", "nic", "third"))
@@ -139,17 +139,26 @@ async def blocked(dut: Any) -> None:
     guest.fill(STILL)
     writer = HotPageWriter(guest.system.functions["nvme"], WINDOW_BASE + HOT * PAGE, guest.system.values, config.number("writer"))
 
+    async def bring_back() -> None:
+        result = await guest.move(HOT, 0)
+        assert result.moved, f"the page did not move back: {result.reason}"
+
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
         bench = Blocked(guest)
         running = manager.start_soon(writer.run())
         for number in range(rounds):
-            config.progress(number, rounds)
+            config.progress(number, 2 * rounds)
             await bench.no_requests()
             await bench.no_posted(1)
-            await bench.many_reads(0)
+            await bring_back()
+        # Without a write that is held nothing stops the device's reads during a hold.
         writer.stop = True
         await running
+        for number in range(rounds):
+            config.progress(rounds + number, 2 * rounds)
+            await bench.many_reads(1)
+            await bring_back()
         config.progress(rounds, rounds, "checking")
 
     await judged(guest, scenario, {"read_bytes": 500, "final_bytes": PAGE})
