@@ -86,7 +86,7 @@ HOSTS = (
     Bug("accepted_in_a_buffer", ("O2", "H04"), accepted_in_a_buffer, "hot_page", {"moves": 6}, "stale"),
     Bug("egress_lets_all_pass", ("O3",), egress_lets_all_pass, "passthrough", {"requests": 120}, "passed a posted TLP"),
     Bug("id_ordering_kept", ("H62",), id_ordering_kept, "passthrough", {"requests": 120}, "came out instead of"),
-    Bug("host_requests_pass_writes", ("O9", "H63"), host_requests_pass_writes, "producer_consumer", {"rounds": 45}, ""),
+    Bug("host_requests_pass_writes", ("O9", "H63"), host_requests_pass_writes, "passthrough", {"requests": 120}, "passed a posted TLP"),
     Bug("registers_behind_the_device", ("D6",), registers_behind_the_device, "blocked", {"rounds": 1}, "D6"),
     Bug("copy_completions_behind_writes", ("D4",), copy_completions_behind_writes, "blocked", {"rounds": 1}, "D4"),
     Bug("fixed_priority", ("D8", "D17"), fixed_priority, "blocked", {"rounds": 1}, "D8"),
