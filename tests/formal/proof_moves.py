@@ -71,7 +71,7 @@ class AnyMoves(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
-        for name in ("start", "owner_word", "owner_word_valid", "copy_outstanding", "posted_accepted", "posted_left", "settled"):
+        for name in ("start", "owner_word", "owner_word_valid", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
         m.d.comb += [dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready"))]
         self.stops(m, dut)
@@ -350,6 +350,7 @@ SLOT_BUGS = {
     "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase != MovePhase.GATE)):"),
     "the gate opens when the copy begins": (
         "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                m.d.sync += self.guard.closed.eq(0)"),
+    "a commit is not told": ("m.d.comb += self.committed.eq(1)", "m.d.comb += self.committed.eq(0)"),
     "the hold timer is not looked at": ("self.status.hold >= self.hold_limit", "0"),
     "the guard says committed from the start": ("self.guard.committed.eq(0), delay.eq(3)", "self.guard.committed.eq(1), delay.eq(3)"),
     "a failed move is done": ("status.failed.eq(1)", "status.done.eq(1)"),
@@ -369,7 +370,7 @@ PROOFS = [
         CopyIsVisible, "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
-    Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "the gate opens when the copy begins")),
+    Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "a commit is not told")),
     Proof("move_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 5, fast=True, bugs=bugs(HoldEnds, "the hold timer is not looked at")),
     Proof("move_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 4, fast=True, bugs=bugs(
         CommitIsFinal, "the guard says committed from the start", "a failed move is done")),

@@ -393,6 +393,49 @@ def test_silence_ends_the_copy(limit):
     run(dut, bench)
 
 
+class ForgetsWhatIsOwed(CopyEngine):
+    """Planted bug: what was given up is forgotten."""
+    def _owe(self, m, unanswered, given_up, piece, piece_valid):
+        super()._owe(m, 0, 0, piece, piece_valid)
+
+
+def answer_what_was_given_up(dut, answers):
+    """After a timeout the unanswered reads are owed: until the last piece of the last is there, or for 16 times the limit."""
+    limit, driver = 20, Driver(dut, "owed")
+
+    async def bench(ctx):
+        await driver.start(ctx, limit=limit)
+        while not ctx.get(dut.reads_sent):
+            await driver.step(ctx, answer=False)
+        while ctx.get(dut.error) is CopyError.NONE:
+            assert not ctx.get(dut.owed)
+            await driver.step(ctx, answer=False)
+        assert ctx.get(dut.error) is CopyError.TIMEOUT
+        given_up = driver.cycle
+        while answers and driver.host.open:
+            assert ctx.get(dut.owed), "an answer is still to come"
+            driver.queue = driver.host.piece(status=driver.rng.choice((0, 0, 4)))
+            while driver.queue:
+                await driver.step(ctx, answer=False)
+        while ctx.get(dut.owed):
+            await driver.step(ctx, answer=False)
+        waited = driver.cycle - given_up
+        assert waited < 16 * limit if answers else 16 * limit - 4 <= waited <= 16 * limit + 4
+
+    run(dut, bench)
+
+
+@pytest.mark.hazard("H14", "D16")
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_was_given_up_is_owed(answers):
+    answer_what_was_given_up(CopyEngine(64), answers)
+
+
+def test_planted_forgotten_answer_is_found():
+    with pytest.raises(AssertionError):
+        answer_what_was_given_up(ForgetsWhatIsOwed(64), True)
+
+
 def test_a_read_that_is_offered_stays_after_stop():
     dut = CopyEngine(64)
     driver = Driver(dut, "offered", read=0)

@@ -72,7 +72,7 @@ class PageSlot(wiring.Component):
             "posted_accepted": In(stamp_bits), "posted_left": In(stamp_bits),
             "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1), "settled": In(1),
             "copy_start": Out(1), "copy_stop": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
-            "copy_written": In(1), "copy_outstanding": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
+            "copy_written": In(1), "copy_outstanding": In(1), "copy_owed": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(1).array(2),
             "cross_write": In(1).array(2), "cross_address": In(64).array(2),
         })
@@ -158,6 +158,11 @@ class PageSlot(wiring.Component):
             with m.If(owner == request.to_host):
                 m.d.sync += status.error.eq(MoveError.ALREADY_THERE)
                 m.next = "Failed"
+            with m.Elif(self.copy_owed):
+                # A late answer to a move that gave up would be taken for one of this: nothing is held before it cannot come (H14).
+                with m.If(self.abort):
+                    m.d.sync += status.error.eq(MoveError.ABORTED)
+                    m.next = "Failed"
             with m.Else():
                 m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(3)]
                 m.next = "Close"

@@ -207,6 +207,7 @@ class Interposer(wiring.Component):
             copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding), slot.copy_error.eq(copy.error),
+            slot.copy_owed.eq(copy.owed),
             control.moves_done.eq(slot.ended & (slot.status.phase == MovePhase.RETIRE)),
             control.moves_failed.eq(slot.ended & (slot.status.phase != MovePhase.RETIRE)), notifier.event.eq(slot.ended),
             notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),

@@ -29,7 +29,7 @@ class _Piece(data.StructLayout):
     def __init__(self, data_bytes, chunks, units):
         super().__init__({
             "data": 8 * data_bytes, "first": 1, "whole": 1, "poisoned": 1,
-            "ours": 1, "chunk": range(chunks), "unit": range(units), "error": CopyError,
+            "ours": 1, "copy": 1, "final": 1, "chunk": range(chunks), "unit": range(units), "error": CopyError,
         })
 
 
@@ -39,7 +39,8 @@ class CopyEngine(wiring.Component):
     - **Reads**: from the cycle after ``start``, one a cycle while ``o_read.ready``, tag ``0 g llllll`` with the chunk number *l* and the generation
       *g*, which flips with every ``start``. TC 0, no RO, IDO or NS.
     - **Completions**: always taken. In any order between chunks, in pieces that begin and end at multiples of 64 bytes; other TLPs may stand
-      between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16).
+      between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16). One bit tells a late
+      answer from those of the next copy, not of the one after it: start none while ``owed``.
     - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` five cycles after its last completion beat was
       transferred, if nothing is before it, and the rest follows without a gap. Chunks leave in the order in which they became whole, one
       beat a cycle.
@@ -49,7 +50,8 @@ class CopyEngine(wiring.Component):
       the next two cycles, are finished.
 
     The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until
-    ``outstanding`` has fallen before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up.
+    ``outstanding`` has fallen before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up. What was given up
+    is ``owed`` until its last answer comes, or for 16 times ``limit`` cycles (H14, D16).
 
     Parameters
     ----------
@@ -70,6 +72,7 @@ class CopyEngine(wiring.Component):
     reads_sent : out, all reads have been transferred
     written : out, all chunks have been transferred
     outstanding : out, a read is offered, or unanswered and not given up, or ``writing``: something of this copy is still to come
+    owed : out, a read that was given up may still be answered
     writing : out, a write is offered or about to be
     error : out, :class:`CopyError`
     """
@@ -86,7 +89,7 @@ class CopyEngine(wiring.Component):
             "start": In(1), "stop": In(1), "source_address": In(64), "destination_address": In(64),
             "source_id": In(16), "destination_id": In(16), "limit": In(32),
             "o_read": Out(beat), "o_write": Out(beat), "completion": In(beat),
-            "reads_sent": Out(1), "written": Out(1), "outstanding": Out(1), "writing": Out(1), "error": Out(CopyError),
+            "reads_sent": Out(1), "written": Out(1), "outstanding": Out(1), "owed": Out(1), "writing": Out(1), "error": Out(CopyError),
         })
 
     def elaborate(self, platform):
@@ -107,6 +110,7 @@ class CopyEngine(wiring.Component):
         piece, piece_valid = self._decode(m, generation, unanswered)
         whole, whole_chunk, error = self._collect(m, buffer, piece, piece_valid, unanswered, answered, heard)
         self._time(m, unanswered, asked, heard, given_up)
+        self._owe(m, unanswered & ~answered, given_up, piece, piece_valid)
         self._latch_error(m, error, given_up & ~stopped)
         self._write(m, buffer, whole, whole_chunk, halted)
         return m
@@ -177,6 +181,8 @@ class CopyEngine(wiring.Component):
             piece.first.eq(beat.first),
             piece.whole.eq(beat.dwords[5]),
             piece.poisoned.eq(beat.poisoned | (beat.first & header.poisoned)),
+            piece.copy.eq(~header.tag[7]),
+            piece.final.eq((header.status != CompletionStatus.SUCCESS.value) | (header.byte_count[2:] == header.length)),
             piece.ours.eq((header.tag[len(chunk):] == generation << 6 - len(chunk)) & unanswered.bit_select(chunk, 1)),
             piece.chunk.eq(chunk),
             piece.unit.eq(Cat(offset[exact_log2(unit_bytes):], chunk)),
@@ -244,6 +250,16 @@ class CopyEngine(wiring.Component):
         ]
         with m.If(~unanswered.any() | asked.any() | heard | given_up | self.start):
             m.d.sync += [timer.eq(0), given_up.eq(0)]
+
+    def _owe(self, m, unanswered, given_up, piece, piece_valid):
+        """Keep in mind what was given up: the tag of a read is its own until the answer comes or nobody waits for it any more."""
+        owed, timer, over = Signal(self.chunks), Signal(36), Signal()
+        late = Mux(piece_valid & piece.first & piece.copy & piece.final, 1 << piece.chunk, 0)[:self.chunks]
+        m.d.sync += [
+            owed.eq(Mux(over, 0, owed & ~late) | Mux(given_up, unanswered, 0)),
+            timer.eq(Mux(given_up, 0, timer + owed.any())), over.eq(~given_up & (timer[4:] >= self.limit)),
+            self.owed.eq(owed.any() | given_up),
+        ]
 
     def _latch_error(self, m, error, timeout):
         with m.If(self.start):

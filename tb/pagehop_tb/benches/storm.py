@@ -46,8 +46,6 @@ NVME_VECTOR, NIC_VECTOR = MSI_BASE + 0x10, MSI_BASE + 0x20
 FLUSH_STATUSES = (Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT, Status.TIMEOUT)
 #: The slower the hosts, the fewer moves fit into the same time.
 LOOSE_SHARE = 4
-#: Cycles after which a late answer has certainly passed the interposer.
-LATE_SLACK = 2000
 
 
 class ErrorReader:
@@ -143,7 +141,6 @@ class Storm:
         self.last: list[Any] = []
         self.outcomes: Counter[str] = Counter()
         self.asked = 0
-        self.late_overlaps = config.get("late_overlaps", False)
         self.hunger = [Starvation(guest.system.ports[name], guest.system.fabric, config.number(f"starve {name}"), pause, length)
                        for name, (pause, length) in plan.starvation.items()]
         makers: dict[str, Callable[[], None]] = {
@@ -254,8 +251,6 @@ class Storm:
         met = injection is not None and injection.done
         if injection is not None:
             injection.done = True
-        if met and injection is not None and injection.late is not None and not self.late_overlaps:
-            await self.guest.system.fabric.wait(injection.late + LATE_SLACK)
         if met and fault not in ("late", "flush"):
             assert not result.moved, f"the move of page {page} succeeded in spite of the fault {fault}"
         allowed = FAULTS.get(fault, set()) | {regs.MoveError.HOLD_TIMEOUT}
