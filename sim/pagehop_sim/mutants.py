@@ -17,9 +17,8 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,10 @@ def run_planted(bug: Any) -> Caught:
     return Caught(bug.name, " ".join(bug.covers), bug.bench if how else "", how, events, time.monotonic() - started)
 
 
+def _run_named(name: str) -> Caught:
+    return run_planted(next(bug for bug in planted_bugs((name,)) if bug.name == name))
+
+
 def planted_bugs(names: Sequence[str]) -> list[Any]:
     """Return the bugs of ``tests/planted`` whose names begin with one of ``names``; all when there is none."""
     sys.path.insert(0, str(ROOT))
@@ -149,12 +152,12 @@ def described(mutation: Mutation) -> str:
     return f"{mutation.module}: {mutation.kind}: {mutation.before[:100]}"
 
 
-def _run_all(title: str, jobs: int, work: Sequence[Callable[[], Caught]], console: Console) -> list[Caught]:
+def _run_all(title: str, pool: Executor, function: Callable[[Any], Caught], work: Sequence[Any], console: Console) -> list[Caught]:
     results: list[Caught] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
+    with pool, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=len(work))
-        for result in pool.map(lambda function: function(), work):
+        for result in pool.map(function, work):
             results.append(result)
             progress.advance(task)
             if not console.is_terminal:
@@ -219,7 +222,9 @@ def _selected(given: argparse.Namespace, console: Console) -> tuple[int, dict[st
         bugs = planted_bugs(given.names)
         if not bugs:
             raise ToolError(f"No planted bug's name starts with {' or '.join(map(repr, given.names))}")
-        results = _run_all("planted bugs", given.jobs, [partial(run_planted, bug) for bug in bugs], console)
+        # Elaboration is work of Python, so each bug gets a process; a bug holds functions, so its name goes there.
+        pool = ProcessPoolExecutor(given.jobs)
+        results = _run_all("planted bugs", pool, _run_named, [bug.name for bug in bugs], console)
         console.print(table(results))
         escapes += sum(result.escaped for result in results)
         if not given.names:
@@ -227,8 +232,8 @@ def _selected(given: argparse.Namespace, console: Console) -> tuple[int, dict[st
     if not given.names and (given.automatic or not given.planted):
         automatic = Automatic(given.count, given.seed)
         automatic.healthy()
-        work = [partial(automatic.run, number) for number in range(1, len(automatic.mutations) + 1)]
-        results = _run_all("mutations", given.jobs, work, console)
+        numbers = range(1, len(automatic.mutations) + 1)
+        results = _run_all("mutations", ThreadPoolExecutor(given.jobs), automatic.run, numbers, console)
         survivors = _survivors(automatic, results)
         console.print(table(result for result in results if result.escaped))
         for survivor in survivors:

@@ -89,6 +89,7 @@ class Cpu:
         status, _ = await self.root_complex.read(address, 0)
         if status != Status.SUCCESS:
             raise BusError(f"Host {'AB'[self.host]}: flush of {address:#x} ended with status {Status(status).name}")
+        self.observer.cpu_fence(self.fabric.cycle, self.host)
 
     async def poll(self, address: int, size: int, wanted: Callable[[bytes], bool], interval: int = 40, limit: int = 100_000) -> bytes:
         """Load until the data is ``wanted``. Raises :class:`TimeoutError` after ``limit`` cycles."""

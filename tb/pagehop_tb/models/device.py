@@ -121,9 +121,9 @@ class DeviceLink:
             self.observer.device_write(cycle, name, tlp.address, tlp.data, expand_byte_enables(tlp), tlp.relaxed_ordering, tlp.id_ordering, tlp.key)
         elif tlp.kind is Kind.MRD:
             address, size = request_bytes(tlp)
-            self.observer.device_read(cycle, name, address, size, tlp.key)
+            self.observer.device_read(cycle, name, address, size, tlp.key, tlp.id_ordering)
         elif tlp.is_atomic:
-            self.observer.device_atomic(cycle, name, tlp.address, NAMES[tlp.kind], tlp.data, tlp.key, tlp.relaxed_ordering)
+            self.observer.device_atomic(cycle, name, tlp.address, NAMES[tlp.kind], tlp.data, tlp.key, tlp.relaxed_ordering, tlp.id_ordering)
 
     def _wake_waiting(self) -> None:
         still = []
@@ -336,7 +336,8 @@ class DeviceFunction:
         if tlp.kind in (Kind.MRD, Kind.MRDLK):
             data = self.registers.read(tlp.address, 4 * tlp.length)
             address, size = request_bytes(tlp)
-            self.observer.device_mmio_read(self.fabric.cycle, self.name, address, data[address - tlp.address:][:size])
+            self.observer.device_mmio_read(self.fabric.cycle, self.name, address, data[address - tlp.address:][:size],
+                                           tlp.relaxed_ordering, tlp.id_ordering)
             for completion in read_completions(tlp, data, identity, 128, self.config.mps):
                 port.queue(completion)
         elif tlp.is_config:

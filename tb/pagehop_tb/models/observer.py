@@ -35,7 +35,7 @@ class Observer(Protocol):
     def device_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None, ro: bool, ido: bool, key: int) -> None:
         """A posted write has been put on the device's link, MSIs included. The order of these calls is the order on the link."""
 
-    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int) -> None:
+    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int, ido: bool = False) -> None:
         """A read has been put on the device's link. ``address`` is its first enabled byte, ``length`` reaches to its last one.
 
         A zero-length read (flush) has length 0.
@@ -44,7 +44,8 @@ class Observer(Protocol):
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
         """The last completion of the read has arrived, or it has timed out. ``data`` is as long as the read, or empty unless SUCCESS."""
 
-    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False) -> None:
+    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False,
+                      ido: bool = False) -> None:
         """An AtomicOp has been put on the device's link. ``op`` is ``fetch_add``, ``swap`` or ``cas``; a CAS operand is compare, then swap.
 
         With ``ro`` it may pass posted writes.
@@ -87,8 +88,15 @@ class Observer(Protocol):
     def device_mmio_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None) -> None:
         """A write of a host has arrived at the register range of a device (a doorbell)."""
 
-    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes) -> None:
+    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes, ro: bool = False, ido: bool = False) -> None:
         """A read of a host has taken these bytes of the register range of a device."""
+
+    def cpu_fence(self, cycle: int, host: int) -> None:
+        """The CPU of ``host`` goes on only now that its stores through the aperture are visible (O9)."""
+
+    def link(self, cycle: int, port: int, upstream: bool, kind: str, address: int, data: bytes, requester_id: int, traffic_class: int,
+             ro: bool, ido: bool, no_snoop: bool, poisoned: bool) -> None:
+        """A posted TLP was on a link of the interposer: ``port`` 0 is the device's, 1 and 2 are those of Host A and Host B."""
 
     def preset(self, host: int, address: int, data: bytes) -> None:
         """Memory of ``host`` contained ``data`` before anything ran; what was not preset is zero."""
@@ -109,13 +117,14 @@ class NullObserver:
     def device_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None, ro: bool, ido: bool, key: int) -> None:
         """Drop the event."""
 
-    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int) -> None:
+    def device_read(self, cycle: int, agent: str, address: int, length: int, key: int, ido: bool = False) -> None:
         """Drop the event."""
 
     def device_read_done(self, cycle: int, key: int, data: bytes, status: int) -> None:
         """Drop the event."""
 
-    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False) -> None:
+    def device_atomic(self, cycle: int, agent: str, address: int, op: str, operand: bytes, key: int, ro: bool = False,
+                      ido: bool = False) -> None:
         """Drop the event."""
 
     def device_atomic_done(self, cycle: int, key: int, old: bytes, status: int) -> None:
@@ -148,7 +157,14 @@ class NullObserver:
     def device_mmio_write(self, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None) -> None:
         """Drop the event."""
 
-    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes) -> None:
+    def device_mmio_read(self, cycle: int, agent: str, address: int, data: bytes, ro: bool = False, ido: bool = False) -> None:
+        """Drop the event."""
+
+    def cpu_fence(self, cycle: int, host: int) -> None:
+        """Drop the event."""
+
+    def link(self, cycle: int, port: int, upstream: bool, kind: str, address: int, data: bytes, requester_id: int, traffic_class: int,
+             ro: bool, ido: bool, no_snoop: bool, poisoned: bool) -> None:
         """Drop the event."""
 
     def preset(self, host: int, address: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ from pagehop_tb.pins.access import bit_reader, number_reader, text_reader
 
 from .cpu import Aperture, Cpu, CpuRegisters
 from .device import DeviceConfig, DeviceFunction, DeviceLink
+from .link_watch import watch_link
 from .memory import HostMemory
 from .observer import Observer
 from .root_complex import RootComplex, RootComplexConfig
@@ -136,6 +137,8 @@ class System:
         self.hosts = tuple(Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(HOST_PORTS))
         self.link = DeviceLink(self.ports["device"], self.fabric, observer)
         self.functions = {one.name: DeviceFunction(self.link, one, self._seed()) for one in config.functions}
+        for number, port in enumerate(self.ports.values()):
+            watch_link(port, number, self.fabric, observer, self.link.functions)
         _Commits(dut, self.fabric, observer)
         _Holding(dut, self.fabric, observer)
 

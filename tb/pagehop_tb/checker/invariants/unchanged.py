@@ -1,6 +1,7 @@
 """I10: posted TLPs come out of the interposer as they went in, and not in an order that PCIe forbids."""
 
 from pagehop_tb.checker.replay import Replay
+from pagehop_tb.checker.space import HOST_SPACE, CheckConfig
 from pagehop_tb.checker.verdict import Verdict
 
 __all__ = ["check_unchanged"]
@@ -18,7 +19,7 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     latest: dict[tuple, int] = {}
     for event in replay.links:
         _, cycle, port, upstream, kind, address, data, requester_id, traffic_class, ro, ido, no_snoop, poisoned = replay.log.events[event]
-        place = replay.config.of_device(address) if upstream and port == 0 else replay.config.of_host(port - 1, address) if upstream else address
+        place = _place(replay.config, port, upstream, address)
         key = (upstream, kind, place, data, requester_id, traffic_class, ro, no_snoop, poisoned)
         if upstream == (port == 0):
             waiting.setdefault(key, []).append(event)
@@ -36,3 +37,12 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
                 verdict.add("reordered", f"{what} after one that came in later and may not pass it")
             if not ro and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
                 latest[stream] = max(sent, latest.get(stream, -1))
+
+
+def _place(config: CheckConfig, port: int, upstream: bool, address: int) -> tuple[bool, int]:
+    """What names the destination on both sides: the place in the guest, or the address that goes through as it is, as that of an interrupt."""
+    if upstream:
+        location = config.of_device(address) if port == 0 else config.of_host(port - 1, address)
+        if location < HOST_SPACE[0]:
+            return True, location
+    return False, address
