@@ -18,7 +18,7 @@ SEEDS    ?= 20
 # WAVES=1 is an option of `pagehop`, and cocotb would read it too.
 unexport WAVES
 
-.PHONY: help sim test verilog lint lint-python lint-verilog formal mutants synth bench docs nightly icarus clean clean-venv
+.PHONY: help sim test verilog lint lint-python lint-verilog formal coverage mutants synth bench docs nightly icarus clean clean-venv
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make verilog   Verilog into build/verilog/: CONFIG=file.toml"
 	@echo "make lint      style, types, Verilator's lint of the generated Verilog"
 	@echo "make formal    all proofs                 make synth    area and Fmax"
+	@echo "make coverage  functional coverage of the pyuvm tests, merged, as HTML"
 	@echo "make mutants   broken hardware, which the benches must find: NAMES= JOBS=2"
 	@echo "make bench     measured performance       make docs     generated pages"
 	@echo "make nightly   long random runs: SEEDS=20 make clean    remove build/"
@@ -74,6 +75,9 @@ lint-verilog: $(STAMP) icarus
 # The page of results is renewed also when a target is missed: it shows by how much.
 formal: $(STAMP)
 	@$(BIN)/python -m pagehop_sim.formal $(NAMES); status=$$?; $(BIN)/python -m pagehop_sim.tables; exit $$status
+
+coverage: $(STAMP)
+	@$(BIN)/python -m pagehop_sim.coverage
 
 mutants: $(STAMP) icarus
 	@$(BIN)/python -m pagehop_sim.mutants --jobs $(JOBS) $(NAMES); status=$$?; $(BIN)/python -m pagehop_sim.tables; exit $$status

@@ -52,6 +52,7 @@ STEPS: dict[str, Callable[[], int]] = {
         _pagehop, "sweep", "migrate", "--simulator", simulator, "--seeds", "1", "--trace", "fio_nvme_nic")
        for simulator in SIMULATORS},
     "tests with the seed of the day": _random_tests,
+    "functional coverage": partial(_module, "pagehop_sim.coverage"),
     "broken hardware": partial(_module, "pagehop_sim.mutants", "--jobs", JOBS),
     "all proofs": partial(_module, "pagehop_sim.formal"),
     "area and Fmax, long runs too": partial(_module, "pagehop_sim.synth", "--nightly"),
