@@ -38,12 +38,15 @@ class LaneFifo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port(domain="comb" if self.direct else "sync")
+        # No item is read in the cycle in which it is written, so the memory need not say what such a read returns. Else tools make up for block
+        # memories that do not say either, with two registers and a multiplexer a bit. They take it only of a read with its register outside.
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[], attrs={"no_rw_check": 1})
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        oldest = Signal(self.shape)
         # One bit more than an address: equal pointers mean empty. What decides about an item only enables counters; all else follows from these a
         # cycle
         # later, so the paths through `i.valid` and `o.ready` end here.
-        written, taken, taken_next = (Signal(self.depth.bit_length()) for _ in range(3))
+        written, taken, taken_next = (Signal(self.depth.bit_length(), init=start) for start in (0, 0, 1))
         head_valid, full = Signal(), Signal()   # `head_valid`: the read port shows the oldest item
         put, take, refill, empty = Signal(), Signal(), Signal(), Signal()
 
@@ -57,24 +60,25 @@ class LaneFifo(wiring.Component):
             put.eq(self.i.valid & ~full & ~(refill & empty)),
             write.addr.eq(written[:-1]),
             write.data.eq(self.i.payload),
-            write.en.eq(put),
+            # What goes by the memory is written too, and not counted.
+            write.en.eq(self.i.valid & ~full),
         ]
         # One item may be put in the cycle in which this is found out.
         m.d.sync += full.eq(self.level >= self.depth - 1)
         if self.direct:
-            m.d.comb += [read.addr.eq(taken[:-1]), head_valid.eq(~empty)]
+            m.d.comb += [read.addr.eq(taken[:-1]), oldest.eq(read.data), head_valid.eq(~empty)]
         else:
-            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(take, taken_next[:-1], taken[:-1]))]
+            m.d.comb += read.addr.eq(Mux(take, taken_next[:-1], taken[:-1]))
+            m.d.sync += oldest.eq(read.data)
             # What is written in this cycle cannot be read in it.
             m.d.sync += head_valid.eq(Mux(take, taken_next != written, taken != written))
         with m.If(put):
             m.d.sync += written.eq(written + 1)
-        m.d.comb += taken_next.eq(taken + 1)
         with m.If(take):
-            m.d.sync += taken.eq(taken_next)
+            m.d.sync += [taken.eq(taken_next), taken_next.eq(taken_next + 1)]
         with m.If(refill):
             m.d.sync += [
                 self.o.valid.eq(head_valid | (empty & self.i.valid & ~full)),
-                self.o.payload.eq(Mux(head_valid, read.data, self.i.payload)),
+                self.o.payload.eq(Mux(head_valid, oldest, self.i.payload)),
             ]
         return m
