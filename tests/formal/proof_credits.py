@@ -86,7 +86,8 @@ class ReturnsWhatLeft(Elaboratable):
             left, first, dwords = any_value(m, 1, f"left{lane}"), any_value(m, 1, f"first{lane}"), any_value(m, 6, f"dwords{lane}")
             m.d.comb += [dut.left[lane].eq(left), dut.first[lane].eq(first), dut.dwords[lane].eq(dwords), Assume(dwords <= 32)]
             expected.append((left & first, Mux(left, (dwords + 3) >> 2, 0)))
-        m.d.sync += [header.eq(header + expected[0][0] + expected[1][0]), units.eq(units + expected[0][1] + expected[1][1])]
+        tlps, beats = past(m, expected[0][0] + expected[1][0], "tlps"), past(m, expected[0][1] + expected[1][1], "beats")
+        m.d.sync += [header.eq(header + tlps), units.eq(units + beats)]
         m.d.comb += [Assert(dut.limit.header == header), Assert(dut.limit.data == units)]
         return m
 

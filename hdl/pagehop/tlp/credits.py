@@ -1,6 +1,6 @@
 """Credit counters: what the partner lets us send, and what we let it send."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -67,7 +67,7 @@ class CreditReturn(wiring.Component):
     Members
     -------
     left : for each of ``lanes`` lanes, a beat left. ``first``, ``dwords``: of that beat.
-    limit : to the partner; registered.
+    limit : to the partner; registered, counts a beat two cycles after it left.
     """
     def __init__(self, lanes, headers, data_credits, *, infinite=False):
         if not infinite and not (0 < headers < 128 and 0 < data_credits < 2048):
@@ -84,10 +84,12 @@ class CreditReturn(wiring.Component):
             m.d.comb += self.limit.infinite.eq(1)
             return m
         header, units = Signal(8, init=self.headers), Signal(12, init=self.data_credits)
+        # Whether a beat leaves is known late in a cycle, so it is counted in the next.
+        tlps, beats = Signal(self.lanes), [Signal(4, name=f"units_{lane}") for lane in range(self.lanes)]
         m.d.sync += [
-            header.eq(header + sum(left & first for left, first in zip(self.left, self.first, strict=True))),
-            units.eq(units + sum(
-                credits_of_dwords(dwords) & left.replicate(4) for left, dwords in zip(self.left, self.dwords, strict=True))),
+            tlps.eq(Cat(left & first for left, first in zip(self.left, self.first, strict=True))),
+            *(beat.eq(credits_of_dwords(dwords) & left.replicate(4)) for beat, left, dwords in zip(beats, self.left, self.dwords, strict=True)),
+            header.eq(header + sum(tlps)), units.eq(units + sum(beats)),
         ]
         m.d.comb += [self.limit.header.eq(header), self.limit.data.eq(units)]
         return m
