@@ -54,12 +54,12 @@ class DeviceDecode(wiring.Component):
             self.o.payload.lane.eq(Mux(self.i.payload.first, lane, lane_q)),
             info.page.eq(address[PAGE_BITS:] - self.settings.window.base),
             info.in_window.eq(
-                (headers.is_memory(header) | headers.is_atomic(header)) & self.settings.window.holds(address)
-                & ~self.settings.msi.holds(address) & ~self.settings.mmio.holds(address)),
+                (headers.is_memory(header) | headers.is_atomic(header)) & self.settings.window.holds_address_of(header)
+                & ~self.settings.msi.holds_address_of(header) & ~self.settings.mmio.holds_address_of(header)),
             info.changes_memory.eq((kind == TlpClass.POSTED) | headers.is_atomic(header)),
             info.last_completion.eq(ends_request(header)),
             info.needs_proof.eq((kind != TlpClass.POSTED) | ~fields.relaxed_ordering),
         ]
-        with m.If(self.i.valid & self.i.ready & self.i.payload.first):
+        with m.If(self.i.valid & self.i.payload.first):
             m.d.sync += lane_q.eq(lane)
         return m

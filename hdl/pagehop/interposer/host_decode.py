@@ -1,6 +1,6 @@
 """What a TLP of a host is, decided once, as it arrives."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,7 +51,7 @@ class HostDecode(wiring.Component):
         m = Module()
         header = self.i.payload.header
         completion = data.View(headers.CompletionHeader(), header)
-        first, taken = self.i.payload.first, self.i.valid & self.i.ready
+        first = self.i.payload.first
         ours, copy, flush = Signal(), Signal(), Signal()
         answers_copy, answers_flush = Signal(), Signal()   # of the TLP whose beat is on `i`
         held_copy, held_flush = Signal(), Signal()
@@ -68,7 +68,8 @@ class HostDecode(wiring.Component):
             self.o.payload.info.last_completion.eq(ends_request(header)),
             self.i.ready.eq(answers_copy | answers_flush | self.o.ready),
         ]
-        with m.If(taken & first):
+        # Also while the beat waits: it stays what it is.
+        with m.If(self.i.valid & first):
             m.d.sync += [held_copy.eq(copy), held_flush.eq(flush), lane_q.eq(lane)]
         for sink, answers in ((self.copy, answers_copy), (self.flush, answers_flush)):
             m.d.sync += [sink.valid.eq(self.i.valid & answers), sink.payload.eq(self.i.payload)]
@@ -76,13 +77,19 @@ class HostDecode(wiring.Component):
         return m
 
     def _route(self, m, header, ours, lane):
-        kind, address = Signal(TlpClass), Signal(64)
-        destination = self.o.payload.info.destination
-        m.d.comb += [kind.eq(headers.tlp_class(header)), address.eq(headers.address_of(header))]
+        kind, fields = Signal(TlpClass), data.View(headers.RequestHeader(), header)
+        destination, destination_q = Signal(2), Signal(2)
+        base = self.config.register_base
+        # Both forms of the header are compared before it is known which it is.
+        narrow, wide = fields.dw2[REGISTER_SPACE_BITS:], Cat(fields.dw3[REGISTER_SPACE_BITS:], fields.dw2)
+        to_registers = Mux(fields.fmt[0], wide == base[REGISTER_SPACE_BITS:], narrow == base[REGISTER_SPACE_BITS:])
+        m.d.comb += [kind.eq(headers.tlp_class(header)), self.o.payload.info.destination.eq(Mux(self.i.payload.first, destination, destination_q))]
+        with m.If(self.i.valid & self.i.payload.first):
+            m.d.sync += destination_q.eq(destination)
         with m.If(headers.is_memory(header) | headers.is_atomic(header)):
-            with m.If(address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]):
+            with m.If(to_registers):
                 m.d.comb += destination.eq(Destination.LOCAL)
-            with m.Elif(self.aperture.holds(address)):
+            with m.Elif(self.aperture.holds_address_of(header)):
                 m.d.comb += destination.eq(Destination.OTHER)
         with m.Elif(~self.active & (headers.is_config(header) | headers.is_message(header))):
             # The device belongs to one host at a time: the other may not configure it.

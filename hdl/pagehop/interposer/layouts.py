@@ -1,9 +1,10 @@
 """What travels between the parts of the interposer, each declared once."""
 
+from amaranth.hdl import Cat, Mux, Value
 from amaranth.lib import data
 
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.headers import CREDIT_BYTES
+from pagehop.tlp.headers import CREDIT_BYTES, RequestHeader
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
@@ -34,6 +35,13 @@ class Range(data.Struct):
         """1 when the 64-bit byte ``address`` lies in the range."""
         page = address[PAGE_BITS:]
         return (page >= self.base) & (page < self.limit)
+
+    def holds_address_of(self, header):
+        """1 when the address of a memory or atomic request does. Both forms of the header are compared, and the form then chooses: it is shorter."""
+        fields = data.View(RequestHeader(), Value.cast(header))
+        narrow, wide = fields.dw2[PAGE_BITS:], Cat(fields.dw3[PAGE_BITS:], fields.dw2)
+        holds = [(page >= self.base) & (page < self.limit) for page in (narrow, wide)]
+        return Mux(fields.fmt[0], holds[1], holds[0])
 
 
 class Aperture(data.Struct):
