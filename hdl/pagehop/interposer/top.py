@@ -40,8 +40,9 @@ class Sizes:
         """Sizes that hold a page in each host's posted egress (D13) and the answers to a read of 4 KB in each completion lane (D7)."""
         check_data_bytes(data_bytes)
         if data_bytes == 16:
-            return cls((256, 1024, 32), (256, 512, 512, 16, 32, 32), (256, 256, 32), (512, 128, 32, 64))
-        return cls((128, 256, 32), (128, 512, 128, 16, 32, 32), (64, 128, 32), (128, 64, 32, 64))
+            return cls((256, 1024, 32), (256, 512, 512, 16, 16, 16), (256, 256, 32), (512, 128, 32, 32))
+        # A completion lane of a host's egress keeps room for a largest TLP of each source.
+        return cls((128, 256, 32), (128, 512, 128, 16, 16, 16), (64, 128, 32), (128, 128 if data_bytes == 32 else 64, 32, 64))
 
 
 class Interposer(wiring.Component):
