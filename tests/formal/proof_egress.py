@@ -3,7 +3,7 @@
 from amaranth.hdl import Array, Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, Signal
 from rules import any_constant, any_value, framed, held, past
 
-from pagehop.tlp.arbiter import TlpArbiter
+from pagehop.tlp.arbiter import RoundRobin, TlpArbiter
 from pagehop.tlp.egress import Egress, EgressBeat, EgressLane
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
@@ -151,20 +151,21 @@ def with_bug(claim, old, new, **parts):
 PROOFS = [
     Proof("egress_drains", Drains.__doc__, Drains, "bmc", 11, bugs={
         "a request without credits holds its turn": with_bug(
-            Drains, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & passed)"),
+            Drains, "(inside[lane] | (enough & passed))", "(inside[lane] | passed)"),
         "posted TLPs wait for requests": with_bug(Drains, "1 if lane == POSTED else", "~heads[2].valid if lane == POSTED else"),
     }),
     Proof("egress_tlps_are_whole", TlpsAreWhole.__doc__, TlpsAreWhole, "bmc", 8, bugs={
-        "TLPs are mixed": with_bug(TlpsAreWhole, "Mux(inside, owner & valid, turns.grant)", "turns.grant"),
+        "TLPs are mixed": with_bug(
+            TlpsAreWhole, "asks[lane] & head.valid & (inside[lane] | (enough & passed))", "head.valid & enough & passed"),
         "tx is loaded while it waits": with_bug(TlpsAreWhole, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
     }),
     Proof("egress_all_leave", AllLeave.__doc__, AllLeave, "cover", 12, bugs={
         "requests have no turn": with_bug(
-            AllLeave, "turns.requests[lane].eq(head.valid & enough & passed)", "turns.requests[lane].eq(head.valid & enough & passed & (lane != 2))"),
+            AllLeave, "asks[lane] & head.valid", "asks[lane] & head.valid & (lane != 2)"),
     }),
     Proof("arbiter_nobody_is_passed_over", NobodyIsPassedOver.__doc__, NobodyIsPassedOver, "bmc", 9, fast=True, bugs={
-        "TLPs are mixed": lambda: NobodyIsPassedOver(planted(TlpArbiter, "Mux(inside, owner, turns.grant)", "turns.grant")),
+        "TLPs are mixed": lambda: NobodyIsPassedOver(planted(TlpArbiter, "asks.eq(turns.grant | ", "asks.eq(-1 | ")),
         "turns are not counted": lambda: NobodyIsPassedOver(planted(
-            TlpArbiter, "turns.advance.eq(self.o.valid & self.o.ready & ~inside)", "turns.advance.eq(0)")),
+            TlpArbiter, "", "", RoundRobin=planted(RoundRobin, "with m.If(self.advance):", "with m.If(0):"))),
     }),
 ]

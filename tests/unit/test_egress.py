@@ -209,8 +209,10 @@ BUGS: dict[str, Callable[[], type]] = {
     "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),
     "one header credit is plenty": lambda: in_gate("left.header >= 2", "left.header >= 1"),
     "what another lane of the class spends is not seen": lambda: in_gate(" & ~self.spend[kind.value]", ""),
-    "TLPs are mixed on the way out": lambda: planted(Egress, "Mux(inside, owner & valid, turns.grant)", "turns.grant"),
-    "TLPs are mixed on the way in": lambda: planted(Egress, "", "", TlpArbiter=planted(TlpArbiter, "Mux(inside, owner, turns.grant)", "turns.grant")),
+    "TLPs are mixed on the way out": lambda: planted(
+        Egress, "asks[lane] & head.valid & (inside[lane] | (enough & passed))", "head.valid & enough & passed"),
+    "TLPs are mixed on the way in": lambda: planted(
+        Egress, "", "", TlpArbiter=planted(TlpArbiter, "asks.eq(turns.grant | ", "asks.eq(-1 | ")),
     "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
     "stamps are not counted": lambda: in_queue("self.accepted.eq(self.accepted + enters)", "self.accepted.eq(self.accepted)"),
 }
@@ -223,5 +225,5 @@ def test_planted_bug_is_caught(bug: str) -> None:
 
 
 def test_lanes_too_small_for_the_largest_payload_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^Egress lane 0 must hold more than 18 beats for 2 sources and 64 byte payloads, not 8$"):
+    with pytest.raises(ValueError, match=r"^Egress lane 0 must hold more than 20 beats for 2 sources and 64 byte payloads, not 8$"):
         Egress(16, 2, (8, 32, 32, 32), max_payload=64)

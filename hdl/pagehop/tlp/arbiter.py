@@ -59,18 +59,16 @@ class TlpArbiter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.turns = turns = RoundRobin(self.count)
-        inside, owner, chosen = Signal(), Signal(self.count), Signal(self.count)
+        # Who may ask: all between TLPs, inside of one only its source. So no multiplexer stands behind the grant.
+        asks = Signal(self.count, init=-1)
         m.d.comb += [
-            turns.requests.eq(Cat(source.valid for source in self.i)),
-            chosen.eq(Mux(inside, owner, turns.grant)),
-            self.o.valid.eq(Mux(inside, (owner & turns.requests).any(), turns.requests.any())),
-            self.o.payload.eq(select_one(chosen, [source.payload for source in self.i])),
-            turns.advance.eq(self.o.valid & self.o.ready & ~inside),
+            turns.requests.eq(Cat(source.valid for source in self.i) & asks),
+            self.o.valid.eq(turns.requests.any()),
+            self.o.payload.eq(select_one(turns.grant, [source.payload for source in self.i])),
+            turns.advance.eq(self.o.valid & self.o.ready),
         ]
         for index, source in enumerate(self.i):
-            m.d.comb += source.ready.eq(chosen[index] & self.o.ready)
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += inside.eq(~self.o.payload.beat.last)
-            with m.If(~inside):
-                m.d.sync += owner.eq(chosen)
+            m.d.comb += source.ready.eq(turns.grant[index] & self.o.ready)
+        with m.If(turns.advance):
+            m.d.sync += asks.eq(turns.grant | self.o.payload.beat.last.replicate(self.count))
         return m

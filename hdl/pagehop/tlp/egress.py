@@ -62,8 +62,9 @@ class Egress(wiring.Component):
         self.clear_ido = clear_ido
         self.max_payload = max_payload
         beats = max(1, max_payload // data_bytes)
-        # A source may have begun one large TLP and two of one beat (its issue register) when the level was last seen, and that was a few cycles ago.
-        self.margins = tuple(4 + sources * (3 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
+        # A source may have begun one large TLP and three of one beat (its issue register, and one that it decided on a cycle ahead) when the level
+        # was last seen, and that was a few cycles ago.
+        self.margins = tuple(4 + sources * (4 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
         for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
             if depth <= margin:
                 raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and "
@@ -79,14 +80,18 @@ class Egress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
+        sorted_beat = data.StructLayout({**{name: field.shape for name, field in EgressBeat(self.data_bytes)}, "credits": 9})
+        m.submodules.arbiter = arbiter = TlpArbiter(sorted_beat, self.sources)
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths,
                                                    bare=range(EgressLane.ENGINE, len(self.depths)))
         for source, sink in zip(self.i, arbiter.i, strict=True):
-            # Only who can be taken takes part, so the choice need not wait for the lane of the chosen.
+            # Only who can be taken takes part, so the choice need not wait for the lane of the chosen. Nor for the size of what it chose.
+            header = source.payload.beat.header
+            fields = data.View(headers.RequestHeader(), header)
             m.d.comb += [
-                sink.valid.eq(source.valid & queue.free.bit_select(source.payload.lane, 1)), sink.payload.eq(source.payload),
-                source.ready.eq(sink.ready & sink.valid),
+                sink.valid.eq(source.valid & queue.free.bit_select(source.payload.lane, 1)), source.ready.eq(sink.ready & sink.valid),
+                *(sink.payload[name].eq(source.payload[name]) for name, _ in EgressBeat(self.data_bytes)),
+                sink.payload.credits.eq(Mux(headers.has_data(header), headers.credits_of_dwords(Cat(fields.length, fields.length == 0)), 0)),
             ]
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
@@ -96,14 +101,12 @@ class Egress(wiring.Component):
 
     def _accept(self, m, source, queue):
         header = source.payload.beat.header
-        fields = data.View(headers.RequestHeader(), header)
-        dwords = Cat(fields.length, fields.length == 0)
         m.d.comb += [
             queue.i.valid.eq(source.valid),
             source.ready.eq(1),
             queue.i.payload.beat.eq(source.payload.beat),
             queue.i.payload.lane.eq(source.payload.lane),
-            queue.i.payload.info.credits.eq(Mux(headers.has_data(header), headers.credits_of_dwords(dwords), 0)),
+            queue.i.payload.info.credits.eq(source.payload.credits),
         ]
         if self.clear_ido:
             cleared = data.View(headers.RequestHeader(), queue.i.payload.beat.header)
@@ -117,8 +120,9 @@ class Egress(wiring.Component):
         lanes = range(len(self.depths))
         m.submodules.credits = gate = CreditGate(self.max_payload)
         m.submodules.turns = turns = RoundRobin(len(self.depths))
-        inside, owner, chosen = Signal(), Signal(len(self.depths)), Signal(len(self.depths))
-        loads = Signal()
+        # Which lanes may begin a TLP or go on with theirs, and which is in the middle of one, whose credits are spent.
+        asks, inside = Signal(len(self.depths), init=-1), Signal(len(self.depths))
+        loads, chosen = Signal(), turns.grant
         heads = [queue.o[lane] for lane in lanes]
         m.d.comb += gate.limits.eq(self.limits)
         for lane, head in zip(lanes, heads, strict=True):
@@ -126,30 +130,22 @@ class Egress(wiring.Component):
             enough = gate.lets(m, LANE_CLASS[lane], head, head.payload.info.credits)
             passed = 1 if lane == POSTED else head_may_go(m, head, head.payload.stamp, queue.posted)
             m.d.comb += [
-                turns.requests[lane].eq(head.valid & enough & passed),
+                turns.requests[lane].eq(asks[lane] & head.valid & (inside[lane] | (enough & passed))),
                 head.ready.eq(loads & chosen[lane]),
             ]
-        valid = Signal(len(self.depths))
-        m.d.comb += [
-            valid.eq(Cat(head.valid for head in heads)),
-            chosen.eq(Mux(inside, owner & valid, turns.grant)),
-            loads.eq(~self.tx.valid | self.tx.ready),
-            turns.advance.eq(loads & ~inside),
-        ]
+        m.d.comb += [loads.eq(~self.tx.valid | self.tx.ready), turns.advance.eq(loads)]
         m.d.sync += queue.posted_left.eq(0)
         with m.If(loads):
             m.d.sync += [self.tx.valid.eq(chosen.any()), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
         for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
-                m.d.sync += inside.eq(~head.payload.beat.last)
-                with m.If(~inside):
-                    m.d.sync += owner.eq(chosen)
+                m.d.sync += [inside[lane].eq(~head.payload.beat.last), asks.eq(Mux(head.payload.beat.last, -1, 1 << lane))]
                 if lane == POSTED:
                     m.d.sync += queue.posted_left.eq(head.payload.beat.last)
         for kind in TlpClass:
             drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
             m.d.comb += [
-                gate.spend[kind.value].eq(loads & ~inside & Cat(chosen[lane] for lane in drawing).any()),
+                gate.spend[kind.value].eq(loads & Cat(chosen[lane] & ~inside[lane] for lane in drawing).any()),
                 gate.spend_data[kind.value].eq(heads[drawing[0]].payload.info.credits),
             ]
             for lane in drawing[1:]:
