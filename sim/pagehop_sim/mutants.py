@@ -51,6 +51,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 #: A mutant may take this much longer than the healthy design before it counts as stuck.
 PATIENCE, LEAST_SECONDS = 4, 6
+TOO_LONG, PLANTED_SECONDS = "no end in time", 240
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _attempt(built: Build, bench: str, folder: Path, parameters: dict[str, Any],
     violations = {name: count for name, count in ((outcome.result or {}).get("violations") or {}).items() if count}
     if outcome.failures:
         return ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0], events
-    return ("no end in time" if outcome.timed_out else ""), events
+    return (TOO_LONG if outcome.timed_out else ""), events
 
 
 def run_planted(bug: Any) -> Caught:
@@ -95,9 +96,11 @@ def run_planted(bug: Any) -> Caught:
     built = build(verilog, "interposer", bug.simulator)
     how, events = "", None
     for seed in range(1, bug.seeds + 1):
-        how, events = _attempt(built, bug.bench, folder, dict(bug.parameters), hardware, seed, 120)
-        if how:
+        how, events = _attempt(built, bug.bench, folder, dict(bug.parameters), hardware, seed, PLANTED_SECONDS)
+        if how and how != TOO_LONG:
             break
+        # A simulation that is only slow has found nothing.
+        how = ""
     return Caught(bug.name, " ".join(bug.covers), bug.bench if how else "", how, events, time.monotonic() - started)
 
 

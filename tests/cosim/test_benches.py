@@ -86,3 +86,9 @@ def test_migration_of_a_small_guest(bench, simulator, small_trace):
     result = bench("migrate", simulator, {"pages": 4}, HARDWARE, trace=small_trace, least={"read_bytes": 5000, "final_bytes": 4 * 4096}).result
     assert result["pages"]["moved"] == 4
     assert result["accesses"]["messages"] >= 60
+
+
+@pytest.mark.hazard("H07", "H14", "D16")
+def test_late_answers_meet_no_other_move(bench):
+    parameters = {"moves": 40, "faults": ["late"], "read_delay": [400, 1500]}
+    bench("aborts", "verilator", parameters, HARDWARE, least={"events": 4000, "read_bytes": 500})

@@ -95,8 +95,9 @@ def second_copy_is_written_already() -> Any:
 
 
 def late_answer_meets_the_next_copy() -> Any:
-    """Answers to the reads of a copy that was given up count for the next."""
-    return with_copy(("(header.tag[len(chunk):] == generation << 6 - len(chunk))", "1"))
+    """Answers to the reads of a copy that was given up count for the next, which does not wait for them either."""
+    return with_parts(CopyEngine=edited(CopyEngine, ("(header.tag[len(chunk):] == generation << 6 - len(chunk))", "1")),
+                      PageSlot=edited(PageSlot, ("with m.Elif(self.copy_owed):", "with m.Elif(0):")))
 
 
 def poison_is_copied() -> Any:
@@ -156,8 +157,10 @@ MOVES = (
     Bug("gives_up_for_a_write", ("H11",), gives_up_for_a_write, "hot_page", {"moves": 2}, "stuck"),
     Bug("store_through_the_aperture_not_seen", ("H59",), store_through_the_aperture_not_seen, "aborts", {"moves": 24}, "H59"),
     Bug("second_copy_is_written_already", ("H06",), second_copy_is_written_already, "hot_page", {"moves": 4}, "lost"),
-    Bug("late_answer_meets_the_next_copy", ("H07", "D16"), late_answer_meets_the_next_copy, "aborts", {"moves": 40}, ""),
-    Bug("poison_is_copied", ("H14", "I9"), poison_is_copied, "aborts", {"moves": 8}, "poison"),
+    Bug("late_answer_meets_the_next_copy", ("H07", "D16"), late_answer_meets_the_next_copy, "aborts",
+        {"moves": 40, "faults": ["late"], "read_delay": [400, 1500]}, "lost",
+        simulator="verilator", seeds=3),
+    Bug("poison_is_copied", ("H14", "I9"), poison_is_copied, "aborts", {"moves": 24}, "poison"),
     Bug("chunk_leaves_with_its_first_line", ("D14",), chunk_leaves_with_its_first_line, "hot_page", {"moves": 4}, "lost"),
     Bug("copy_reads_behind_the_held", ("D3",), copy_reads_behind_the_held, "hot_page", {"moves": 2, "hold_limit": 2000}, "stuck"),
     Bug("held_in_the_egress", ("D2",), held_in_the_egress, "hot_page",
