@@ -144,7 +144,7 @@ def byte_enables_filled() -> Any:
 
 def answers_have_no_room() -> Any:
     """Requests go to a host whether or not there is room for their answers."""
-    return with_request_lane((" & found.fits.bit_select(destination, 1)", ""))
+    return with_request_lane(("(room >= found.lines) & free for", "free for"))
 
 
 def answer_before_the_other_flush() -> Any:

@@ -9,7 +9,7 @@ from pagehop.interposer.stages import LookupStage
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
-from pagehop.tlp.ordering import PostedState, head_may_go
+from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 
 __all__ = ["CompletionLane"]
@@ -53,18 +53,15 @@ class CompletionLane(wiring.Component):
                                       & (self._key(lookup.middle) == Cat(self.entry.requester_id, self.entry.tag))),
         ]
         head, found = lookup.o.payload.head, lookup.o.payload.result
-        first, expected, proven, dropping = Signal(), Signal(), Signal(), Signal()
-        target = Mux(lookup.advance, self.entry.flush_target, found.entry.flush_target)
-        # A flush that is done stays done, so this may be decided a cycle ahead.
-        m.d.sync += proven.eq(reached(self.flushed, target, self.flush_newest))
+        first, expected, dropping = Signal(), Signal(), Signal()
+        go, visible = self._decide(m, lookup, head, found)
         issued = self.offer.payload
-        may_go = head_may_go(m, lookup.o, head.stamp, self.posted)
         m.d.comb += [
             first.eq(lookup.o.valid & head.beat.first),
             expected.eq(found.expected),
-            self.waits.eq(first & expected & ~proven),
+            self.waits.eq(first & expected & ~visible),
             self.unexpected.eq(first & ~expected),
-            self.offer.valid.eq(Mux(first, expected & proven & may_go & self.room, lookup.o.valid & ~dropping)),
+            self.offer.valid.eq(lookup.o.valid & Mux(head.beat.first, go, ~dropping)),
             lookup.o.ready.eq((self.offer.valid & self.offer.ready) | (Mux(first, ~expected, dropping))),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
         ]
@@ -76,12 +73,25 @@ class CompletionLane(wiring.Component):
             m.d.sync += dropping.eq(~expected)
         return m
 
+    def _decide(self, m, lookup, head, found):
+        """Registers: the first beat that stands at the end may go, and no flush stands before it.
+
+        Decided a cycle ahead, for the beat that will stand there: what is proven, or has left, stays so.
+        """
+        go, visible, passed = Signal(), Signal(), Signal()
+        m.d.sync += passed.eq(~lookup.advance & may_go(head.stamp, self.posted))
+        for moves, expected, entry, earlier in ((1, lookup.result.expected, self.entry, 0), (0, found.expected, found.entry, passed)):
+            proven = reached(self.flushed, entry.flush_target, self.flush_newest)
+            with m.If(lookup.advance == moves):
+                m.d.sync += [visible.eq(proven), go.eq(expected & proven & (self.posted.none | earlier) & self.room)]
+        return go, visible
+
     @staticmethod
     def _key(payload):
         """Requester ID and tag, which together name a request."""
         completion = data.View(headers.CompletionHeader(), payload.beat.header)
-        return Cat(completion.requester_id, headers.tag_of(payload.beat.header))
+        return Cat(completion.requester_id, completion.tag, completion.tag8, completion.tag9)
 
     def _row(self, payload):
         completion = data.View(headers.CompletionHeader(), payload.beat.header)
-        return row_of(completion.requester_id, headers.tag_of(payload.beat.header), self.rows)
+        return row_of(completion.requester_id, Cat(completion.tag, completion.tag8, completion.tag9), self.rows)

@@ -143,7 +143,8 @@ class DeviceIngress(wiring.Component):
 
     def _fence(self, m, gate, issue, lanes):
         """Fence policy: let a head go to one host only when nothing sent to the other is unproven. Return for which hosts heads wait."""
-        proven, waits, waited = Signal(2), Signal(2), Signal()
+        proven, proven_posted, proven_others = Signal(2), Signal(2), Signal(2)   # in the next cycle, and now
+        waits, waited = Signal(2), Signal()
         only = Signal(2)   # all that stands in the issue register goes to this host
         for host in (HOST_A, HOST_B):
             # What stands in the issue register is not known to the tracker yet.
@@ -151,19 +152,16 @@ class DeviceIngress(wiring.Component):
             leaves = Cat(
                 lane.offer.valid & lane.offer.ready & lane.offer.payload.beat.first & (lane.offer.payload.destination != host)
                 for lane in lanes).any()
-            m.d.sync += [
-                only[host].eq((issue.empty | only[host]) & ~leaves),
-                proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | only[host]) & ~leaves)),
-            ]
+            m.d.sync += only[host].eq((issue.empty | only[host]) & ~leaves)
+            m.d.comb += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | only[host]) & ~leaves))
         # Posted writes pause while another lane waits, else they would make the other host unproven for ever. Requests are looked at every third
         # cycle.
         posted, *others = lanes
         patience = Signal(2)
-        with m.If(sum(lane.waits.any() for lane in others)):
-            m.d.sync += patience.eq(3)
-        with m.Elif(patience.any()):
-            m.d.sync += patience.eq(patience - 1)
-        m.d.comb += [posted.proven.eq(Mux(patience.any(), 0, proven)), *(lane.proven.eq(proven) for lane in others)]
+        other_waits = Cat(lane.waits for lane in others).any()
+        pauses = other_waits | patience.any()
+        m.d.sync += [patience.eq(Cat(other_waits, patience)), proven_others.eq(proven), proven_posted.eq(Mux(pauses, 0, proven))]
+        m.d.comb += [posted.proven.eq(proven_posted), *(lane.proven.eq(proven_others) for lane in others)]
         for lane in lanes:
             with m.If(lane.waits.any()):
                 m.d.comb += waits.eq(lane.waits)
@@ -181,6 +179,7 @@ class DeviceIngress(wiring.Component):
         """Hand over what stands in the issue register, and note a request in the outstanding table in the cycle after it was accepted."""
         issued = issue.o.payload
         fields = data.View(headers.RequestHeader(), issued.beat.header)
+        tag = Cat(fields.tag, fields.tag8, fields.tag9)
         for host in (HOST_A, HOST_B):
             m.d.comb += [
                 self.o[host].valid.eq(issue.o.valid & (issued.destination == host)),
@@ -192,8 +191,8 @@ class DeviceIngress(wiring.Component):
         flush = FlushView(Mux(entry.host == HOST_B, self.flush[HOST_A], self.flush[HOST_B]))
         m.d.sync += [
             self.allocate.eq(issue.o.valid & issue.o.ready & issued.non_posted & issued.beat.first),
-            self.allocate_row.eq(row_of(fields.requester_id, headers.tag_of(issued.beat.header), self.rows)),
-            entry.requester_id.eq(fields.requester_id), entry.tag.eq(headers.tag_of(issued.beat.header)),
+            self.allocate_row.eq(row_of(fields.requester_id, tag, self.rows)),
+            entry.requester_id.eq(fields.requester_id), entry.tag.eq(tag),
             entry.host.eq(issued.destination), entry.atomic.eq(issued.atomic), entry.lines.eq(issued.lines),
         ]
         m.d.comb += [

@@ -158,7 +158,7 @@ class HostIngress(wiring.Component):
         # Asked of the lanes, not of what the arbiter puts out: that is known later.
         local, to_device, to_other = Signal(), Signal(), Signal()
         begins = local | to_device | to_other
-        cooling = Signal(3)   # until tables and room have counted the last request
+        cooling, clear = Signal(2), Signal()   # until tables and room have counted the last request
         for begun, number in ((local, HostLane.REQUEST_LOCAL), (to_device, HostLane.REQUEST_DEVICE), (to_other, HostLane.REQUEST_OTHER)):
             offer = lanes[number].offer
             m.d.comb += begun.eq(offer.valid & offer.ready & offer.payload.beat.first)
@@ -174,9 +174,9 @@ class HostIngress(wiring.Component):
                     self.tag_entry.requester_id.eq(fields.requester_id),
                     self.tag_entry.tag.eq(headers.tag_of(fields)),
                 ]
-        m.d.sync += cooling.eq(Cat(begins, cooling))
+        m.d.sync += [cooling.eq(Cat(begins, cooling)), clear.eq(~begins & ~cooling.any() & ~issue.request_held)]
         for number in (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER):
-            m.d.comb += lanes[number].clear.eq(~cooling.any() & ~issue.request_held)
+            m.d.comb += lanes[number].clear.eq(clear)
 
     def _hand_over(self, m, issue):
         issued = issue.o.payload

@@ -1,6 +1,6 @@
 """Lanes of a host's own requests, posted and not, from the ordering queue to the gate."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,25 +38,27 @@ class HostPostedLane(wiring.Component):
         # The sum in the first stage, in the second the form of the header that it needs.
         m.submodules.stages = stages = LookupStage(self.lane_shape, data.StructLayout({"far_words": ADDRESS_WORDS}))
         valid, head, far_address = stages.o.valid, stages.o.payload.head, Signal(64)
-        destination, destination_q, leaves = Signal(2), Signal(2), Signal()
+        go, drop, leaves = Signal(), Signal(), Signal()
         issued = self.offer.payload
         with m.If(stages.enable):
             m.d.sync += far_address.eq(headers.address_of(stages.head.beat.header) + self.offset)
         m.d.comb += [
             stages.i.valid.eq(self.i.valid), stages.i.payload.eq(self.i.payload), self.i.ready.eq(stages.i.ready), stages.o.ready.eq(leaves),
             stages.result.far_words.eq(address_words(stages.middle.beat.header, far_address)),
-            destination.eq(Mux(head.beat.first, head.info.destination, destination_q)),
-            self.offer.valid.eq(valid & (destination != Destination.DROP)
-                                & (~head.beat.first | self.room.bit_select(destination, 1))),
-            leaves.eq((self.offer.valid & self.offer.ready) | (destination == Destination.DROP)),
-            self.unsupported.eq(valid & head.beat.first & (destination == Destination.DROP)),
-            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(destination),
-            issued.to_memory.eq(destination == Destination.OTHER),
+            self.offer.valid.eq(valid & go), leaves.eq((self.offer.valid & self.offer.ready) | drop),
+            self.unsupported.eq(valid & head.beat.first & drop),
+            issued.beat.eq(head.beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(head.info.destination),
+            issued.to_memory.eq(head.info.destination == Destination.OTHER),
         ]
+        # Decided a cycle ahead, for the beat that will stand here.
+        for moves, beat in ((1, stages.middle), (0, head)):
+            dropped = beat.info.destination == Destination.DROP
+            with m.If(stages.advance == moves):
+                m.d.sync += [
+                    drop.eq(dropped), go.eq(~dropped & (~beat.beat.first | self.room.bit_select(beat.info.destination, 1))),
+                ]
         with m.If(head.beat.first & (head.info.destination == Destination.OTHER)):
             m.d.comb += issued.beat.header.eq(with_words(head.beat.header, stages.o.payload.result.far_words))
-        with m.If(valid & leaves & head.beat.first):
-            m.d.sync += destination_q.eq(destination)
         return m
 
 
@@ -89,28 +91,31 @@ class HostRequestLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head = self.i.payload
-        far_address, lines, free = Signal(64), Signal(7), Signal()
+        far_address, lines = Signal(64), Signal(7)
+        go, body = Signal(), Signal()   # the head may go, but for `clear`; a later beat stands here
         far_words = Signal(ADDRESS_WORDS)
         header = with_words(head.beat.header, far_words) if self.destination == Destination.OTHER else head.beat.header
-        m.d.comb += self.i.ready.eq(self.offer.valid & self.offer.ready)
+        m.d.comb += [self.i.ready.eq(self.offer.valid & self.offer.ready), self.offer.valid.eq((go & self.clear) | (body & self.i.valid))]
+        self._present(m, header, body)
+        m.d.sync += go.eq(0)
         with m.FSM():
             with m.State("Prepare"):
                 m.d.sync += [far_address.eq(headers.address_of(head.beat.header) + self.offset), lines.eq(completion_lines(head.beat.header))]
                 with m.If(self.i.valid):
                     m.next = "Translate"
             with m.State("Translate"):
-                m.d.sync += [far_words.eq(address_words(head.beat.header, far_address)), free.eq(self._may_go(head, lines))]
+                m.d.sync += [far_words.eq(address_words(head.beat.header, far_address)), go.eq(self._may_go(head, lines))]
                 m.next = "Offer"
             with m.State("Offer"):
-                self._offer(m, header, free)
-                m.d.sync += free.eq(self._may_go(head, lines))
-                with m.If(self.offer.valid & self.offer.ready):
+                m.d.sync += go.eq(self._may_go(head, lines))
+                with m.If(self.i.ready):
+                    m.d.sync += [go.eq(0), body.eq(~head.beat.last)]
                     m.next = "Prepare"
                     with m.If(~head.beat.last):
                         m.next = "Body"
             with m.State("Body"):
-                m.d.comb += [self.offer.valid.eq(self.i.valid), self.offer.payload.beat.eq(head.beat)]
-                with m.If(self.i.valid & self.offer.ready & head.beat.last):
+                with m.If(self.i.ready & head.beat.last):
+                    m.d.sync += body.eq(0)
                     m.next = "Prepare"
         m.d.comb += [self.offer.payload.lane.eq(EgressLane.NON_POSTED), self.offer.payload.destination.eq(self.destination),
                      self.offer.payload.non_posted.eq(1), self.offer.payload.lines.eq(lines)]
@@ -121,15 +126,13 @@ class HostRequestLane(wiring.Component):
         free = may_go(head.stamp, self.posted) & self.room
         return free if self.destination == Destination.LOCAL else free & self.tag_valid & (self.return_room >= lines)
 
-    def _offer(self, m, header, free):
+    def _present(self, m, header, body):
         request = data.View(headers.RequestHeader(), self.offer.payload.beat.header)
-        m.d.comb += [
-            self.offer.valid.eq(free & self.clear),
-            self.offer.payload.beat.eq(self.i.payload.beat),
-            self.offer.payload.beat.header.eq(header),
-        ]
-        if self.destination != Destination.LOCAL:
-            m.d.comb += [
-                request.requester_id.eq(self.requester_id),
-                Cat(request.tag, request.tag8, request.tag9).eq(self.tag),
-            ]
+        m.d.comb += self.offer.payload.beat.eq(self.i.payload.beat)
+        with m.If(~body):
+            m.d.comb += self.offer.payload.beat.header.eq(header)
+            if self.destination != Destination.LOCAL:
+                m.d.comb += [
+                    request.requester_id.eq(self.requester_id),
+                    Cat(request.tag, request.tag8, request.tag9).eq(self.tag),
+                ]

@@ -20,7 +20,7 @@ class IssueRegister(wiring.Component):
     -------
     entered, accepted : TLPs begun on ``i``, and TLPs wholly taken from ``o``, modulo 16. Equal when the register is empty.
     empty : nothing is held; rises a cycle late.
-    request_held : the last request taken is still held. Only meaningful to who sends one at a time.
+    request_held : a beat of a request is held. Only meaningful to who sends one at a time.
     """
     def __init__(self, shape):
         self.shape = shape
@@ -46,12 +46,7 @@ class IssueRegister(wiring.Component):
             m.d.sync += [self.entered.eq(self.entered + 1), self.empty.eq(0)]
         with m.If(self.o.valid & self.o.ready & self.o.payload.beat.last):
             m.d.sync += self.accepted.eq(self.accepted + 1)
-        enters = self.i.valid & self.i.ready & self.i.payload.beat.first & self._is_request(self.i.payload)
-        leaves = self.o.valid & self.o.ready & self.o.payload.beat.last & self._is_request(self.o.payload)
-        with m.If(enters):
-            m.d.sync += self.request_held.eq(1)
-        with m.Elif(leaves):
-            m.d.sync += self.request_held.eq(0)
+        m.d.comb += self.request_held.eq((self.o.valid & self._is_request(self.o.payload)) | (spare_valid & self._is_request(spare)))
         return m
 
     @staticmethod

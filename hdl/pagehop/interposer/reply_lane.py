@@ -47,15 +47,17 @@ class ReplyLane(wiring.Component):
         completion = data.View(headers.CompletionHeader(), head.beat.header)
         tables = len(self.destinations)
         table, table_q = Signal(1), Signal(1)
-        found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1, "passed": 1}))
+        found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1}))
         taken, body = Signal(), Signal()
+        go = Signal(tables)   # the head may go, but for the fence, by table
         m.d.comb += [
             table.eq(completion.tag[6] if tables == 2 else 0),
             self.index.eq(completion.tag),
             taken.eq(self.offer.valid & self.offer.ready),
+            self.offer.valid.eq((go & self.proven).any() | (body & self.i.valid)), self.waits.eq(go & ~self.proven),
             self.lines.eq(found.entry.lines),
         ]
-        m.d.sync += [self.free.eq(0), self.free_index.eq(self.index)]
+        m.d.sync += [self.free.eq(0), self.free_index.eq(self.index), go.eq(0)]
         with m.If(~body):
             m.d.sync += table_q.eq(table)
         self._present(m, head, found, Mux(body, table_q, table), body)
@@ -66,16 +68,17 @@ class ReplyLane(wiring.Component):
                 with m.If(self.enable):
                     m.next = "Read"
             with m.State("Read"):
+                used, passed = Signal(), Signal()
+                m.d.comb += [
+                    used.eq(Cat(*self.used).bit_select(table, 1) & completion.tag[7] & (completion.tag8 == 0) & (completion.tag9 == 0)),
+                    passed.eq(may_go(head.stamp, self.posted)),
+                ]
                 m.d.sync += [
-                    found.entry.eq(Mux(table, self.entry[-1], self.entry[0])),
-                    found.used.eq(Cat(*self.used).bit_select(table, 1) & completion.tag[7] & (completion.tag8 == 0) & (completion.tag9 == 0)),
-                    found.passed.eq(may_go(head.stamp, self.posted)),
+                    found.entry.eq(Mux(table, self.entry[-1], self.entry[0])), found.used.eq(used),
+                    go.eq(Mux(used & passed & self.room.bit_select(table, 1), 1 << table, 0)),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):
-                free = found.used & found.passed & self.room.bit_select(table, 1)
-                proven = self.proven.bit_select(table, 1)
-                m.d.comb += [self.offer.valid.eq(free & proven), self.waits.eq(Mux(free & ~proven, 1 << table, 0))]
                 m.next = "Look Up"
                 with m.If(~found.used):
                     m.d.comb += self.unexpected.eq(1)
@@ -83,10 +86,11 @@ class ReplyLane(wiring.Component):
                 with m.Elif(taken):
                     m.d.sync += self.free.eq(Mux(head.info.last_completion, 1 << table, 0))
                     with m.If(~head.beat.last):
+                        m.d.sync += body.eq(1)
                         m.next = "Body"
             with m.State("Body"):
-                m.d.comb += [body.eq(1), self.offer.valid.eq(self.i.valid)]
                 with m.If(taken & head.beat.last):
+                    m.d.sync += body.eq(0)
                     m.next = "Look Up"
             with m.State("Drop"):
                 m.d.comb += self.i.ready.eq(1)

@@ -53,13 +53,16 @@ class RequestLane(wiring.Component):
             "destination": 1, "far_address": 64, "far_words": ADDRESS_WORDS, "open": 1, "settled": 1, "occupied": 1,
             "lines": 7, "atomic": 1, "fits": 2,
         }))
-        body = Signal()
+        body = Signal()   # a later beat stands here
         m.d.comb += [
             self.owner_index.eq(head.info.page),
-            self.row.eq(row_of(fields.requester_id, headers.tag_of(header), self.rows)),
+            self.row.eq(row_of(fields.requester_id, Cat(fields.tag, fields.tag8, fields.tag9), self.rows)),
             self.i.ready.eq(self.offer.valid & self.offer.ready),
         ]
-        eligible = self._offer(m, head, found, body)
+        go = Signal()   # `found.open`, in the cycle in which it may be used
+        m.d.sync += go.eq(0)
+        free = self._offer(m, head, found, body)
+        m.d.comb += self.offer.valid.eq((go & free) | (body & self.i.valid))
         with m.FSM():
             with m.State("Look Up"):
                 m.d.comb += [self.owner_enable.eq(self.i.valid), self.row_enable.eq(self.i.valid)]
@@ -71,37 +74,39 @@ class RequestLane(wiring.Component):
                     m.next = "Read"
             with m.State("Read"):
                 guarded = self.guard.active & head.info.in_window & (head.info.page == self.guard.page)
+                opens = Signal()
+                m.d.comb += opens.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(head.stamp, self.posted))
                 m.d.sync += [
                     found.destination.eq(Mux(head.info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
                                              self.settings.active_host)),
                     found.far_words.eq(address_words(header, found.far_address)),
                     # Only this lane takes rows: with none of its requests before it, what it sees now is true in the next cycle too.
                     found.settled.eq(self.clear),
-                    found.open.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(head.stamp, self.posted)),
+                    found.open.eq(opens), go.eq(opens),
                     found.occupied.eq(self.occupied),
-                    found.fits.eq(Cat(room >= found.lines for room in self.return_room)),
+                    found.fits.eq(Cat((room >= found.lines) & free for room, free in zip(self.return_room, self.room, strict=True))),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):
-                m.d.comb += self.offer.valid.eq(eligible)
                 # Taken or not, what was found is stale in the next cycle.
                 m.next = "Look Up"
-                with m.If(eligible & self.offer.ready & ~head.beat.last):
+                with m.If(self.i.ready & ~head.beat.last):
+                    m.d.sync += body.eq(1)
                     m.next = "Body"
                 self._wait_for_row(m, found)
             with m.State("Body"):
-                m.d.comb += [body.eq(1), self.offer.valid.eq(self.i.valid)]
-                with m.If(self.i.valid & self.offer.ready & head.beat.last):
+                with m.If(self.i.ready & head.beat.last):
+                    m.d.sync += body.eq(0)
                     m.next = "Look Up"
         return m
 
     def _offer(self, m, head, found, body):
-        """Drive what is offered; return whether the head, looked up, may go."""
+        """Drive what is offered; return whether its host has room for the head and no fence stands before it."""
         free, proven = Signal(), Signal()
         destination, issued = found.destination, self.offer.payload
         m.d.comb += [
             proven.eq(self.proven.bit_select(destination, 1)),
-            free.eq(found.open & self.room.bit_select(destination, 1) & found.fits.bit_select(destination, 1)),
+            free.eq(found.open & found.fits.bit_select(destination, 1)),
             self.waits.eq(Mux(free & ~proven & ~body, 1 << destination, 0)),
             self.dirty.eq(head.beat.first & head.info.in_window & found.atomic & self.settings.track_dirty),
             self.dirty_page.eq(head.info.page),
@@ -111,7 +116,7 @@ class RequestLane(wiring.Component):
         ]
         with m.If(~body & head.info.in_window & (destination == HOST_B)):
             m.d.comb += issued.beat.header.eq(with_words(head.beat.header, found.far_words))
-        return free & proven
+        return found.fits.bit_select(destination, 1) & proven
 
     def _wait_for_row(self, m, found):
         """Give the row up when its answer does not come: its request is long dead, and this one must not wait for ever (H24b)."""
