@@ -64,7 +64,7 @@ def test_rates_latency_and_hold_keep_their_limits(bench):
 @pytest.mark.parametrize("data_bytes", [16, 32, 128])
 def test_every_width(bench, data_bytes):
     hardware = {"data_bytes": data_bytes, "window_pages": 64}
-    bench("passthrough", "icarus", {"requests": 60}, hardware, least={"events": 200})
+    bench("passthrough", "icarus", {"requests": 80}, hardware, least={"events": 200})
     bench("hot_page", "icarus", {"moves": 2}, hardware, least={"read_bytes": 1000})
 
 

@@ -35,7 +35,7 @@ class Order(NullObserver):
     def performed_write(self, cycle, host, address, data, byte_enables, requester_id, source):
         self.performed.append((address, data))
 
-    def device_read(self, cycle, agent, address, length, key):
+    def device_read(self, cycle, agent, address, length, key, ido=False):
         self.read_keys.append(key)
 
     def device_read_done(self, cycle, key, data, status):

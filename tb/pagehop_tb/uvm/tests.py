@@ -127,7 +127,7 @@ class Faults(_Traffic):
         await self.end()
 
     async def _fault(self, stop: str, phase: str, source: int) -> None:
-        for _ in range(4):
+        for _ in range(12):
             page = self.random.choice(self.pages)
             if self.env.watch.owner(page) != source:
                 await self.move(page, source)
