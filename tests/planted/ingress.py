@@ -213,7 +213,7 @@ INGRESS = (
     Bug("byte_enables_filled", ("H21", "I10"), byte_enables_filled, "passthrough", {"requests": 120}, "came out instead of"),
     Bug("answers_have_no_room", ("D7",), answers_have_no_room, "blocked", {"rounds": 1}, "D7"),
     Bug("answer_before_the_other_flush", ("H64", "I6"), answer_before_the_other_flush, "hot_page", {"moves": 6}, "reordered"),
-    Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 120}, "passed a posted TLP"),
+    Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 600}, "passed a posted TLP"),
     Bug("fence_not_awaited", ("H04",), fence_not_awaited, "aborts", {"moves": 8, "fence": True}, "reordered"),
     Bug("harvest_not_flushed", ("H46", "I12"), harvest_not_flushed, "registers", {"rounds": 1}, "lost"),
     Bug("harvest_does_not_wait_for_atomics", ("H46", "H58"), harvest_does_not_wait_for_atomics, "registers", {"rounds": 1}, "lost"),
