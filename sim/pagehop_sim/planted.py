@@ -9,7 +9,7 @@ import sys
 import textwrap
 from typing import Any
 
-__all__ = ["planted"]
+__all__ = ["edited", "planted"]
 
 
 def planted(component: type, old: str, new: str, **parts: object) -> Any:
@@ -17,9 +17,16 @@ def planted(component: type, old: str, new: str, **parts: object) -> Any:
 
     ``parts`` replace names that the component's module uses, for a bug that sits in a part of it; ``old`` and ``new`` may be empty then.
     """
+    return edited(component, *([(old, new)] if old else []), **parts)
+
+
+def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
+    """As :func:`planted`, with any number of changes, made one after the other."""
     source = textwrap.dedent(inspect.getsource(component))
-    if old and source.count(old) != 1:
-        raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {source.count(old)} times")
+    for old, new in changes:
+        if source.count(old) != 1:
+            raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {source.count(old)} times")
+        source = source.replace(old, new)
     namespace = {**vars(sys.modules[component.__module__]), **parts}
-    exec(compile(source.replace(old, new) if old else source, f"<bug planted in {component.__name__}>", "exec"), namespace)
+    exec(compile(source, f"<bug planted in {component.__name__}>", "exec"), namespace)
     return namespace[component.__name__]

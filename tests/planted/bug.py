@@ -1,7 +1,5 @@
 """What a planted bug is, and how one is made."""
 
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +7,9 @@ from typing import Any
 from amaranth.hdl import Const
 
 from pagehop.interposer import top
-from pagehop_sim.planted import planted
+from pagehop_sim.planted import edited
 
-__all__ = ["HARDWARE", "Bug", "always", "edited", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
+__all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
 
 #: Small enough to elaborate and compile quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
@@ -40,16 +38,6 @@ class Bug:
 def always(*_: object) -> Const:
     """In place of a function that says whether something may go."""
     return Const(1, 1)
-
-
-def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
-    """``component`` with several changes of its source, each of a text that stands there exactly once; ``parts`` as :func:`planted` takes them."""
-    source = text = textwrap.dedent(inspect.getsource(component))
-    for old, new in changes:
-        if text.count(old) != 1:
-            raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {text.count(old)} times")
-        text = text.replace(old, new)
-    return planted(component, source, text, **parts)
 
 
 def with_parts(*changes: tuple[str, str], **parts: object) -> Any:

@@ -5,13 +5,14 @@ from typing import Any
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from tests.planted.bug import Bug, always, edited, with_host, with_host_ingress, with_parts
+from tests.planted.bug import Bug, always, with_host, with_host_ingress, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.host_requests import HostRequestLane
 from pagehop.tlp import arbiter
 from pagehop.tlp.egress import Egress, EgressBeat
 from pagehop.tlp.fifo import LaneFifo
+from pagehop_sim.planted import edited
 
 __all__ = ["HOSTS"]
 

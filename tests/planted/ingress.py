@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, always, edited, with_host_ingress, with_ingress, with_parts
+from tests.planted.bug import Bug, always, with_host_ingress, with_ingress, with_parts
 
 from pagehop.interposer import bitmaps
 from pagehop.interposer.completion_lane import CompletionLane
@@ -13,6 +13,7 @@ from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.stages import address_words
 from pagehop.memory.bitmap import Bitmap
+from pagehop_sim.planted import edited
 
 __all__ = ["INGRESS"]
 

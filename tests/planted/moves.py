@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, edited, with_host, with_parts
+from tests.planted.bug import Bug, with_host, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.slot import PageSlot
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.egress import Egress
+from pagehop_sim.planted import edited
 
 __all__ = ["MOVES"]
 
