@@ -36,11 +36,6 @@ class Mutation:
     kind: str
 
 
-def strip_attributes(text: str) -> str:
-    """The Verilog without attributes, line by line: simulators have no use for them."""
-    return ATTRIBUTE.sub("", text)
-
-
 def candidates(verilog: str, core: re.Pattern[str]) -> list[Mutation]:
     """All mutations of the modules whose name ``core`` matches, in the order of the text. ``verilog`` has source attributes."""
     found: list[Mutation] = []
@@ -95,15 +90,13 @@ def _split(expression: str) -> list[str]:
     """Operands and operators at the outermost level: Yosys puts a blank around every operator and none into an operand outside brackets."""
     words: list[str] = []
     depth = 0
-    joins = False
     for word in expression.split():
         # An escaped name ends with a blank, and its index follows: `\name [3:0]`.
-        if depth or joins or (words and word.startswith("[")):
+        if depth or (words and word.startswith("[")):
             words[-1] += f" {word}"
         else:
             words.append(word)
         depth += sum(map(word.count, "{([")) - sum(map(word.count, "})]"))
-        joins = False
     return words
 
 
