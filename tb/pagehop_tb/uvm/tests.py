@@ -20,10 +20,12 @@ class _Traffic(BaseTest):
     """What all tests have: random DMA to some pages, and CPUs on pages of their own."""
 
     default_pages = 8
+    default_rounds = 1
 
     def prepare(self) -> None:
         """Read the parameters and fill the pages."""
         config, env = self.config, self.env
+        self.rounds = config.get("rounds", self.default_rounds)
         self.pages = list(range(config.get("pages", self.default_pages)))
         self.random = config.random("scenario")
         self.dma = RandomDma(env, config.random("dma"), self.pages, config.get("gap", 40))
@@ -64,16 +66,17 @@ class _Traffic(BaseTest):
 class ThereAndBack(_Traffic):
     """All pages move to Host B and back, again and again, under random DMA; then, from idle, under the fence policy."""
 
+    default_rounds = 2
+
     async def scenario(self) -> None:
         """``rounds`` times there and back."""
-        rounds = self.config.get("rounds", 2)
         await self.begin()
-        for number in range(rounds):
+        for number in range(self.rounds):
             for to_host in (1, 0):
                 for page in self.random.sample(self.pages, len(self.pages)):
                     await self.move(page, to_host)
             await self._combinations(self.pages[number % len(self.pages)])
-            self.config.progress(number + 1, rounds, "round")
+            self.config.progress(number + 1, self.rounds, "round")
         await self._fenced()
         await self.end()
 
@@ -98,11 +101,6 @@ class ThereAndBack(_Traffic):
             for _ in range(2):
                 await Combination(self.env, self.dma, page, kinds).start()
 
-    def prepare(self) -> None:
-        """As all, and ``rounds``."""
-        super().prepare()
-        self.config.get("rounds", 2)
-
 
 @pyuvm.test(**TIMEOUT)
 class Faults(_Traffic):
@@ -110,20 +108,15 @@ class Faults(_Traffic):
 
     default_pages = 4
 
-    def prepare(self) -> None:
-        """As all, and ``rounds``."""
-        super().prepare()
-        self.config.get("rounds", 1)
-
     async def scenario(self) -> None:
         """Each fault, until it has met its phase."""
         await self.begin()
         cases = [(stop, phase) for stop in STOPS for phase in ("gate", "copy", "flush") if not _impossible(stop, phase)]
-        for done in range(self.config.get("rounds", 1)):
+        for done in range(self.rounds):
             for source in (0, 1):
                 for stop, phase in self.random.sample(cases, len(cases)):
                     await self._fault(stop, phase, source)
-            self.config.progress(done + 1, self.config.get("rounds", 1), "round")
+            self.config.progress(done + 1, self.rounds, "round")
         await self.end()
 
     async def _fault(self, stop: str, phase: str, source: int) -> None:
@@ -146,18 +139,14 @@ class Answers(_Traffic):
     """The device's own requests are answered with errors, before, while and after their page moves."""
 
     default_pages = 3
-
-    def prepare(self) -> None:
-        """As all, and ``rounds``."""
-        super().prepare()
-        self.config.get("rounds", 6)
+    default_rounds = 6
 
     async def scenario(self) -> None:
         """``rounds`` times there and back."""
         bad = BadAnswers("answers", self.env, self.config.random("answers"))
         await self.begin()
         bad.go()
-        for _ in range(self.config.get("rounds", 6)):
+        for _ in range(self.rounds):
             for to_host in (1, 0):
                 for page in self.pages:
                     await self.move(page, to_host)
@@ -174,15 +163,10 @@ class Refusals(_Traffic):
 
     default_pages = 4
 
-    def prepare(self) -> None:
-        """As all, and ``rounds``."""
-        super().prepare()
-        self.config.get("rounds", 1)
-
     async def scenario(self) -> None:
         """Each refusal in both directions, then the late commands."""
         await self.begin()
-        for _ in range(self.config.get("rounds", 1)):
+        for _ in range(self.rounds):
             for to_host in (1, 0):
                 await self._refused(self.pages[0], to_host)
                 await self._late(self.pages[0], to_host)
