@@ -90,8 +90,8 @@ class CompletionLane(wiring.Component):
     def _key(payload):
         """Requester ID and tag, which together name a request."""
         completion = data.View(headers.CompletionHeader(), payload.beat.header)
-        return Cat(completion.requester_id, completion.tag, completion.tag8, completion.tag9)
+        return Cat(completion.requester_id, headers.whole_tag(completion))
 
     def _row(self, payload):
         completion = data.View(headers.CompletionHeader(), payload.beat.header)
-        return row_of(completion.requester_id, Cat(completion.tag, completion.tag8, completion.tag9), self.rows)
+        return row_of(completion.requester_id, headers.whole_tag(completion), self.rows)

@@ -179,7 +179,7 @@ class DeviceIngress(wiring.Component):
         """Hand over what stands in the issue register, and note a request in the outstanding table in the cycle after it was accepted."""
         issued = issue.o.payload
         fields = data.View(headers.RequestHeader(), issued.beat.header)
-        tag = Cat(fields.tag, fields.tag8, fields.tag9)
+        tag = headers.whole_tag(fields)
         for host in (HOST_A, HOST_B):
             m.d.comb += [
                 self.o[host].valid.eq(issue.o.valid & (issued.destination == host)),

@@ -1,6 +1,6 @@
 """Lanes of a host's own requests, posted and not, from the ordering queue to the gate."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -134,5 +134,5 @@ class HostRequestLane(wiring.Component):
             if self.destination != Destination.LOCAL:
                 m.d.comb += [
                     request.requester_id.eq(self.requester_id),
-                    Cat(request.tag, request.tag8, request.tag9).eq(self.tag),
+                    headers.whole_tag(request).eq(self.tag),
                 ]

@@ -110,5 +110,5 @@ class ReplyLane(wiring.Component):
         with m.If(~body):
             m.d.comb += [
                 restored.requester_id.eq(found.entry.requester_id),
-                Cat(restored.tag, restored.tag8, restored.tag9).eq(found.entry.tag),
+                headers.whole_tag(restored).eq(found.entry.tag),
             ]

@@ -56,7 +56,7 @@ class RequestLane(wiring.Component):
         body = Signal()   # a later beat stands here
         m.d.comb += [
             self.owner_index.eq(head.info.page),
-            self.row.eq(row_of(fields.requester_id, Cat(fields.tag, fields.tag8, fields.tag9), self.rows)),
+            self.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),
             self.i.ready.eq(self.offer.valid & self.offer.ready),
         ]
         go = Signal()   # `found.open`, in the cycle in which it may be used

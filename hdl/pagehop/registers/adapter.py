@@ -234,7 +234,7 @@ class TlpRegisterAdapter(wiring.Component):
         return [
             header.fmt.eq(Mux(success, Fmt.DW3_DATA.value, Fmt.DW3.value)),
             header.type.eq(Mux(answer.locked, TlpType.COMPLETION_LOCKED.value, TlpType.COMPLETION.value)),
-            Cat(header.tag, header.tag8, header.tag9).eq(answer.origin.tag),
+            headers.whole_tag(header).eq(answer.origin.tag),
             header.traffic_class.eq(answer.origin.traffic_class), header.requester_id.eq(answer.origin.requester_id),
             header.relaxed_ordering.eq(answer.origin.relaxed_ordering), header.no_snoop.eq(answer.origin.no_snoop),
             header.length.eq(length), header.completer_id.eq(completer_id),

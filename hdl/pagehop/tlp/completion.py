@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.tlp.headers import CompletionHeader, CompletionStatus, RequestHeader, TlpType, address_of, has_data, is_atomic, is_memory
+from pagehop.tlp.headers import CompletionHeader, CompletionStatus, RequestHeader, TlpType, address_of, has_data, is_atomic, is_memory, whole_tag
 from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
 __all__ = ["CompletionBuilder", "CompletionRequest"]
@@ -111,7 +111,7 @@ class CompletionBuilder(wiring.Component):
             header.traffic_class.eq(fields.traffic_class),
             header.relaxed_ordering.eq(fields.relaxed_ordering),
             header.no_snoop.eq(fields.no_snoop),
-            Cat(header.tag, header.tag8, header.tag9).eq(Cat(fields.tag, fields.tag8, fields.tag9)),
+            whole_tag(header).eq(whole_tag(fields)),
             header.requester_id.eq(fields.requester_id),
             header.completer_id.eq(request.completer_id),
             header.status.eq(request.status),

@@ -10,7 +10,7 @@ from amaranth.lib import data, enum
 __all__ = [
     "Fmt", "TlpType", "TlpClass", "CompletionStatus", "AddressType",
     "RequestHeader", "CompletionHeader", "MessageHeader", "PASID_PREFIX",
-    "CREDIT_BYTES", "tlp_class", "credits_of_dwords", "address_of", "with_address",
+    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "with_address",
 ]
 
 #: Payload bytes that one data credit stands for (2.6.1).
@@ -172,6 +172,11 @@ def tlp_class(header):
     )
     return Mux(is_completion(header), TlpClass.COMPLETION.value,
                Mux(non_posted, TlpClass.NON_POSTED.value, TlpClass.POSTED.value))
+
+
+def whole_tag(fields):
+    """The ten bits of the tag of a header whose layout is known: to read or to assign. They stand apart in it (2.2.6.2)."""
+    return Cat(fields.tag, fields.tag8, fields.tag9)
 
 
 def tag_of(header):
