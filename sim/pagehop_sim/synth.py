@@ -64,7 +64,7 @@ SIZES = Sizes.for_width(WIDTH)
 BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "tlp.LaneFifo": lambda: LaneFifo(TlpBeat(WIDTH), 64),
     "tlp.OrderingQueue": lambda: OrderingQueue(WIDTH, 16, (64, 64, 32)),
-    "tlp.Egress": lambda: Egress(WIDTH, 3, SIZES.host_egress, clear_ido=True),
+    "tlp.Egress": lambda: Egress(WIDTH, 3, SIZES.host_egress, clear_ido=True, writers=(3, 3, 2, 1)),
     "tlp.OutstandingTable": lambda: OutstandingTable(SIZES.rows),
     "tlp.ProxyTable": lambda: ProxyTable(SIZES.entries),
     "tlp.FlushTracker": lambda: FlushTracker(0, data_bytes=WIDTH),

@@ -25,7 +25,10 @@ class NeverOverspends(Elaboratable):
         limit = dut.limits.posted
         open_header, open_units = Signal(8), Signal(12)   # what the partner granted and was not used
         heads = [stream.Signature(2).create(path=(name,)) for name in ("a", "b")]
-        lets = [dut.lets(m, TlpClass.POSTED, head, head.payload) for head in heads]
+        lets = [Signal(name=f"lets{index}") for index in range(2)]
+        for go, head in zip(lets, heads, strict=True):
+            plenty = dut.plenty[TlpClass.POSTED.value]
+            m.d.sync += go.eq(plenty | (head.valid & ~head.ready & dut.fits(TlpClass.POSTED, head.payload)))
         wants = any_value(m, 2, "wants")
         goes = [Signal(name=f"goes{index}") for index in range(2)]
         for index, head in enumerate(heads):
@@ -126,7 +129,7 @@ def gate_bugs(claim):
         "header credits are ignored": (" & (left.header != 0)", ""),
         "one header credit is plenty": ("left.header >= 2", "left.header >= 1"),
         "data for one TLP is plenty": ("left.data >= 2 * self.max_units", "left.data >= self.max_units"),
-        "what the other lane spends is not seen": (" & ~self.spend[kind.value]", ""),
+        "what the other lane spends is not seen": ("~self.spend[kind.value] & ", ""),
     }
     return {name: lambda change=change: claim(planted(CreditGate, *change)) for name, change in changes.items()}
 

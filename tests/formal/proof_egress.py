@@ -151,12 +151,12 @@ def with_bug(claim, old, new, **parts):
 PROOFS = [
     Proof("egress_drains", Drains.__doc__, Drains, "bmc", 11, bugs={
         "a request without credits holds its turn": with_bug(
-            Drains, "(inside[lane] | (enough & passed))", "(inside[lane] | passed)"),
-        "posted TLPs wait for requests": with_bug(Drains, "1 if lane == POSTED else", "~heads[2].valid if lane == POSTED else"),
+            Drains, "plenty = gate.plenty[kind.value]", "plenty = 1"),
+        "posted TLPs wait for requests": with_bug(Drains, "(1, 1) if lane == POSTED else", "(~heads[2].valid, ~heads[2].valid) if lane == POSTED else"),
     }),
     Proof("egress_tlps_are_whole", TlpsAreWhole.__doc__, TlpsAreWhole, "bmc", 8, bugs={
         "TLPs are mixed": with_bug(
-            TlpsAreWhole, "asks[lane] & head.valid & (inside[lane] | (enough & passed))", "head.valid & enough & passed"),
+            TlpsAreWhole, "asks[lane] & head.valid & (inside[lane] | go)", "head.valid & go"),
         "tx is loaded while it waits": with_bug(TlpsAreWhole, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
     }),
     Proof("egress_all_leave", AllLeave.__doc__, AllLeave, "cover", 12, bugs={

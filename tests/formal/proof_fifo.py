@@ -13,12 +13,12 @@ BITS = 4   # numbers enough that no two items inside look alike
 
 class InOrder(Elaboratable):
     """Items numbered as they enter leave with the same numbers in the same order: none is lost, doubled or changed."""
-    def __init__(self, fifo=LaneFifo):
-        self.fifo = fifo
+    def __init__(self, fifo=LaneFifo, direct=False):
+        self.fifo, self.direct = fifo, direct
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.dut = dut = self.fifo(BITS, DEPTH)
+        m.submodules.dut = dut = self.fifo(BITS, DEPTH, direct=self.direct)
         drive(m, dut.i, "i")
         m.d.comb += dut.o.ready.eq(any_value(m, 1, "o_ready"))
         put, got = Signal(BITS), Signal(BITS)
@@ -27,7 +27,8 @@ class InOrder(Elaboratable):
             m.d.comb += Assume(dut.i.payload == put)
         with m.If(dut.o.valid):
             m.d.comb += [Assert(dut.o.payload == got), Assert(put != got)]
-        m.d.comb += Assert((put - got)[:BITS] == dut.level + dut.o.valid)
+        # With a register one item is not in the memory.
+        m.d.comb += Assert((put - got)[:BITS] == dut.level + (0 if self.direct else dut.o.valid))
         self.more(m, dut, put, got)
         return m
 
@@ -37,12 +38,12 @@ class InOrder(Elaboratable):
 
 class KeepsStreamRules(Elaboratable):
     """``o`` keeps what it offers until it is taken."""
-    def __init__(self, fifo=LaneFifo):
-        self.fifo = fifo
+    def __init__(self, fifo=LaneFifo, direct=False):
+        self.fifo, self.direct = fifo, direct
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.dut = dut = self.fifo(BITS, DEPTH)
+        m.submodules.dut = dut = self.fifo(BITS, DEPTH, direct=self.direct)
         drive(m, dut.i, "i")
         m.d.comb += dut.o.ready.eq(any_value(m, 1, "o_ready"))
         held(m, dut.o, Assert, "o")
@@ -83,9 +84,23 @@ BUGS = {
 }
 
 
+BUGS_DIRECT = {
+    "a full queue accepts": ("put.eq(self.i.valid & self.i.ready)", "put.eq(self.i.valid)"),
+    "an item is offered before it is there": ("self.o.valid.eq(put | ", "self.o.valid.eq(self.i.valid | "),
+    "the last item stays": ("put | Mux(take, self.level[1:].any(), self.level.any())", "put | self.level[1:].any()"),
+    "an item is withdrawn": ("Mux(take, self.level[1:].any(), self.level.any())", "self.level[1:].any()"),
+}
+
+
 def bugs(claim, *names):
     """The claim about queues with these bugs."""
     return {name: lambda name=name: claim(planted(LaneFifo, *BUGS[name])) for name in names}
+
+
+def direct(claim, *names):
+    """The claim about a queue that shows its memory; and about such queues with these bugs."""
+    changed = {name: lambda name=name: claim(planted(LaneFifo, *BUGS_DIRECT[name]), direct=True) for name in names}
+    return lambda: claim(direct=True), changed
 
 
 PROOFS = [
@@ -98,4 +113,10 @@ PROOFS = [
         NeverStuck, "the last item waits for the next", "half of the places are never used")),
     Proof("fifo_fills_and_empties", FillsAndEmpties.__doc__, FillsAndEmpties, "cover", 14, fast=True, bugs=bugs(
         FillsAndEmpties, "half of the places are never used")),
+    *(Proof(f"fifo_direct_{name}", f"{claim.__doc__} With ``direct``.", direct(claim)[0], kind, depth, fast=True, bugs=direct(claim, *names)[1])
+      for name, claim, kind, depth, names in (
+        ("in_order", InOrder, "bmc", 11, ("a full queue accepts",)),
+        ("stream_rules", KeepsStreamRules, "bmc", 11, ("an item is withdrawn",)),
+        ("never_stuck", NeverStuck, "bmc", 11, ("the last item stays",)),
+    )),
 ]

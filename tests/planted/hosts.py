@@ -50,7 +50,7 @@ def accepted_in_a_buffer() -> Any:
 
 def egress_lets_all_pass() -> Any:
     """Requests and completions leave an egress when they can, whatever was accepted before them."""
-    broken = edited(Egress, head_may_go=always, may_go=always)
+    broken = edited(Egress, may_go=always)
     return with_parts(Egress=broken, _Host=edited(top._Host, Egress=broken))
 
 
@@ -61,7 +61,7 @@ def id_ordering_kept() -> Any:
 
 def host_requests_pass_writes() -> Any:
     """A host's reads leave before its earlier writes: a read-back through the aperture proves nothing."""
-    return with_host_ingress(HostRequestLane=edited(HostRequestLane, may_go=always, head_may_go=always))
+    return with_host_ingress(HostRequestLane=edited(HostRequestLane, may_go=always))
 
 
 def registers_behind_the_device() -> Any:

@@ -30,12 +30,12 @@ def with_request_lane(*changes: tuple[str, str]) -> Any:
 
 def request_passes_writes() -> Any:
     """Reads and atomics of the device leave before earlier writes have their places."""
-    return with_ingress(RequestLane=edited(RequestLane, may_go=always, head_may_go=always))
+    return with_ingress(RequestLane=edited(RequestLane, may_go=always))
 
 
 def reply_passes_writes() -> Any:
     """Answers of the device, also to configuration writes, leave before its earlier writes."""
-    return with_ingress(ReplyLane=edited(ReplyLane, may_go=always, head_may_go=always))
+    return with_ingress(ReplyLane=edited(ReplyLane, may_go=always))
 
 
 #: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
@@ -155,7 +155,7 @@ def answer_before_the_other_flush() -> Any:
 
 def answer_passes_writes_of_the_host() -> Any:
     """Answers to the device leave before what the host's CPUs posted earlier."""
-    return with_host_ingress(CompletionLane=edited(CompletionLane, may_go=always, head_may_go=always))
+    return with_host_ingress(CompletionLane=edited(CompletionLane, may_go=always))
 
 
 def fence_not_awaited() -> Any:

@@ -200,17 +200,17 @@ def in_gate(old: str, new: str) -> type:
 
 
 BUGS: dict[str, Callable[[], type]] = {
-    "requests pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 2) else"),
-    "completions pass posted TLPs": lambda: planted(Egress, "1 if lane == POSTED else", "1 if lane in (0, 1) else"),
+    "requests pass posted TLPs": lambda: planted(Egress, "(1, 1) if lane == POSTED else", "(1, 1) if lane in (0, 2) else"),
+    "completions pass posted TLPs": lambda: planted(Egress, "(1, 1) if lane == POSTED else", "(1, 1) if lane in (0, 1) else"),
     "every beat of a posted TLP counts as one that left": lambda: planted(
         Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
     "credits are never spent": lambda: in_gate("with m.If(self.spend[kind.value]):", "with m.If(0):"),
     "data credits are ignored": lambda: in_gate(" & (left.data >= units)", ""),
     "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),
     "one header credit is plenty": lambda: in_gate("left.header >= 2", "left.header >= 1"),
-    "what another lane of the class spends is not seen": lambda: in_gate(" & ~self.spend[kind.value]", ""),
+    "what another lane of the class spends is not seen": lambda: in_gate("~self.spend[kind.value] & ", ""),
     "TLPs are mixed on the way out": lambda: planted(
-        Egress, "asks[lane] & head.valid & (inside[lane] | (enough & passed))", "head.valid & enough & passed"),
+        Egress, "asks[lane] & head.valid & (inside[lane] | go)", "head.valid & go"),
     "TLPs are mixed on the way in": lambda: planted(
         Egress, "", "", TlpArbiter=planted(TlpArbiter, "asks.eq(turns.grant | ", "asks.eq(-1 | ")),
     "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),

@@ -40,7 +40,7 @@ class Sizes:
         """Sizes that hold a page in each host's posted egress (D13) and the answers to a read of 4 KB in each completion lane (D7)."""
         check_data_bytes(data_bytes)
         if data_bytes == 16:
-            return cls((256, 1024, 32), (256, 512, 512, 16, 16, 16), (256, 256, 32), (512, 128, 32, 32))
+            return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16))
         # A completion lane of a host's egress keeps room for a largest TLP of each source.
         return cls((128, 256, 32), (128, 512, 128, 16, 16, 16), (64, 128, 32), (128, 128 if data_bytes == 32 else 64, 32, 64))
 
@@ -272,6 +272,9 @@ class _Host:
     #: Sources of its egress.
     FROM_DEVICE, FROM_OTHER, FROM_LOCAL = range(3)
 
+    #: How many of these use each lane: we post, answer and read ourselves, the last in a lane of its own.
+    WRITERS = (3, 3, 2, 1)
+
     def __init__(self, m, top, host, reply_lines):
         sizes, data_bytes, name = top.sizes, top.data_bytes, "ab"[host]
         to_device, to_other = top._lines(sizes.host_ingress[1]), top._lines(sizes.host_ingress[2])
@@ -279,7 +282,7 @@ class _Host:
         self.ingress = HostIngress(
             data_bytes, host, rows=sizes.rows, entries=sizes.entries, depths=sizes.host_ingress,
             device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload)
-        self.egress = Egress(data_bytes, 3, sizes.host_egress, max_payload=top.max_payload, clear_ido=True)
+        self.egress = Egress(data_bytes, 3, sizes.host_egress, max_payload=top.max_payload, clear_ido=True, writers=self.WRITERS)
         self.local = LocalSource(data_bytes)
         self.tracker = FlushTracker(host, data_bytes=data_bytes)
         self.proxy = ProxyTable(sizes.entries)

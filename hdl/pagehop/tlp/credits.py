@@ -15,9 +15,8 @@ _CLASS_NAMES = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "non_posted", Tl
 class CreditGate(wiring.Component):
     """Count the credits spent of each class and compare them with the partner's limits (2.6.1.2).
 
-    Limits are registered on the way in. While there are credits for two of the largest TLPs, ``plenty`` lets one TLP a cycle go without a look
-    at its size. Below that the
-    head of each lane is compared exactly, which takes a cycle after each TLP of its class.
+    Limits are registered on the way in. What both say holds in the *next* cycle. ``plenty``: there are credits for two of the largest TLPs, so one
+    TLP a cycle may go without a look at its size. :meth:`fits`: one TLP of this size may go.
 
     Parameters
     ----------
@@ -27,7 +26,7 @@ class CreditGate(wiring.Component):
     -------
     limits : the partner's limits.
     spend : for each class (indexed by :class:`TlpClass`), a TLP is sent. ``spend_data``: its data credits.
-    plenty : for each class, registered.
+    plenty : for each class.
     """
     def __init__(self, max_payload=256):
         self.max_units = -(-max_payload // CREDIT_BYTES)
@@ -47,15 +46,14 @@ class CreditGate(wiring.Component):
                 m.d.sync += [spent_header.eq(spent_header + 1), spent_data.eq(spent_data + self.spend_data[kind.value])]
             m.d.comb += [left.data.eq(limit.data - spent_data), left.header.eq(limit.header - spent_header), left.infinite.eq(limit.infinite)]
             # One TLP may be sent in this cycle and one in the next before this counts again.
-            m.d.sync += self.plenty[kind.value].eq(left.infinite | ((left.header >= 2) & (left.data >= 2 * self.max_units)))
+            m.d.comb += self.plenty[kind.value].eq(left.infinite | ((left.header >= 2) & (left.data >= 2 * self.max_units)))
         return m
 
-    def lets(self, m, kind, head, units):
-        """1 when the head of a lane, a stream, may be sent as a TLP of class ``kind`` with ``units`` data credits."""
-        left, exact = self._left[kind.value], Signal()
+    def fits(self, kind, units):
+        """1 when a TLP of class ``kind`` with ``units`` data credits may be sent in the next cycle."""
+        left = self._left[kind.value]
         # What is sent in this cycle is not subtracted yet.
-        m.d.sync += exact.eq(head.valid & ~head.ready & ~self.spend[kind.value] & (left.header != 0) & (left.data >= units))
-        return self.plenty[kind.value] | exact
+        return ~self.spend[kind.value] & (left.header != 0) & (left.data >= units)
 
 
 class CreditReturn(wiring.Component):

@@ -1,6 +1,6 @@
 """The way out of a port: places fixed in order, TLPs sent as the partner's credits allow."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,8 +8,8 @@ from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, TlpArbiter, select_one
 from pagehop.tlp.credits import CreditGate
 from pagehop.tlp.headers import TlpClass
-from pagehop.tlp.ordering import POSTED, OrderingQueue, head_may_go
-from pagehop.tlp.stream import CreditLimits, TlpBeat
+from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
+from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["EgressBeat", "EgressLane", "Egress"]
 
@@ -40,7 +40,8 @@ class Egress(wiring.Component):
 
     A TLP is accepted with its last beat on ``i``; from then on nothing accepted later that may not pass it leaves before it (O2, O3). Two cycles
     from ``i`` to ``tx`` when idle, one beat a cycle. Nothing waits here but for credits and for posted TLPs that stand before it (D2).
-    A source begins a TLP only while ``room`` of its lane is 1; then ``i`` never stalls for longer than the other sources' turns (D1).
+    A source begins a TLP only while ``room`` of its lane is 1; then its place is there, and ``i`` never stalls for longer than the other sources'
+    turns (D1).
 
     Parameters
     ----------
@@ -49,25 +50,24 @@ class Egress(wiring.Component):
     depths : beats each lane holds: posted, completion, non-posted, engine.
     max_payload : largest payload in bytes; room for one such TLP and a little more is kept for each source.
     clear_ido : clear the ID-based ordering bit of everything that leaves (H62).
+    writers : how many of the sources use each lane, all by default.
 
     Members
     -------
     room : one bit a lane; follows the level within 3 cycles.
     posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
     """
-    def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False):
+    def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False, writers=None):
         self.data_bytes = data_bytes
         self.sources = sources
         self.depths = tuple(depths)
         self.clear_ido = clear_ido
         self.max_payload = max_payload
-        beats = max(1, max_payload // data_bytes)
-        # A source may have begun one large TLP and three of one beat (its issue register, and one that it decided on a cycle ahead) when the level
-        # was last seen, and that was a few cycles ago.
-        self.margins = tuple(4 + sources * (4 + (beats if LANE_CLASS[lane] != TlpClass.NON_POSTED else 2)) for lane in range(len(depths)))
+        self.writers = (sources,) * len(depths) if writers is None else tuple(writers)
+        self.margins = tuple(4 + number * self._begun(lane) for lane, number in enumerate(self.writers))
         for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
             if depth <= margin:
-                raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {sources} sources and "
+                raise ValueError(f"Egress lane {lane} must hold more than {margin} beats for {self.writers[lane]} sources and "
                                  f"{max_payload} byte payloads, not {depth}")
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(sources),
@@ -78,21 +78,22 @@ class Egress(wiring.Component):
             "posted_address": Out(64),
         })
 
+    def _begun(self, lane):
+        """Beats that a source may have begun to send since the level was last seen, which was a few cycles ago."""
+        if lane == EgressLane.NON_POSTED:
+            # A source has one request at a time between its choice and its acceptance, of two operands of 16 bytes at most: the one that was just
+            # accepted, and the next.
+            return 2 * max(1, 32 // self.data_bytes)
+        # One large TLP and three of one beat: its issue register, and one that it decided on a cycle ahead.
+        return 4 + (2 if LANE_CLASS[lane] == TlpClass.NON_POSTED else max(1, self.max_payload // self.data_bytes))
+
     def elaborate(self, platform):
         m = Module()
-        sorted_beat = data.StructLayout({**{name: field.shape for name, field in EgressBeat(self.data_bytes)}, "credits": 9})
-        m.submodules.arbiter = arbiter = TlpArbiter(sorted_beat, self.sources)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({"credits": 9}), self.depths,
+        m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({}), self.depths,
                                                    bare=range(EgressLane.ENGINE, len(self.depths)))
         for source, sink in zip(self.i, arbiter.i, strict=True):
-            # Only who can be taken takes part, so the choice need not wait for the lane of the chosen. Nor for the size of what it chose.
-            header = source.payload.beat.header
-            fields = data.View(headers.RequestHeader(), header)
-            m.d.comb += [
-                sink.valid.eq(source.valid & queue.free.bit_select(source.payload.lane, 1)), source.ready.eq(sink.ready & sink.valid),
-                *(sink.payload[name].eq(source.payload[name]) for name, _ in EgressBeat(self.data_bytes)),
-                sink.payload.credits.eq(Mux(headers.has_data(header), headers.credits_of_dwords(Cat(fields.length, fields.length == 0)), 0)),
-            ]
+            connect_streams(m, source, sink)
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
             m.d.sync += self.room[lane].eq(queue.levels[lane] <= self.depths[lane] - self.margins[lane])
@@ -100,21 +101,20 @@ class Egress(wiring.Component):
         return m
 
     def _accept(self, m, source, queue):
-        header = source.payload.beat.header
+        """Room was seen to before the TLP was begun, so no lane is full and none is asked."""
         m.d.comb += [
             queue.i.valid.eq(source.valid),
             source.ready.eq(1),
             queue.i.payload.beat.eq(source.payload.beat),
             queue.i.payload.lane.eq(source.payload.lane),
-            queue.i.payload.info.credits.eq(source.payload.credits),
         ]
         if self.clear_ido:
             cleared = data.View(headers.RequestHeader(), queue.i.payload.beat.header)
             m.d.comb += cleared.id_ordering.eq(0)
-        taken = source.valid & source.ready & (source.payload.lane == POSTED)
+        taken = source.valid & (source.payload.lane == POSTED)
         m.d.comb += self.posted.eq(taken & source.payload.beat.last)
         with m.If(taken & source.payload.beat.first & source.payload.to_memory):
-            m.d.sync += self.posted_address.eq(headers.address_of(header))
+            m.d.sync += self.posted_address.eq(headers.address_of(source.payload.beat.header))
 
     def _send(self, m, queue):
         lanes = range(len(self.depths))
@@ -124,13 +124,18 @@ class Egress(wiring.Component):
         asks, inside = Signal(len(self.depths), init=-1), Signal(len(self.depths))
         loads, chosen = Signal(), turns.grant
         heads = [queue.o[lane] for lane in lanes]
+        units = [self._units(lane, head.payload.beat.header) for lane, head in zip(lanes, heads, strict=True)]
         m.d.comb += gate.limits.eq(self.limits)
         for lane, head in zip(lanes, heads, strict=True):
+            # Decided a cycle ahead, for any head while there are plenty of credits and no posted TLPs, for this one while it stays.
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
-            enough = gate.lets(m, LANE_CLASS[lane], head, head.payload.info.credits)
-            passed = 1 if lane == POSTED else head_may_go(m, head, head.payload.stamp, queue.posted)
+            kind, go = LANE_CLASS[lane], Signal(name=f"go_{lane}")
+            none_older, passes = (1, 1) if lane == POSTED else (queue.none_older, may_go(head.payload.stamp, queue.posted))
+            plenty = gate.plenty[kind.value]
+            stays = head.valid & ~(loads & chosen[lane])
+            m.d.sync += go.eq((plenty & none_older) | (stays & passes & (plenty | gate.fits(kind, units[lane]))))
             m.d.comb += [
-                turns.requests[lane].eq(asks[lane] & head.valid & (inside[lane] | (enough & passed))),
+                turns.requests[lane].eq(asks[lane] & head.valid & (inside[lane] | go)),
                 head.ready.eq(loads & chosen[lane]),
             ]
         m.d.comb += [loads.eq(~self.tx.valid | self.tx.ready), turns.advance.eq(loads)]
@@ -143,11 +148,14 @@ class Egress(wiring.Component):
                 if lane == POSTED:
                     m.d.sync += queue.posted_left.eq(head.payload.beat.last)
         for kind in TlpClass:
-            drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
+            begins = [(loads & chosen[lane] & ~inside[lane], units[lane]) for lane in lanes if LANE_CLASS[lane] == kind]
             m.d.comb += [
-                gate.spend[kind.value].eq(loads & Cat(chosen[lane] & ~inside[lane] for lane in drawing).any()),
-                gate.spend_data[kind.value].eq(heads[drawing[0]].payload.info.credits),
+                gate.spend[kind.value].eq(Cat(begun for begun, _ in begins).any()),
+                gate.spend_data[kind.value].eq(select_one([chosen[lane] for lane in lanes if LANE_CLASS[lane] == kind], [need for _, need in begins])),
             ]
-            for lane in drawing[1:]:
-                with m.If(chosen[lane]):
-                    m.d.comb += gate.spend_data[kind.value].eq(heads[lane].payload.info.credits)
+
+    @staticmethod
+    def _units(lane, header):
+        """Data credits of the TLP with this header. Where there is data its length is never 0, which would stand for 4096 bytes."""
+        fields = data.View(headers.RequestHeader(), header)
+        return Const(0) if lane == EgressLane.ENGINE else Mux(fields.fmt[1], headers.credits_of_dwords(fields.length), 0)

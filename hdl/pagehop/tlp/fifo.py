@@ -9,17 +9,18 @@ __all__ = ["LaneFifo"]
 
 
 class LaneFifo(wiring.Component):
-    """Queue with an output register that an empty queue is bypassed into.
+    """Queue of one lane. One item a cycle in and out; an item accepted by an empty queue is on ``o`` in the next cycle.
 
-    One item a cycle in and out. An item accepted by an empty queue is on ``o`` in the next cycle; one that went through the memory
-    leaves it at the earliest two cycles after it was accepted, which costs no throughput. Holds ``depth`` items in memory, or one less, and one in
-    the register.
+    There are two forms, by the kind of memory. In one of block memory an output register is loaded past the memory while the queue is empty; an item
+    that went through the memory leaves it at the earliest two cycles after it was accepted, which costs no throughput. It holds ``depth`` items in
+    memory, or one less, and one in the register. With ``direct`` the memory is one of look-up tables and ``o`` shows it as it stands there: no
+    register, no way past it. That holds ``depth`` items.
 
     Parameters
     ----------
     shape : shape of an item.
     depth : items in memory, a power of two, at least 2.
-    direct : read the memory without a register behind it. Smaller and shorter where the memory is one of look-up tables, up to 64 items.
+    direct : for a memory of look-up tables, up to 64 items.
 
     Members
     -------
@@ -42,14 +43,33 @@ class LaneFifo(wiring.Component):
         # memories that do not say either, with two registers and a multiplexer a bit. They take it only of a read with its register outside.
         m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[], attrs={"no_rw_check": 1})
         write, read = memory.write_port(), memory.read_port(domain="comb")
+        # What decides about an item only enables counters; all else follows from these a cycle later, so the paths through `i.valid` and `o.ready`
+        # end here.
+        written, taken = (Signal(self.depth.bit_length(), name=name) for name in ("written", "taken"))
+        m.d.comb += [write.addr.eq(written[:-1]), write.data.eq(self.i.payload)]
+        if self.direct:
+            self._direct(m, write, read, written, taken)
+        else:
+            self._registered(m, write, read, written, taken)
+        return m
+
+    def _direct(self, m, write, read, written, taken):
+        put, take = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~self.level[-1]), put.eq(self.i.valid & self.i.ready), take.eq(self.o.valid & self.o.ready),
+            write.en.eq(put), read.addr.eq(taken[:-1]), self.o.payload.eq(read.data),
+        ]
+        m.d.sync += [
+            written.eq(written + put), taken.eq(taken + take), self.level.eq(self.level + put - take),
+            self.o.valid.eq(put | Mux(take, self.level[1:].any(), self.level.any())),
+        ]
+
+    def _registered(self, m, write, read, written, taken):
         oldest = Signal(self.shape)
-        # One bit more than an address: equal pointers mean empty. What decides about an item only enables counters; all else follows from these a
-        # cycle
-        # later, so the paths through `i.valid` and `o.ready` end here.
-        written, taken, taken_next = (Signal(self.depth.bit_length(), init=start) for start in (0, 0, 1))
+        # One bit more than an address: equal pointers mean empty.
+        taken_next = Signal(self.depth.bit_length(), init=1)
         head_valid, full = Signal(), Signal()   # `head_valid`: the read port shows the oldest item
         put, take, refill, empty = Signal(), Signal(), Signal(), Signal()
-
         m.d.comb += [
             refill.eq(~self.o.valid | self.o.ready),
             take.eq(refill & head_valid),
@@ -58,20 +78,17 @@ class LaneFifo(wiring.Component):
             self.i.ready.eq(~full),
             # Bypass only when nothing older is in the memory.
             put.eq(self.i.valid & ~full & ~(refill & empty)),
-            write.addr.eq(written[:-1]),
-            write.data.eq(self.i.payload),
             # What goes by the memory is written too, and not counted.
             write.en.eq(self.i.valid & ~full),
+            read.addr.eq(Mux(take, taken_next[:-1], taken[:-1])),
         ]
-        # One item may be put in the cycle in which this is found out.
-        m.d.sync += full.eq(self.level >= self.depth - 1)
-        if self.direct:
-            m.d.comb += [read.addr.eq(taken[:-1]), oldest.eq(read.data), head_valid.eq(~empty)]
-        else:
-            m.d.comb += read.addr.eq(Mux(take, taken_next[:-1], taken[:-1]))
-            m.d.sync += oldest.eq(read.data)
+        m.d.sync += [
+            oldest.eq(read.data),
+            # One item may be put in the cycle in which this is found out.
+            full.eq(self.level >= self.depth - 1),
             # What is written in this cycle cannot be read in it.
-            m.d.sync += head_valid.eq(Mux(take, taken_next != written, taken != written))
+            head_valid.eq(Mux(take, taken_next != written, taken != written)),
+        ]
         with m.If(put):
             m.d.sync += written.eq(written + 1)
         with m.If(take):
@@ -81,4 +98,3 @@ class LaneFifo(wiring.Component):
                 self.o.valid.eq(head_valid | (empty & self.i.valid & ~full)),
                 self.o.payload.eq(Mux(head_valid, oldest, self.i.payload)),
             ]
-        return m

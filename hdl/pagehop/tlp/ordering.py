@@ -8,7 +8,7 @@ from pagehop.tlp import headers
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "head_may_go", "may_go"]
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "may_go"]
 
 #: Most beats of a lane whose memory is made of look-up tables and read directly.
 DIRECT = 64
@@ -32,15 +32,6 @@ class PostedState(data.StructLayout):
     """Posted TLPs of a queue: how many have left, modulo, how many wait in it or in its owner's pipeline, and whether none does."""
     def __init__(self, stamp_bits):
         super().__init__({"left": stamp_bits, "waiting": stamp_bits, "none": 1})
-
-
-def head_may_go(m, head, stamp, posted):
-    """1 when the head of a lane, a stream, with this ``stamp`` may go; with registers behind the comparison, which takes a cycle for each new head
-    while posted TLPs
-    wait."""
-    passed = Signal()
-    m.d.sync += passed.eq(head.valid & ~head.ready & may_go(stamp, posted))
-    return passed | posted.none
 
 
 class QueueBeat(data.StructLayout):
@@ -69,6 +60,7 @@ class OrderingQueue(wiring.Component):
     when ``may_go(stamp, posted)``. So nothing passes a posted TLP, and everything else passes everything else (table 2-40, H24, O1, O3).
 
     One beat a cycle in, one a cycle out of each lane; 1 cycle through an empty lane. ``i`` stalls only when the lane of its beat is full.
+    ``none_older``: in the next cycle no head has a posted TLP before it.
 
     Parameters
     ----------
@@ -99,6 +91,7 @@ class OrderingQueue(wiring.Component):
             "posted_left": In(1),
             "accepted": Out(self.stamp_bits),
             "posted": Out(PostedState(self.stamp_bits), init={"none": 1}),
+            "none_older": Out(1),
             "levels": Out(range(max(depths) + 1)).array(len(depths)),
             "free": Out(len(depths)),
         })
@@ -106,15 +99,17 @@ class OrderingQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         stamp = self._stamp(m)
-        accepted = self.i.valid & self.i.ready
         enters = Signal()
-        m.d.comb += enters.eq(accepted & self.i.payload.beat.first & (self.i.payload.lane == POSTED))
+        m.d.comb += [
+            enters.eq(self.i.valid & self.free[POSTED] & self.i.payload.beat.first & (self.i.payload.lane == POSTED)),
+            self.none_older.eq(self.posted.waiting == self.posted_left),
+        ]
         m.d.sync += [
             self.accepted.eq(self.accepted + enters),
             self.posted.left.eq(self.posted.left + self.posted_left),
             self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
             # Not from the sum: whether one enters is known last.
-            self.posted.none.eq(~enters & (self.posted.waiting == self.posted_left)),
+            self.posted.none.eq(~enters & self.none_older),
         ]
         m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
