@@ -153,9 +153,9 @@ class KeepsStreamRules(Elaboratable):
 
 BUGS = {
     "the stamp is taken one TLP early": (
-        "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp - 1)"),
+        "self._lane(m, lane, depth, 0 if lane == POSTED else stamp)", "self._lane(m, lane, depth, 0 if lane == POSTED else stamp - 1)"),
     "the stamp is taken one TLP late": (
-        "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp)", "fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp + 1)"),
+        "self._lane(m, lane, depth, 0 if lane == POSTED else stamp)", "self._lane(m, lane, depth, 0 if lane == POSTED else stamp + 1)"),
     "posted TLPs leave uncounted": ("self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "every beat of a posted TLP is counted": ("self.free[POSTED] & self.i.payload.beat.first & (", "self.free[POSTED] & ("),
     "a posted TLP that enters as another leaves is not counted": (

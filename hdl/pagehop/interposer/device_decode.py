@@ -9,12 +9,11 @@ from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import QueueBeat
+from pagehop.tlp.outstanding import row_of
+from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["CLASS_LANE", "DeviceDecode", "ends_request"]
-
-#: Lane of each class, the same at an ingress of the device and at every egress.
-CLASS_LANE = {TlpClass.POSTED: EgressLane.POSTED, TlpClass.COMPLETION: EgressLane.COMPLETION, TlpClass.NON_POSTED: EgressLane.NON_POSTED}
+__all__ = ["DeviceDecode", "ends_request"]
 
 
 def ends_request(header):
@@ -26,40 +25,51 @@ def ends_request(header):
 
 
 class DeviceDecode(wiring.Component):
-    """Sort the device's TLPs into lanes and compare their addresses with the window. Combinational; the ordering queue registers the result.
+    """Sort the device's TLPs into lanes and compare their addresses with the window. One cycle, one beat a cycle.
+
+    Addresses are compared on the way into the register, what follows from the comparisons and from the rest of the header behind it. Lane and info
+    of a TLP stay with its later beats.
 
     MSI and MMIO ranges have priority over the guest window (H48): what lies in them, or outside the window, belongs to no page and follows the
     active host.
     """
-    def __init__(self, data_bytes, window_pages):
-        self.window_pages = window_pages
+    def __init__(self, data_bytes, window_pages, rows):
+        self.data_bytes, self.window_pages, self.rows = data_bytes, window_pages, rows
         super().__init__({
             "i": In(stream.Signature(TlpBeat(data_bytes))),
-            "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages), 3))),
+            "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages, rows), 3))),
             "settings": In(Settings),
         })
 
     def elaborate(self, platform):
         m = Module()
-        header = self.i.payload.header
-        fields = data.View(headers.RequestHeader(), header)
-        info = self.o.payload.info
-        address, kind = Signal(64), Signal(TlpClass)
-        lane, lane_q = Signal(2), Signal(2)
+        header, settings = self.i.payload.header, self.settings
+        page, advance = Signal(64 - PAGE_BITS), Signal()
+        inside, special, beat = Signal(), Signal(), Signal(TlpBeat(self.data_bytes))
         m.d.comb += [
-            self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready), self.o.payload.beat.eq(self.i.payload),
-            address.eq(headers.address_of(header)), kind.eq(headers.tlp_class(header)),
-            lane.eq(Mux(kind == TlpClass.POSTED, EgressLane.POSTED,
-                        Mux(kind == TlpClass.COMPLETION, EgressLane.COMPLETION, EgressLane.NON_POSTED))),
-            self.o.payload.lane.eq(Mux(self.i.payload.first, lane, lane_q)),
-            info.page.eq(address[PAGE_BITS:] - self.settings.window.base),
-            info.in_window.eq(
-                (headers.is_memory(header) | headers.is_atomic(header)) & self.settings.window.holds_address_of(header)
-                & ~self.settings.msi.holds_address_of(header) & ~self.settings.mmio.holds_address_of(header)),
-            info.changes_memory.eq((kind == TlpClass.POSTED) | headers.is_atomic(header)),
-            info.last_completion.eq(ends_request(header)),
-            info.needs_proof.eq((kind != TlpClass.POSTED) | ~fields.relaxed_ordering),
+            page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance),
+            self.o.payload.beat.eq(beat),
         ]
-        with m.If(self.i.valid & self.i.payload.first):
-            m.d.sync += lane_q.eq(lane)
+        with m.If(advance):
+            m.d.sync += [self.o.valid.eq(self.i.valid), beat.eq(self.i.payload)]
+        with m.If(advance & self.i.valid & self.i.payload.first):
+            kind = headers.tlp_class(header)
+            m.d.sync += [
+                self.o.payload.lane.eq(Mux(kind == TlpClass.POSTED, EgressLane.POSTED,
+                                           Mux(kind == TlpClass.COMPLETION, EgressLane.COMPLETION, EgressLane.NON_POSTED))),
+                self.o.payload.info.page.eq(page - settings.window.base), inside.eq(settings.window.holds_page(page)),
+                special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
+            ]
+        self._inform(m, beat.header, inside & ~special)
         return m
+
+    def _inform(self, m, header, in_window):
+        info, fields = self.o.payload.info, data.View(headers.RequestHeader(), header)
+        m.d.comb += [
+            info.in_window.eq((headers.is_memory(header) | headers.is_atomic(header)) & in_window),
+            info.needs_proof.eq(~fields.relaxed_ordering | (self.o.payload.lane != EgressLane.POSTED)),
+            info.far.eq((headers.address_of(header) + self.settings.host_b_offset)[PAGE_BITS:]),
+            info.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),
+            info.atomic.eq(headers.is_atomic(header)), info.lines.eq(completion_lines(header)),
+            info.tag.eq(headers.whole_tag(data.View(headers.CompletionHeader(), header))), info.last_completion.eq(ends_request(header)),
+        ]

@@ -17,17 +17,24 @@ from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.ordering import OrderingQueue
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 from pagehop.tlp.proxy import ProxyEntry
-from pagehop.tlp.stream import CreditLimits, TlpBeat
+from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["DeviceIngress"]
 
 _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 
+#: What stays with the beats of each lane, and what is shown ahead of them.
+_KEEPS = (("far",), (), ("far",))
+_AHEAD = {
+    EgressLane.POSTED: ("page", "in_window", "needs_proof"), EgressLane.COMPLETION: ("tag", "last_completion"),
+    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic"),
+}
+
 
 class DeviceIngress(wiring.Component):
     """Bring the device's TLPs to the hosts, in order, except what a moving page holds.
 
-    Four cycles from ``rx`` to ``o`` when idle, one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before
+    Four cycles from ``rx`` to ``o`` when idle (decode, look-up, decision, issue), one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before
     them have gone (O1). A head that must wait
     waits in its own lane.
 
@@ -52,7 +59,7 @@ class DeviceIngress(wiring.Component):
     def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload):
         self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
-        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages), depths)
+        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD)
         page = range(window_pages)
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
@@ -74,26 +81,25 @@ class DeviceIngress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.decode = decode = DeviceDecode(self.data_bytes, self.window_pages)
+        m.submodules.decode = decode = DeviceDecode(self.data_bytes, self.window_pages, self.rows)
         m.submodules.queue = queue = self._queue
         m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(_LANES))
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
-        shape = queue.lane_shape
-        m.submodules.posted = posted = PostedLane(self.data_bytes, shape, self.window_pages)
-        m.submodules.replies = replies = ReplyLane(self.data_bytes, shape, (HOST_A, HOST_B), self.entries)
-        m.submodules.requests = requests = RequestLane(self.data_bytes, shape, self.window_pages, self.rows, self.return_lines)
+        shapes = (queue.lane_shape, queue.ahead_shape)
+        m.submodules.posted = posted = PostedLane(self.data_bytes, *shapes, self.window_pages)
+        m.submodules.replies = replies = ReplyLane(self.data_bytes, *shapes, (HOST_A, HOST_B), self.entries)
+        m.submodules.requests = requests = RequestLane(self.data_bytes, *shapes, self.window_pages, self.rows, self.return_lines)
+        connect_streams(m, self.rx, decode.i)
+        connect_streams(m, decode.o, queue.i)
         m.d.comb += [
-            decode.i.valid.eq(self.rx.valid), decode.i.payload.eq(self.rx.payload), self.rx.ready.eq(decode.i.ready),
             decode.settings.eq(self.settings),
-            queue.i.valid.eq(decode.o.valid), queue.i.payload.eq(decode.o.payload), decode.o.ready.eq(queue.i.ready),
             self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.posted.left),
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]
-        for number, (head, lane) in enumerate(zip(queue.o, (posted, replies, requests), strict=True)):
-            m.d.comb += [
-                lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
-                gate.i[number].valid.eq(lane.offer.valid), gate.i[number].payload.eq(lane.offer.payload), lane.offer.ready.eq(gate.i[number].ready),
-            ]
+        for number, lane in enumerate((posted, replies, requests)):
+            connect_streams(m, queue.o[number], lane.i)
+            connect_streams(m, queue.ahead[number], lane.ahead)
+            connect_streams(m, lane.offer, gate.i[number])
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
             requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
@@ -205,7 +211,8 @@ class DeviceIngress(wiring.Component):
 
     def _credits(self, m, queue):
         for lane, name in zip(_LANES, ("posted", "completion", "non_posted"), strict=True):
-            count, units = lane_credits(self.depths[lane], self.data_bytes, self.max_payload)
+            # A request has two operands of 16 bytes at most.
+            count, units = lane_credits(self.depths[lane], self.data_bytes, 32 if lane == EgressLane.NON_POSTED else self.max_payload)
             # Room for completions is reserved before their request leaves, so they need no credits (D7).
             returned = CreditReturn(1, count, units, infinite=lane == EgressLane.COMPLETION)
             m.submodules[f"{name}_credits"] = returned

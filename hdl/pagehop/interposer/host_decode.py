@@ -1,14 +1,15 @@
 """What a TLP of a host is, decided once, as it arrives."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.device_decode import ends_request
-from pagehop.interposer.layouts import Destination, HostInfo, PortConfig, Range
+from pagehop.interposer.layouts import PAGE_BITS, Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, QueueBeat
+from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["REGISTER_SPACE_BITS", "HostLane", "HostDecode"]
@@ -27,11 +28,23 @@ class HostLane(enum.IntEnum):
     REQUEST_OTHER    = 5
 
 
-class HostDecode(wiring.Component):
-    """Sort a host's TLPs into lanes and take out what answers the interposer itself (D4). Combinational towards the queue.
+class _Known(data.Struct):
+    """What comparisons say of a TLP. ``ours``: it answers a request that was sent under our ID; ``copy``, ``flush``: one of our own."""
+    kind:      TlpClass
+    ours:      1
+    copy:      1
+    flush:     1
+    memory:    1
+    registers: 1
+    aperture:  1
+    refused:   1
 
-    Completions of copy and flush reads leave on ``copy`` and ``flush`` one cycle later; both are always ready. Requests go to the registers,
-    through the
+
+class HostDecode(wiring.Component):
+    """Sort a host's TLPs into lanes and take out what answers the interposer itself (D4). One cycle, one beat a cycle.
+
+    Addresses and IDs are compared on the way into the register, what follows from the comparisons behind it. What is known of a TLP stays with its
+    later beats. Completions of copy and flush reads leave on ``copy`` and ``flush``; both are always ready. Requests go to the registers, through the
     aperture to the other host, or to the device; configuration requests and messages only come through from the active host.
 
     Parameters
@@ -39,63 +52,60 @@ class HostDecode(wiring.Component):
     host : 0 or 1, the host this is the port of.
     """
     def __init__(self, data_bytes, host):
-        self.host = host
+        self.data_bytes, self.host = data_bytes, host
         beat = TlpBeat(data_bytes)
         super().__init__({
             "i": In(stream.Signature(beat)), "o": Out(stream.Signature(QueueBeat(data_bytes, HostInfo, len(HostLane)))),
             "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)),
-            "config": In(PortConfig), "aperture": In(Range), "active": In(1),
+            "config": In(PortConfig), "aperture": In(Aperture), "active": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         header = self.i.payload.header
-        completion = data.View(headers.CompletionHeader(), header)
-        first = self.i.payload.first
-        ours, copy, flush = Signal(), Signal(), Signal()
-        answers_copy, answers_flush = Signal(), Signal()   # of the TLP whose beat is on `i`
-        held_copy, held_flush = Signal(), Signal()
-        lane, lane_q = Signal(HostLane), Signal(HostLane)
+        valid, beat, known, advance = Signal(), Signal(TlpBeat(self.data_bytes)), Signal(_Known), Signal()
         m.d.comb += [
-            ours.eq(headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
-                    & ~completion.tag8 & ~completion.tag9),
-            copy.eq(ours & ~completion.tag[7]),
-            flush.eq(ours & completion.tag[7] & (completion.tag[6] == self.host)),
-            answers_copy.eq(Mux(first, copy, held_copy)), answers_flush.eq(Mux(first, flush, held_flush)),
-            self.o.valid.eq(self.i.valid & ~answers_copy & ~answers_flush),
-            self.o.payload.beat.eq(self.i.payload),
-            self.o.payload.lane.eq(Mux(first, lane, lane_q)),
-            self.o.payload.info.last_completion.eq(ends_request(header)),
-            self.i.ready.eq(answers_copy | answers_flush | self.o.ready),
+            advance.eq(~valid | known.copy | known.flush | self.o.ready), self.i.ready.eq(advance),
+            self.o.valid.eq(valid & ~known.copy & ~known.flush), self.o.payload.beat.eq(beat),
+            self.copy.valid.eq(valid & known.copy), self.copy.payload.eq(beat),
+            self.flush.valid.eq(valid & known.flush), self.flush.payload.eq(beat),
         ]
-        # Also while the beat waits: it stays what it is.
-        with m.If(self.i.valid & first):
-            m.d.sync += [held_copy.eq(copy), held_flush.eq(flush), lane_q.eq(lane)]
-        for sink, answers in ((self.copy, answers_copy), (self.flush, answers_flush)):
-            m.d.sync += [sink.valid.eq(self.i.valid & answers), sink.payload.eq(self.i.payload)]
-        self._route(m, header, ours, lane)
+        with m.If(advance):
+            m.d.sync += [valid.eq(self.i.valid), beat.eq(self.i.payload)]
+        with m.If(advance & self.i.valid & self.i.payload.first):
+            self._compare(m, header, known)
+        self._route(m, beat.header, known)
         return m
 
-    def _route(self, m, header, ours, lane):
-        kind, fields = Signal(TlpClass), data.View(headers.RequestHeader(), header)
-        destination, destination_q = Signal(2), Signal(2)
-        base = self.config.register_base
-        # Both forms of the header are compared before it is known which it is.
-        narrow, wide = fields.dw2[REGISTER_SPACE_BITS:], Cat(fields.dw3[REGISTER_SPACE_BITS:], fields.dw2)
-        to_registers = Mux(fields.fmt[0], wide == base[REGISTER_SPACE_BITS:], narrow == base[REGISTER_SPACE_BITS:])
-        m.d.comb += [kind.eq(headers.tlp_class(header)), self.o.payload.info.destination.eq(Mux(self.i.payload.first, destination, destination_q))]
-        with m.If(self.i.valid & self.i.payload.first):
-            m.d.sync += destination_q.eq(destination)
-        with m.If(headers.is_memory(header) | headers.is_atomic(header)):
-            with m.If(to_registers):
-                m.d.comb += destination.eq(Destination.LOCAL)
-            with m.Elif(self.aperture.holds_address_of(header)):
-                m.d.comb += destination.eq(Destination.OTHER)
-        with m.Elif(~self.active & (headers.is_config(header) | headers.is_message(header))):
+    def _compare(self, m, header, known):
+        completion, address = data.View(headers.CompletionHeader(), header), headers.address_of(header)
+        ours = (headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
+                & ~completion.tag8 & ~completion.tag9)
+        m.d.sync += [
+            known.kind.eq(headers.tlp_class(header)), known.memory.eq(headers.is_memory(header) | headers.is_atomic(header)),
+            known.ours.eq(ours), known.copy.eq(ours & ~completion.tag[7]),
+            known.flush.eq(ours & completion.tag[7] & (completion.tag[6] == self.host)),
+            known.registers.eq(address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]),
+            known.aperture.eq(self.aperture.range.holds_page(address[PAGE_BITS:])),
             # The device belongs to one host at a time: the other may not configure it.
-            m.d.comb += destination.eq(Mux(kind == TlpClass.POSTED, Destination.DROP, Destination.LOCAL))
-        with m.If(kind == TlpClass.COMPLETION):
-            m.d.comb += lane.eq(Mux(ours, HostLane.TO_OTHER, HostLane.TO_DEVICE))
-        with m.Elif(kind == TlpClass.NON_POSTED):
-            m.d.comb += lane.eq(Mux(destination == Destination.LOCAL, HostLane.REQUEST_LOCAL,
-                                    Mux(destination == Destination.OTHER, HostLane.REQUEST_OTHER, HostLane.REQUEST_DEVICE)))
+            known.refused.eq(~self.active & (headers.is_config(header) | headers.is_message(header))),
+        ]
+
+    def _route(self, m, header, known):
+        info, lane, completion = self.o.payload.info, self.o.payload.lane, data.View(headers.CompletionHeader(), header)
+        m.d.comb += [
+            info.far.eq((headers.address_of(header) + self.aperture.offset)[PAGE_BITS:]), info.lines.eq(completion_lines(header)),
+            info.requester_id.eq(completion.requester_id), info.tag.eq(headers.whole_tag(completion)),
+            info.last_completion.eq(ends_request(header)),
+        ]
+        with m.If(known.memory & known.registers):
+            m.d.comb += info.destination.eq(Destination.LOCAL)
+        with m.Elif(known.memory & known.aperture):
+            m.d.comb += info.destination.eq(Destination.OTHER)
+        with m.Elif(known.refused):
+            m.d.comb += info.destination.eq(Mux(known.kind == TlpClass.POSTED, Destination.DROP, Destination.LOCAL))
+        with m.If(known.kind == TlpClass.COMPLETION):
+            m.d.comb += lane.eq(Mux(known.ours, HostLane.TO_OTHER, HostLane.TO_DEVICE))
+        with m.Elif(known.kind == TlpClass.NON_POSTED):
+            m.d.comb += lane.eq(Mux(info.destination == Destination.LOCAL, HostLane.REQUEST_LOCAL,
+                                    Mux(info.destination == Destination.OTHER, HostLane.REQUEST_OTHER, HostLane.REQUEST_DEVICE)))

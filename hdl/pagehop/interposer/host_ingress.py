@@ -18,7 +18,7 @@ from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
 from pagehop.tlp.ordering import OrderingQueue
 from pagehop.tlp.outstanding import OutstandingEntry
 from pagehop.tlp.proxy import ProxyEntry
-from pagehop.tlp.stream import CreditLimits, TlpBeat
+from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["HostIngress"]
 
@@ -29,12 +29,19 @@ _CREDIT_LANES = {
 }
 
 
+#: What stays with the beats of each lane, and what is shown ahead of them.
+_KEEPS = {
+    HostLane.POSTED: ("destination", "far"), HostLane.TO_DEVICE: (), HostLane.TO_OTHER: (), HostLane.REQUEST_LOCAL: ("stamp",),
+    HostLane.REQUEST_DEVICE: ("lines", "stamp"), HostLane.REQUEST_OTHER: ("lines", "far", "stamp"),
+}
+_AHEAD = {HostLane.TO_DEVICE: ("requester_id", "tag", "last_completion"), HostLane.TO_OTHER: ("tag", "last_completion")}
+
+
 class HostIngress(wiring.Component):
     """Bring one host's TLPs to where they belong, and its answers to the interposer itself out of their way.
 
-    Four cycles from ``rx`` to ``o`` when idle. One beat a cycle for posted TLPs and for those
-    completions. Posted TLPs
-    are never held (D5).
+    Four cycles from ``rx`` to ``o`` when idle (decode, look-up, decision, issue), three for posted TLPs and four for requests. One beat a cycle for
+    posted TLPs and for completions of the device's requests. Posted TLPs are never held (D5).
 
     Parameters
     ----------
@@ -84,44 +91,35 @@ class HostIngress(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.decode = decode = HostDecode(self.data_bytes, self.host)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths)
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths, keeps=_KEEPS, ahead=_AHEAD)
         m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(HostLane))
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
-        lanes = self._lanes(m, queue.lane_shape)
-        m.d.comb += [
-            decode.i.valid.eq(self.rx.valid), decode.i.payload.eq(self.rx.payload), self.rx.ready.eq(decode.i.ready),
-            decode.config.eq(self.config), decode.aperture.eq(self.aperture.range), decode.active.eq(self.active),
-            queue.i.valid.eq(decode.o.valid), queue.i.payload.eq(decode.o.payload), decode.o.ready.eq(queue.i.ready),
-        ]
-        for source, sink in ((decode.copy, self.copy), (decode.flush, self.flush)):
-            m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(1)]
+        lanes = self._lanes(m, queue.lane_shape, queue.ahead_shape)
+        m.d.comb += [decode.config.eq(self.config), decode.aperture.eq(self.aperture), decode.active.eq(self.active)]
+        for source, sink in ((self.rx, decode.i), (decode.o, queue.i), (decode.copy, self.copy), (decode.flush, self.flush), (gate.o, issue.i)):
+            connect_streams(m, source, sink)
         for number, lane in enumerate(lanes):
-            head, offer = queue.o[number], gate.i[number]
-            m.d.comb += [
-                lane.i.valid.eq(head.valid), lane.i.payload.eq(head.payload), head.ready.eq(lane.i.ready),
-                offer.valid.eq(lane.offer.valid), offer.payload.eq(lane.offer.payload), lane.offer.ready.eq(offer.ready),
-            ]
+            connect_streams(m, queue.o[number], lane.i)
+            connect_streams(m, lane.offer, gate.i[number])
+            if number in _AHEAD:
+                connect_streams(m, queue.ahead[number], lane.ahead)
             if number != HostLane.POSTED:
                 m.d.comb += lane.posted.eq(queue.posted)
-        m.d.comb += [
-            issue.i.valid.eq(gate.o.valid), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready),
-        ]
         self._posted_left(m, queue, lanes[HostLane.POSTED])
         self._allocate(m, queue, issue, lanes)
         self._hand_over(m, issue)
         self._credits(m, queue)
         return m
 
-    def _lanes(self, m, shape):
+    def _lanes(self, m, shape, ahead):
         m.submodules.posted = posted = HostPostedLane(self.data_bytes, shape)
-        m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, self.rows, self.host)
-        m.submodules.to_other = to_other = ReplyLane(self.data_bytes, shape, (Destination.OTHER,), self.entries)
+        m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, ahead, self.rows, self.host)
+        m.submodules.to_other = to_other = ReplyLane(self.data_bytes, shape, ahead, (Destination.OTHER,), self.entries)
         m.submodules.request_local = local = HostRequestLane(self.data_bytes, shape, Destination.LOCAL)
         m.submodules.request_device = device = HostRequestLane(self.data_bytes, shape, Destination.DEVICE, self.device_lines)
         m.submodules.request_other = other = HostRequestLane(self.data_bytes, shape, Destination.OTHER, self.other_lines)
         tag = Cat(self.tag_index, Const(2 + self.host, 8 - len(self.tag_index)))
         m.d.comb += [
-            posted.offset.eq(self.aperture.offset),
             posted.room.eq(Cat(self.room_device[EgressLane.POSTED], self.room_other[EgressLane.POSTED], 1)),
             to_device.room.eq(self.room_device[EgressLane.COMPLETION]),
             to_device.entry.eq(self.entry), to_device.used.eq(self.used),
@@ -135,7 +133,6 @@ class HostIngress(wiring.Component):
             local.room.eq(self.read_ready),
             device.room.eq(self.room_device[EgressLane.NON_POSTED]), device.requester_id.eq(self.device_id),
             other.room.eq(self.room_other[EgressLane.NON_POSTED]), other.requester_id.eq(self.other_id),
-            other.offset.eq(self.aperture.offset),
             device.return_room.eq(self.device_room), other.return_room.eq(self.other_room),
             self.waits.eq(to_device.waits), self.unsupported.eq(posted.unsupported),
             self.unexpected.eq(to_device.unexpected | to_other.unexpected),

@@ -1,14 +1,13 @@
 """What travels between the parts of the interposer, each declared once."""
 
-from amaranth.hdl import Cat, Mux, Value
 from amaranth.lib import data
 
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.headers import CREDIT_BYTES, RequestHeader
+from pagehop.tlp.headers import CREDIT_BYTES
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
-    "HOST_A", "HOST_B", "PAGE_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "FlushView", "Aperture",
+    "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "FlushView", "Aperture",
     "DeviceInfo", "HostInfo", "Issued", "lane_credits",
 ]
 
@@ -16,6 +15,9 @@ HOST_A, HOST_B = 0, 1
 
 #: Base-2 logarithm of the page size.
 PAGE_BITS = 12
+
+#: Bits of the number of a page in an address space.
+PAGE_NUMBER_BITS = 64 - PAGE_BITS
 
 
 class Destination:
@@ -33,15 +35,11 @@ class Range(data.Struct):
 
     def holds(self, address):
         """1 when the 64-bit byte ``address`` lies in the range."""
-        page = address[PAGE_BITS:]
-        return (page >= self.base) & (page < self.limit)
+        return self.holds_page(address[PAGE_BITS:])
 
-    def holds_address_of(self, header):
-        """1 when the address of a memory or atomic request does. Both forms of the header are compared, and the form then chooses: it is shorter."""
-        fields = data.View(RequestHeader(), Value.cast(header))
-        narrow, wide = fields.dw2[PAGE_BITS:], Cat(fields.dw3[PAGE_BITS:], fields.dw2)
-        holds = [(page >= self.base) & (page < self.limit) for page in (narrow, wide)]
-        return Mux(fields.fmt[0], holds[1], holds[0])
+    def holds_page(self, page):
+        """1 when the page of this number does."""
+        return (page >= self.base) & (page < self.limit)
 
 
 class Aperture(data.Struct):
@@ -92,17 +90,28 @@ class FlushView(data.Struct):
 class DeviceInfo(data.StructLayout):
     """What is known of a TLP of the device when it has been decoded.
 
-    ``last_completion``: it ends its request. ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted).
+    ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: number of the page that it goes to
+    at Host B. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its
+    ``tag``, and whether it ends its request.
     """
-    def __init__(self, window_pages):
+    def __init__(self, window_pages, rows):
         super().__init__({
-            "page": range(window_pages), "in_window": 1, "changes_memory": 1, "last_completion": 1, "needs_proof": 1,
+            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": PAGE_NUMBER_BITS,
+            "row": range(rows), "atomic": 1, "lines": 7, "tag": 10, "last_completion": 1,
         })
 
 
 class HostInfo(data.Struct):
-    """What is known of a TLP of a host when it has been decoded."""
+    """What is known of a TLP of a host when it has been decoded.
+
+    ``far``: number of the page that it goes to through the aperture. Of a request: the ``lines`` of its answer. Of a completion: whose request it
+    answers, and whether it ends it.
+    """
     destination:     2
+    far:             52
+    lines:           7
+    requester_id:    16
+    tag:             10
     last_completion: 1
 
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.issue import IssueRegister
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.egress import EgressBeat, EgressLane
-from pagehop.tlp.stream import TlpBeat
+from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["LocalSource"]
 
@@ -42,6 +42,6 @@ class LocalSource(wiring.Component):
                 sink.payload.beat.eq(source.payload), sink.payload.lane.eq(lane), sink.payload.to_memory.eq(name == "copy_write"),
             ]
         for source, sink in ((turns.o, register.i), (register.o, self.o)):
-            m.d.comb += [sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(sink.ready)]
+            connect_streams(m, source, sink)
         m.d.comb += [self.entered.eq(register.entered), self.accepted.eq(register.accepted)]
         return m

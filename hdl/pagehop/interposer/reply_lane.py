@@ -16,7 +16,7 @@ __all__ = ["ReplyLane"]
 class ReplyLane(wiring.Component):
     """Give each completion the requester ID and tag of the request it answers, and offer it to the gate.
 
-    Two cycles from ``i`` to ``offer``, one completion every three cycles and the later beats of each at one a cycle. A completion whose tag
+    Two cycles from ``ahead`` to ``offer``, one completion every three cycles and the later beats of each at one a cycle. A completion whose tag
     is not in use is dropped whole (``unexpected`` pulses). The tag is freed with the last completion of its request.
 
     Parameters
@@ -25,17 +25,18 @@ class ReplyLane(wiring.Component):
 
     Members
     -------
+    i, ahead, posted : of the ordering queue.
     index, enable : read the tables. ``entry``, ``used``: what they show one cycle later.
     free : one bit a table, entry ``free_index`` got its last completion in the cycle before. ``lines`` were reserved for it.
     room : one bit a table, the egress its completions go to has room.
     proven, waits : one bit a table, no fence stands before it; the head waits for its fence.
     """
-    def __init__(self, data_bytes, lane_shape, destinations, entries):
+    def __init__(self, data_bytes, lane_shape, ahead_shape, destinations, entries):
         self.destinations = destinations
         tables = len(destinations)
         super().__init__({
-            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
+            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "posted": In(PostedState(ahead_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
             "free": Out(tables), "free_index": Out(range(entries)), "lines": Out(7), "unexpected": Out(1),
@@ -43,16 +44,15 @@ class ReplyLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        head = self.i.payload
-        completion = data.View(headers.CompletionHeader(), head.beat.header)
+        head, info = self.i.payload, self.ahead.payload.info
         tables = len(self.destinations)
         table, table_q = Signal(1), Signal(1)
         found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1}))
         taken, body = Signal(), Signal()
         go = Signal(tables)   # the head may go, but for the fence, by table
         m.d.comb += [
-            table.eq(completion.tag[6] if tables == 2 else 0),
-            self.index.eq(completion.tag),
+            table.eq(info.tag[6] if tables == 2 else 0),
+            self.index.eq(info.tag),
             taken.eq(self.offer.valid & self.offer.ready),
             self.offer.valid.eq((go & self.proven).any() | (body & self.i.valid)), self.waits.eq(go & ~self.proven),
             self.lines.eq(found.entry.lines),
@@ -64,14 +64,14 @@ class ReplyLane(wiring.Component):
         with m.FSM():
             with m.State("Look Up"):
                 # A tag that is being freed is not looked up: a second completion for it must be unexpected.
-                m.d.comb += self.enable.eq(self.i.valid & ~self.free.any())
+                m.d.comb += self.enable.eq(self.ahead.valid & ~self.free.any())
                 with m.If(self.enable):
                     m.next = "Read"
             with m.State("Read"):
                 used, passed = Signal(), Signal()
                 m.d.comb += [
-                    used.eq(Cat(*self.used).bit_select(table, 1) & completion.tag[7] & (completion.tag8 == 0) & (completion.tag9 == 0)),
-                    passed.eq(may_go(head.stamp, self.posted)),
+                    used.eq(Cat(*self.used).bit_select(table, 1) & (info.tag[7:] == 1)),
+                    passed.eq(may_go(self.ahead.payload.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     found.entry.eq(Mux(table, self.entry[-1], self.entry[0])), found.used.eq(used),
@@ -84,7 +84,7 @@ class ReplyLane(wiring.Component):
                     m.d.comb += self.unexpected.eq(1)
                     m.next = "Drop"
                 with m.Elif(taken):
-                    m.d.sync += self.free.eq(Mux(head.info.last_completion, 1 << table, 0))
+                    m.d.sync += self.free.eq(Mux(info.last_completion, 1 << table, 0))
                     with m.If(~head.beat.last):
                         m.d.sync += body.eq(1)
                         m.next = "Body"
@@ -98,6 +98,7 @@ class ReplyLane(wiring.Component):
                     m.next = "Look Up"
         with m.If(taken):
             m.d.comb += self.i.ready.eq(1)
+        m.d.comb += self.ahead.ready.eq(self.i.valid & self.i.ready & head.beat.last)
         return m
 
     def _present(self, m, head, found, table, body):

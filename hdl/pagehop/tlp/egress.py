@@ -148,10 +148,10 @@ class Egress(wiring.Component):
                 if lane == POSTED:
                     m.d.sync += queue.posted_left.eq(head.payload.beat.last)
         for kind in TlpClass:
-            begins = [(loads & chosen[lane] & ~inside[lane], units[lane]) for lane in lanes if LANE_CLASS[lane] == kind]
+            drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
             m.d.comb += [
-                gate.spend[kind.value].eq(Cat(begun for begun, _ in begins).any()),
-                gate.spend_data[kind.value].eq(select_one([chosen[lane] for lane in lanes if LANE_CLASS[lane] == kind], [need for _, need in begins])),
+                gate.spend[kind.value].eq(loads & Cat(chosen[lane] & ~inside[lane] for lane in drawing).any()),
+                gate.spend_data[kind.value].eq(select_one([chosen[lane] for lane in drawing], [units[lane] for lane in drawing])),
             ]
 
     @staticmethod

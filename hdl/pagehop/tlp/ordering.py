@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp import headers
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat
+from pagehop.tlp.through import ThroughFifo
 
-__all__ = ["POSTED", "QueueBeat", "LaneBeat", "PostedState", "OrderingQueue", "may_go"]
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "Ahead", "PostedState", "OrderingQueue", "may_go"]
 
 #: Most beats of a lane whose memory is made of look-up tables and read directly.
 DIRECT = 64
@@ -46,10 +47,10 @@ class LaneBeat(data.StructLayout):
         super().__init__({"beat": TlpBeat(data_bytes), "info": info, "stamp": stamp_bits})
 
 
-class BareBeat(data.StructLayout):
-    """What a lane keeps of a TLP that is all header: one beat without payload and prefix."""
+class Ahead(data.StructLayout):
+    """What is known of a TLP, shown ahead of its beats."""
     def __init__(self, info, stamp_bits):
-        super().__init__({"header": 128, "info": info, "stamp": stamp_bits})
+        super().__init__({"info": info, "stamp": stamp_bits})
 
 
 class OrderingQueue(wiring.Component):
@@ -62,32 +63,44 @@ class OrderingQueue(wiring.Component):
     One beat a cycle in, one a cycle out of each lane; 1 cycle through an empty lane. ``i`` stalls only when the lane of its beat is full.
     ``none_older``: in the next cycle no head has a posted TLP before it.
 
+    A lane that is decided upon in several stages has its TLPs shown *ahead*: one item a TLP on ``ahead``, as early as in the cycle in which its first
+    beat is accepted, in the order of the beats. So the stages carry what decides and not the beats, which stay where they are. Whoever takes the
+    items takes that of a TLP before, or with, its last beat.
+
     Parameters
     ----------
     data_bytes : beat width in bytes.
-    info : layout of what travels with each beat.
+    info : layout of what is known of a TLP.
     depths : beats each lane holds in memory, posted lane first.
     relaxed_ordering : completions and requests with data that have RO set may pass posted TLPs (D2b, C2b).
     id_ordering : what has IDO set may pass posted TLPs when all that are queued come from another ID (B2b, C2b, D2b).
     bare : lanes, not the posted one, that only get TLPs of one beat without payload and prefix. Such a lane stores their headers alone.
+    keeps : for each lane, the fields of ``info`` that stay with its beats, and whether ``stamp`` does; the others read 0. All by default.
+    ahead : for each lane whose TLPs are shown ahead, the fields of ``info`` that are; the stamp always is.
     """
-    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=()):
+    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=(), keeps=None, ahead=None):
         if len(depths) < 2:
             raise ValueError(f"An ordering queue needs a posted lane and at least one other, not {len(depths)} lanes")
         for lane in bare:
             if lane not in range(1, len(depths)):
                 raise ValueError(f"A lane of bare headers must be one of 1 to {len(depths) - 1}, not {lane!r}")
+        info = data.Layout.cast(info)
         self.depths = tuple(depths)
         self.bare = tuple(bare)
         self.relaxed_ordering = relaxed_ordering
         self.id_ordering = id_ordering
+        self.keeps = keeps or [(*(name for name, _ in info), "stamp")] * len(depths)
+        self.shown = ahead or {}
+        self._info = info
         # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed
         # them, for marks.
         self.stamp_bits = (depths[POSTED] + 16).bit_length() + 1
         self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
+        self.ahead_shape = Ahead(info, self.stamp_bits)
         super().__init__({
             "i": In(stream.Signature(QueueBeat(data_bytes, info, len(depths)))),
             "o": Out(stream.Signature(self.lane_shape)).array(len(depths)),
+            "ahead": Out(stream.Signature(self.ahead_shape)).array(len(depths)),
             "posted_left": In(1),
             "accepted": Out(self.stamp_bits),
             "posted": Out(PostedState(self.stamp_bits), init={"none": 1}),
@@ -113,27 +126,54 @@ class OrderingQueue(wiring.Component):
         ]
         m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
-            m.submodules[f"lane{lane}"] = fifo = LaneFifo(self._stored(lane), depth, direct=depth <= DIRECT)
-            m.d.comb += [
-                fifo.i.valid.eq(self.i.valid & (self.i.payload.lane == lane)),
-                fifo.i.payload.info.eq(self.i.payload.info),
-                fifo.i.payload.stamp.eq(0 if lane == POSTED else stamp),
-                self.free[lane].eq(fifo.i.ready),
-                self.o[lane].valid.eq(fifo.o.valid),
-                self.o[lane].payload.info.eq(fifo.o.payload.info),
-                self.o[lane].payload.stamp.eq(fifo.o.payload.stamp),
-                fifo.o.ready.eq(self.o[lane].ready),
-                self.levels[lane].eq(fifo.level),
-            ]
-            stored, beat = fifo.i.payload, self.o[lane].payload.beat
-            if lane in self.bare:
-                m.d.comb += [stored.header.eq(self.i.payload.beat.header), beat.header.eq(fifo.o.payload.header), beat.first.eq(1), beat.last.eq(1)]
-            else:
-                m.d.comb += [stored.beat.eq(self.i.payload.beat), beat.eq(fifo.o.payload.beat)]
+            self._lane(m, lane, depth, 0 if lane == POSTED else stamp)
+        for lane, names in self.shown.items():
+            self._show(m, lane, names, stamp)
         return m
 
-    def _stored(self, lane):
-        return BareBeat(self.lane_shape["info"].shape, self.stamp_bits) if lane in self.bare else self.lane_shape
+    def _lane(self, m, lane, depth, stamp):
+        names = self.keeps[lane] if lane != POSTED else [name for name in self.keeps[lane] if name != "stamp"]
+        beat = {"header": 128} if lane in self.bare else {"beat": self.lane_shape["beat"].shape}
+        m.submodules[f"lane{lane}"] = fifo = LaneFifo(data.StructLayout({**beat, **self._fields(names)}), depth, direct=depth <= DIRECT)
+        stored, head = fifo.i.payload, self.o[lane].payload
+        m.d.comb += [
+            fifo.i.valid.eq(self.i.valid & (self.i.payload.lane == lane)),
+            self.free[lane].eq(fifo.i.ready),
+            self.o[lane].valid.eq(fifo.o.valid),
+            fifo.o.ready.eq(self.o[lane].ready),
+            self.levels[lane].eq(fifo.level),
+        ]
+        for name in names:
+            if name == "stamp":
+                m.d.comb += [stored.stamp.eq(stamp), head.stamp.eq(fifo.o.payload.stamp)]
+            else:
+                m.d.comb += [stored[name].eq(self.i.payload.info[name]), head.info[name].eq(fifo.o.payload[name])]
+        if lane in self.bare:
+            m.d.comb += [
+                stored.header.eq(self.i.payload.beat.header), head.beat.header.eq(fifo.o.payload.header), head.beat.first.eq(1), head.beat.last.eq(1),
+            ]
+        else:
+            m.d.comb += [stored.beat.eq(self.i.payload.beat), head.beat.eq(fifo.o.payload.beat)]
+
+    def _fields(self, names):
+        """Shapes of these fields of ``info`` and of the stamp."""
+        return {name: self.stamp_bits if name == "stamp" else self._info[name].shape for name in names}
+
+    def _show(self, m, lane, names, stamp):
+        """As many items as beats: the lane is full first."""
+        names = (*names, "stamp") if lane != POSTED else names
+        depth = self.depths[lane]
+        m.submodules[f"ahead{lane}"] = fifo = ThroughFifo(data.StructLayout(self._fields(names)), depth, direct=depth <= DIRECT)
+        shown = self.ahead[lane]
+        m.d.comb += [
+            fifo.i.valid.eq(self.i.valid & self.i.payload.beat.first & (self.i.payload.lane == lane) & self.free[lane]),
+            shown.valid.eq(fifo.o.valid), fifo.o.ready.eq(shown.ready),
+        ]
+        for name in names:
+            if name == "stamp":
+                m.d.comb += [fifo.i.payload.stamp.eq(stamp), shown.payload.stamp.eq(fifo.o.payload.stamp)]
+            else:
+                m.d.comb += [fifo.i.payload[name].eq(self.i.payload.info[name]), shown.payload.info[name].eq(fifo.o.payload[name])]
 
     def _stamp(self, m):
         """Stamp of the beat on ``i``: all posted TLPs so far, or those gone already when the attributes let it pass the others."""
