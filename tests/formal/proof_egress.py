@@ -156,16 +156,16 @@ PROOFS = [
     }),
     Proof("egress_tlps_are_whole", TlpsAreWhole.__doc__, TlpsAreWhole, "bmc", 8, bugs={
         "TLPs are mixed": with_bug(
-            TlpsAreWhole, "asks[lane] & head.valid & (inside[lane] | go)", "head.valid & go"),
+            TlpsAreWhole, "head.valid & (inside[lane] | go)", "head.valid & go"),
         "tx is loaded while it waits": with_bug(TlpsAreWhole, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
     }),
     Proof("egress_all_leave", AllLeave.__doc__, AllLeave, "cover", 12, bugs={
         "requests have no turn": with_bug(
-            AllLeave, "asks[lane] & head.valid", "asks[lane] & head.valid & (lane != 2)"),
+            AllLeave, "head.valid & (inside", "head.valid & (lane != 2) & (inside"),
     }),
     Proof("arbiter_nobody_is_passed_over", NobodyIsPassedOver.__doc__, NobodyIsPassedOver, "bmc", 9, fast=True, bugs={
-        "TLPs are mixed": lambda: NobodyIsPassedOver(planted(TlpArbiter, "asks.eq(turns.grant | ", "asks.eq(-1 | ")),
+        "TLPs are mixed": lambda: NobodyIsPassedOver(planted(TlpArbiter, "turns.last.eq(self.o.payload.beat.last)", "turns.last.eq(1)")),
         "turns are not counted": lambda: NobodyIsPassedOver(planted(
-            TlpArbiter, "", "", RoundRobin=planted(RoundRobin, "with m.If(self.advance):", "with m.If(0):"))),
+            TlpArbiter, "", "", RoundRobin=planted(RoundRobin, "(before | self.served[number].replicate(self.count)) & ~self.served & everybody & ~(1 << number)", "before"))),
     }),
 ]

@@ -62,7 +62,7 @@ class CompletionLane(wiring.Component):
             self.unexpected.eq(begins & ~found.expected),
             drops.eq(Mux(beat.first, begins & ~found.expected, self.i.valid & dropping)),
             self.offer.valid.eq(self.i.valid & Mux(beat.first, go, ~dropping)),
-            taken.eq(self.offer.valid & self.offer.ready), self.i.ready.eq(taken | drops), lookup.o.ready.eq((taken | drops) & beat.last),
+            taken.eq(self.offer.ready), self.i.ready.eq(taken | drops), lookup.o.ready.eq((taken | drops) & beat.last),
             issued.beat.eq(beat), issued.lane.eq(EgressLane.COMPLETION), issued.destination.eq(Destination.DEVICE),
         ]
         m.d.sync += [

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, DeviceInfo, Settings
+from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import TlpClass
@@ -44,11 +44,11 @@ class DeviceDecode(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         header, settings = self.i.payload.header, self.settings
-        page, advance = Signal(64 - PAGE_BITS), Signal()
-        inside, special, beat = Signal(), Signal(), Signal(TlpBeat(self.data_bytes))
+        page, advance = Signal(PAGE_NUMBER_BITS), Signal()
+        inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
         m.d.comb += [
             page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance),
-            self.o.payload.beat.eq(beat),
+            self.o.payload.beat.eq(beat), *self.o.payload.info.far.is_at(far),
         ]
         with m.If(advance):
             m.d.sync += [self.o.valid.eq(self.i.valid), beat.eq(self.i.payload)]
@@ -58,6 +58,7 @@ class DeviceDecode(wiring.Component):
                 self.o.payload.lane.eq(Mux(kind == TlpClass.POSTED, EgressLane.POSTED,
                                            Mux(kind == TlpClass.COMPLETION, EgressLane.COMPLETION, EgressLane.NON_POSTED))),
                 self.o.payload.info.page.eq(page - settings.window.base), inside.eq(settings.window.holds_page(page)),
+                far.eq(page + settings.host_b_offset[PAGE_BITS:]),
                 special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
             ]
         self._inform(m, beat.header, inside & ~special)
@@ -68,7 +69,6 @@ class DeviceDecode(wiring.Component):
         m.d.comb += [
             info.in_window.eq((headers.is_memory(header) | headers.is_atomic(header)) & in_window),
             info.needs_proof.eq(~fields.relaxed_ordering | (self.o.payload.lane != EgressLane.POSTED)),
-            info.far.eq((headers.address_of(header) + self.settings.host_b_offset)[PAGE_BITS:]),
             info.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),
             info.atomic.eq(headers.is_atomic(header)), info.lines.eq(completion_lines(header)),
             info.tag.eq(headers.whole_tag(data.View(headers.CompletionHeader(), header))), info.last_completion.eq(ends_request(header)),

@@ -34,9 +34,8 @@ _AHEAD = {
 class DeviceIngress(wiring.Component):
     """Bring the device's TLPs to the hosts, in order, except what a moving page holds.
 
-    Four cycles from ``rx`` to ``o`` when idle (decode, look-up, decision, issue), one beat a cycle. Posted TLPs go in order; requests and completions go when the posted TLPs before
-    them have gone (O1). A head that must wait
-    waits in its own lane.
+    Four cycles from ``rx`` to ``o`` when idle (decode, look-up, decision, issue), one beat a cycle. Posted TLPs go in order; requests and
+    completions go when the posted TLPs before them have gone (O1). A head that must wait waits in its own lane.
 
     Parameters
     ----------
@@ -104,7 +103,7 @@ class DeviceIngress(wiring.Component):
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
             requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
-        m.d.sync += queue.posted_left.eq(posted.offer.valid & posted.offer.ready & posted.offer.payload.beat.last)
+        m.d.sync += queue.posted_left.eq(posted.offer.ready & posted.offer.payload.beat.last)
         self._lanes(m, posted, requests, issue)
         self._replies(m, replies)
         waits = self._fence(m, gate, issue, (posted, replies, requests))
@@ -123,16 +122,14 @@ class DeviceIngress(wiring.Component):
                 m.d.comb += lane.room[host].eq(self.room[host][kind])
         m.d.comb += [
             self.row.eq(requests.row), self.row_enable.eq(requests.row_enable),
-            # The table does not show yet what is allocated in this cycle.
-            requests.occupied.eq(self.occupied | (self.allocate & (self.allocate_row == requests.row))),
-            self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
-            # One request at a time between the look-up of its row and the allocation.
-            requests.clear.eq(~issue.request_held),
+            requests.occupied.eq(self.occupied), self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
+            # One request at a time between the look-up of its row and the allocation, which the table does not show in its own cycle.
+            requests.clear.eq(~issue.request_held & ~self.allocate),
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += requests.return_room[host].eq(self.return_room[host])
-        posted_dirty = posted.offer.valid & posted.offer.ready & posted.dirty
-        requests_dirty = requests.offer.valid & requests.offer.ready & requests.dirty
+        posted_dirty = posted.offer.ready & posted.dirty
+        requests_dirty = requests.offer.ready & requests.dirty
         m.d.sync += [self.dirty.eq(posted_dirty | requests_dirty), self.dirty_page.eq(Mux(posted_dirty, posted.dirty_page, requests.dirty_page))]
 
     def _replies(self, m, replies):
@@ -156,7 +153,7 @@ class DeviceIngress(wiring.Component):
             # What stands in the issue register is not known to the tracker yet.
             # A register, so what is chosen in this cycle counts too.
             leaves = Cat(
-                lane.offer.valid & lane.offer.ready & lane.offer.payload.beat.first & (lane.offer.payload.destination != host)
+                lane.offer.ready & lane.offer.payload.beat.first & (lane.offer.payload.destination != host)
                 for lane in lanes).any()
             m.d.sync += only[host].eq((issue.empty | only[host]) & ~leaves)
             m.d.comb += proven[host].eq(~self.settings.fence | (self.flush[1 - host].clean & (issue.empty | only[host]) & ~leaves))
@@ -178,7 +175,7 @@ class DeviceIngress(wiring.Component):
     def _reserve(self, m, offer):
         issued = offer.payload
         for host in (HOST_A, HOST_B):
-            m.d.sync += self.reserve[host].eq(offer.valid & offer.ready & issued.beat.first & (issued.destination == host))
+            m.d.sync += self.reserve[host].eq(offer.ready & issued.beat.first & (issued.destination == host))
         m.d.sync += self.reserve_lines.eq(issued.lines)
 
     def _issue(self, m, issue, waits):

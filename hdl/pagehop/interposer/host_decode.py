@@ -5,7 +5,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.device_decode import ends_request
-from pagehop.interposer.layouts import PAGE_BITS, Aperture, Destination, HostInfo, PortConfig
+from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, QueueBeat
@@ -29,21 +29,18 @@ class HostLane(enum.IntEnum):
 
 
 class _Known(data.Struct):
-    """What comparisons say of a TLP. ``ours``: it answers a request that was sent under our ID; ``copy``, ``flush``: one of our own."""
-    kind:      TlpClass
-    ours:      1
-    copy:      1
-    flush:     1
-    memory:    1
-    registers: 1
-    aperture:  1
-    refused:   1
+    """What is registered of a TLP. ``copy``, ``flush``: it answers a request of our own."""
+    lane:        HostLane
+    destination: 2
+    copy:        1
+    flush:       1
+    far:         PAGE_NUMBER_BITS
 
 
 class HostDecode(wiring.Component):
     """Sort a host's TLPs into lanes and take out what answers the interposer itself (D4). One cycle, one beat a cycle.
 
-    Addresses and IDs are compared on the way into the register, what follows from the comparisons behind it. What is known of a TLP stays with its
+    Lane and destination are decided on the way into the register, the rest follows from the header behind it. What is known of a TLP stays with its
     later beats. Completions of copy and flush reads leave on ``copy`` and ``flush``; both are always ready. Requests go to the registers, through the
     aperture to the other host, or to the device; configuration requests and messages only come through from the active host.
 
@@ -74,38 +71,39 @@ class HostDecode(wiring.Component):
             m.d.sync += [valid.eq(self.i.valid), beat.eq(self.i.payload)]
         with m.If(advance & self.i.valid & self.i.payload.first):
             self._compare(m, header, known)
-        self._route(m, beat.header, known)
+        self._inform(m, beat.header, known)
         return m
 
     def _compare(self, m, header, known):
         completion, address = data.View(headers.CompletionHeader(), header), headers.address_of(header)
         ours = (headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
                 & ~completion.tag8 & ~completion.tag9)
+        destination, lane = Signal(2), Signal(HostLane)
         m.d.sync += [
-            known.kind.eq(headers.tlp_class(header)), known.memory.eq(headers.is_memory(header) | headers.is_atomic(header)),
-            known.ours.eq(ours), known.copy.eq(ours & ~completion.tag[7]),
+            known.lane.eq(lane), known.destination.eq(destination), known.copy.eq(ours & ~completion.tag[7]),
             known.flush.eq(ours & completion.tag[7] & (completion.tag[6] == self.host)),
-            known.registers.eq(address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]),
-            known.aperture.eq(self.aperture.range.holds_page(address[PAGE_BITS:])),
-            # The device belongs to one host at a time: the other may not configure it.
-            known.refused.eq(~self.active & (headers.is_config(header) | headers.is_message(header))),
+            known.far.eq(address[PAGE_BITS:] + self.aperture.offset[PAGE_BITS:]),
         ]
+        kind, registers = headers.tlp_class(header), address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]
+        with m.If(headers.is_memory(header) | headers.is_atomic(header)):
+            with m.If(registers):
+                m.d.comb += destination.eq(Destination.LOCAL)
+            with m.Elif(self.aperture.range.holds_page(address[PAGE_BITS:])):
+                m.d.comb += destination.eq(Destination.OTHER)
+        with m.Elif(~self.active & (headers.is_config(header) | headers.is_message(header))):
+            # The device belongs to one host at a time: the other may not configure it.
+            m.d.comb += destination.eq(Mux(kind == TlpClass.POSTED, Destination.DROP, Destination.LOCAL))
+        with m.If(kind == TlpClass.COMPLETION):
+            m.d.comb += lane.eq(Mux(ours, HostLane.TO_OTHER, HostLane.TO_DEVICE))
+        with m.Elif(kind == TlpClass.NON_POSTED):
+            m.d.comb += lane.eq(Mux(destination == Destination.LOCAL, HostLane.REQUEST_LOCAL,
+                                    Mux(destination == Destination.OTHER, HostLane.REQUEST_OTHER, HostLane.REQUEST_DEVICE)))
 
-    def _route(self, m, header, known):
-        info, lane, completion = self.o.payload.info, self.o.payload.lane, data.View(headers.CompletionHeader(), header)
+    def _inform(self, m, header, known):
+        info, completion = self.o.payload.info, data.View(headers.CompletionHeader(), header)
         m.d.comb += [
-            info.far.eq((headers.address_of(header) + self.aperture.offset)[PAGE_BITS:]), info.lines.eq(completion_lines(header)),
+            self.o.payload.lane.eq(known.lane), info.destination.eq(known.destination),
+            *info.far.is_at(known.far), info.lines.eq(completion_lines(header)),
             info.requester_id.eq(completion.requester_id), info.tag.eq(headers.whole_tag(completion)),
             info.last_completion.eq(ends_request(header)),
         ]
-        with m.If(known.memory & known.registers):
-            m.d.comb += info.destination.eq(Destination.LOCAL)
-        with m.Elif(known.memory & known.aperture):
-            m.d.comb += info.destination.eq(Destination.OTHER)
-        with m.Elif(known.refused):
-            m.d.comb += info.destination.eq(Mux(known.kind == TlpClass.POSTED, Destination.DROP, Destination.LOCAL))
-        with m.If(known.kind == TlpClass.COMPLETION):
-            m.d.comb += lane.eq(Mux(known.ours, HostLane.TO_OTHER, HostLane.TO_DEVICE))
-        with m.Elif(known.kind == TlpClass.NON_POSTED):
-            m.d.comb += lane.eq(Mux(info.destination == Destination.LOCAL, HostLane.REQUEST_LOCAL,
-                                    Mux(info.destination == Destination.OTHER, HostLane.REQUEST_OTHER, HostLane.REQUEST_DEVICE)))

@@ -1,12 +1,13 @@
 """What a host sends: sorted, translated, re-tagged, issued to the device, the other host or the registers."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.host_decode import HostDecode, HostLane
-from pagehop.interposer.host_requests import HostPostedLane, HostRequestLane
+from pagehop.interposer.host_posted import HostPostedLane
+from pagehop.interposer.host_requests import HostRequests
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, PortConfig, lane_credits
 from pagehop.interposer.reply_lane import ReplyLane
@@ -22,9 +23,10 @@ from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["HostIngress"]
 
+_REQUEST_LANES = (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER)
 _CREDIT_LANES = {
     "posted": (HostLane.POSTED,),
-    "non_posted": (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER),
+    "non_posted": _REQUEST_LANES,
     "completion": (HostLane.TO_DEVICE, HostLane.TO_OTHER),
 }
 
@@ -92,21 +94,24 @@ class HostIngress(wiring.Component):
         m = Module()
         m.submodules.decode = decode = HostDecode(self.data_bytes, self.host)
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths, keeps=_KEEPS, ahead=_AHEAD)
-        m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(HostLane))
+        m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), 4)
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
-        lanes = self._lanes(m, queue.lane_shape, queue.ahead_shape)
+        posted, to_device, to_other, requests = self._lanes(m, queue.lane_shape, queue.ahead_shape)
         m.d.comb += [decode.config.eq(self.config), decode.aperture.eq(self.aperture), decode.active.eq(self.active)]
         for source, sink in ((self.rx, decode.i), (decode.o, queue.i), (decode.copy, self.copy), (decode.flush, self.flush), (gate.o, issue.i)):
             connect_streams(m, source, sink)
-        for number, lane in enumerate(lanes):
+        for number, lane in ((HostLane.POSTED, posted), (HostLane.TO_DEVICE, to_device), (HostLane.TO_OTHER, to_other)):
             connect_streams(m, queue.o[number], lane.i)
-            connect_streams(m, lane.offer, gate.i[number])
             if number in _AHEAD:
                 connect_streams(m, queue.ahead[number], lane.ahead)
-            if number != HostLane.POSTED:
+        for number, lane in enumerate(_REQUEST_LANES):
+            connect_streams(m, queue.o[lane], requests.i[number])
+        for number, lane in enumerate((posted, to_device, to_other, requests)):
+            connect_streams(m, lane.offer, gate.i[number])
+            if lane is not posted:
                 m.d.comb += lane.posted.eq(queue.posted)
-        self._posted_left(m, queue, lanes[HostLane.POSTED])
-        self._allocate(m, queue, issue, lanes)
+        self._posted_left(m, queue, posted)
+        self._allocate(m, issue, requests)
         self._hand_over(m, issue)
         self._credits(m, queue)
         return m
@@ -115,9 +120,7 @@ class HostIngress(wiring.Component):
         m.submodules.posted = posted = HostPostedLane(self.data_bytes, shape)
         m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, ahead, self.rows, self.host)
         m.submodules.to_other = to_other = ReplyLane(self.data_bytes, shape, ahead, (Destination.OTHER,), self.entries)
-        m.submodules.request_local = local = HostRequestLane(self.data_bytes, shape, Destination.LOCAL)
-        m.submodules.request_device = device = HostRequestLane(self.data_bytes, shape, Destination.DEVICE, self.device_lines)
-        m.submodules.request_other = other = HostRequestLane(self.data_bytes, shape, Destination.OTHER, self.other_lines)
+        m.submodules.requests = requests = HostRequests(self.data_bytes, shape, self.device_lines, self.other_lines)
         tag = Cat(self.tag_index, Const(2 + self.host, 8 - len(self.tag_index)))
         m.d.comb += [
             posted.room.eq(Cat(self.room_device[EgressLane.POSTED], self.room_other[EgressLane.POSTED], 1)),
@@ -130,50 +133,34 @@ class HostIngress(wiring.Component):
             to_other.entry[0].eq(self.reply_entry), to_other.used[0].eq(self.reply_used),
             self.reply_index.eq(to_other.index), self.reply_enable.eq(to_other.enable),
             self.reply_free.eq(to_other.free), self.reply_free_index.eq(to_other.free_index), self.reply_lines.eq(to_other.lines),
-            local.room.eq(self.read_ready),
-            device.room.eq(self.room_device[EgressLane.NON_POSTED]), device.requester_id.eq(self.device_id),
-            other.room.eq(self.room_other[EgressLane.NON_POSTED]), other.requester_id.eq(self.other_id),
-            device.return_room.eq(self.device_room), other.return_room.eq(self.other_room),
+            requests.room.eq(Cat(self.read_ready, self.room_device[EgressLane.NON_POSTED], self.room_other[EgressLane.NON_POSTED])),
+            requests.device_id.eq(self.device_id), requests.other_id.eq(self.other_id),
+            requests.device_room.eq(self.device_room), requests.other_room.eq(self.other_room),
+            requests.tag.eq(tag), requests.tag_valid.eq(self.tag_valid),
             self.waits.eq(to_device.waits), self.unsupported.eq(posted.unsupported),
             self.unexpected.eq(to_device.unexpected | to_other.unexpected),
         ]
-        for lane in (device, other):
-            m.d.comb += [lane.tag.eq(tag), lane.tag_valid.eq(self.tag_valid)]
-        return posted, to_device, to_other, local, device, other
+        return posted, to_device, to_other, requests
 
     def _posted_left(self, m, queue, posted):
         """A posted TLP has left when it is in the issue register, or was dropped."""
         dropped = posted.unsupported
-        issued = posted.offer.valid & posted.offer.ready & posted.offer.payload.beat.last
+        issued = posted.offer.ready & posted.offer.payload.beat.last
         # The two cannot meet: while one posted TLP is dropped the lane offers none.
         m.d.sync += queue.posted_left.eq(issued | dropped)
 
-    def _allocate(self, m, queue, issue, lanes):
+    def _allocate(self, m, issue, requests):
         """Take a tag and reserve room for a request that has been chosen. The next one waits until these are up to date."""
-        request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_DEVICE].payload.beat.header)
-        other_request = data.View(headers.RequestHeader(), queue.o[HostLane.REQUEST_OTHER].payload.beat.header)
-        # Asked of the lanes, not of what the arbiter puts out: that is known later.
-        local, to_device, to_other = Signal(), Signal(), Signal()
-        begins = local | to_device | to_other
-        cooling, clear = Signal(2), Signal()   # until tables and room have counted the last request
-        for begun, number in ((local, HostLane.REQUEST_LOCAL), (to_device, HostLane.REQUEST_DEVICE), (to_other, HostLane.REQUEST_OTHER)):
-            offer = lanes[number].offer
-            m.d.comb += begun.eq(offer.valid & offer.ready & offer.payload.beat.first)
-        lines = Mux(to_device, lanes[HostLane.REQUEST_DEVICE].offer.payload.lines, lanes[HostLane.REQUEST_OTHER].offer.payload.lines)
+        _, to_device, to_other = requests.begins
+        cooling = Signal(2)   # until tables and room have counted the last request
         m.d.sync += [
             self.tag_allocate.eq(to_device | to_other),
-            self.tag_entry.lines.eq(lines), self.tag_entry.to_device.eq(to_device),
-            self.reserve_device.eq(to_device), self.reserve_other.eq(to_other), self.reserve_lines.eq(lines),
+            self.tag_entry.lines.eq(requests.offer.payload.lines), self.tag_entry.to_device.eq(to_device),
+            self.tag_entry.requester_id.eq(requests.origin_id), self.tag_entry.tag.eq(requests.origin_tag),
+            self.reserve_device.eq(to_device), self.reserve_other.eq(to_other), self.reserve_lines.eq(requests.offer.payload.lines),
+            cooling.eq(Cat(requests.begins.any(), cooling)),
+            requests.clear.eq(~requests.begins.any() & ~cooling.any() & ~issue.request_held),
         ]
-        for chosen, fields in ((to_device, request), (to_other, other_request)):
-            with m.If(chosen):
-                m.d.sync += [
-                    self.tag_entry.requester_id.eq(fields.requester_id),
-                    self.tag_entry.tag.eq(headers.tag_of(fields)),
-                ]
-        m.d.sync += [cooling.eq(Cat(begins, cooling)), clear.eq(~begins & ~cooling.any() & ~issue.request_held)]
-        for number in (HostLane.REQUEST_LOCAL, HostLane.REQUEST_DEVICE, HostLane.REQUEST_OTHER):
-            m.d.comb += lanes[number].clear.eq(clear)
 
     def _hand_over(self, m, issue):
         issued = issue.o.payload

@@ -1,102 +1,92 @@
-"""Lanes of a host's own requests, posted and not, from the ordering queue to the gate."""
+"""A host's requests, from the lanes of the ordering queue to the gate."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import Destination, Issued
 from pagehop.interposer.stages import far_header
 from pagehop.tlp import headers
+from pagehop.tlp.arbiter import RoundRobin, select_one
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
 
-__all__ = ["HostPostedLane", "HostRequestLane"]
+__all__ = ["HostRequests"]
+
+#: Where the requests of each lane go.
+DESTINATIONS = (Destination.LOCAL, Destination.DEVICE, Destination.OTHER)
 
 
-class HostPostedLane(wiring.Component):
-    """Translate a host's posted TLPs and offer them to the gate.
+class HostRequests(wiring.Component):
+    """Choose among a host's requests to the registers, to the device and to the other host, by turns; translate, re-tag and offer one.
 
-    Offered in the cycle in which it stands at the head, one beat a cycle. Never held by a move (D5): the aperture leads to one place. What has no
-    destination is dropped whole (``unsupported`` pulses).
-
-    Members
-    -------
-    i : of the ordering queue.
-    room : one bit a :class:`Destination` but the last, it takes a posted TLP.
-    """
-    def __init__(self, data_bytes, lane_shape):
-        super().__init__({
-            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))), "room": In(3), "unsupported": Out(1),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        head, issued = self.i.payload, self.offer.payload
-        beat, info, drop = head.beat, head.info, Signal()
-        m.d.comb += [
-            drop.eq(info.destination == Destination.DROP),
-            self.offer.valid.eq(self.i.valid & ~drop & (~beat.first | self.room.bit_select(info.destination, 1))),
-            self.i.ready.eq((self.offer.valid & self.offer.ready) | drop),
-            self.unsupported.eq(self.i.valid & beat.first & drop),
-            issued.beat.eq(beat), issued.lane.eq(EgressLane.POSTED), issued.destination.eq(info.destination),
-            issued.to_memory.eq(info.destination == Destination.OTHER),
-        ]
-        with m.If(beat.first & (info.destination == Destination.OTHER)):
-            m.d.comb += issued.beat.header.eq(far_header(beat.header, info.far))
-        return m
-
-
-class HostRequestLane(wiring.Component):
-    """Translate and re-tag a host's requests to one destination and offer them to the gate.
-
-    One cycle from ``i`` to ``offer``. A request to the device or to the other host leaves under our ID and a tag of ours (D16), for which it waits, as
-    for room for its completions (D7); one to the registers is untouched.
+    One cycle from ``i`` to ``offer``, one request at a time. Each lane waits for its own needs, and no lane for another's (D6): nothing posted before
+    it (O1), ``room`` where it goes and, but for the registers, a tag of ours (D16) and room for its completions (D7). A request to the device or to
+    the other host leaves under our ID and that tag; one to the registers is untouched.
 
     Parameters
     ----------
-    destination : :class:`Destination` of the lane.
-    return_lines : lines that the lane of its completions can hold.
+    device_lines, other_lines : lines that the lanes of their completions can hold.
 
     Members
     -------
-    i, posted : of the ordering queue.
-    requester_id, tag, tag_valid : what it leaves under.
-    return_room : lines left in the lane of its completions.
-    clear : no request stands in the issue register, or is not counted yet.
+    i : a lane for each of ``DESTINATIONS``, and ``posted``, of the ordering queue.
+    room : one bit a lane. ``clear``: no request stands in the issue register, or is not counted yet.
+    device_id, other_id, tag, tag_valid : what a request leaves under.
+    device_room, other_room : lines left in the lanes of their completions.
+    begins : one bit a lane, its head was taken in this cycle. ``origin_id``, ``origin_tag``: under what it came. ``offer`` has its lines.
     """
-    def __init__(self, data_bytes, lane_shape, destination, return_lines=1):
-        self.destination = destination
+    def __init__(self, data_bytes, lane_shape, device_lines, other_lines):
         super().__init__({
-            "i": In(stream.Signature(lane_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(1), "clear": In(1),
-            "requester_id": In(16), "tag": In(8), "tag_valid": In(1), "return_room": In(range(return_lines + 1)),
+            "i": In(stream.Signature(lane_shape)).array(len(DESTINATIONS)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "posted": In(PostedState(lane_shape["stamp"].width)), "room": In(len(DESTINATIONS)), "clear": In(1),
+            "device_id": In(16), "other_id": In(16), "tag": In(8), "tag_valid": In(1),
+            "device_room": In(range(device_lines + 1)), "other_room": In(range(other_lines + 1)),
+            "begins": Out(len(DESTINATIONS)), "origin_id": Out(16), "origin_tag": Out(10),
         })
 
     def elaborate(self, platform):
         m = Module()
-        head, offer = self.i.payload, self.offer
-        go = Signal()   # this head may go, but for `clear`
-        # It stays so until the next request is chosen, and then it is not `clear`.
-        m.d.sync += go.eq(self.i.valid & ~self.i.ready & head.beat.first & self._may_go(head))
+        m.submodules.turns = turns = RoundRobin(len(DESTINATIONS))
+        # The lane whose request is offered, chosen a cycle ahead; whether its first beat has gone.
+        chosen, inside = Signal(len(DESTINATIONS)), Signal()
+        taken, beat = Signal(), self.offer.payload.beat
+        for lane, head in enumerate(self.i):
+            m.d.comb += [turns.requests[lane].eq(head.valid & self._may_go(m, lane, head)), head.ready.eq(taken & chosen[lane])]
+        # What was found of a head stays so until the next request is chosen, and then it is not `clear`.
+        with m.If(~inside):
+            m.d.sync += chosen.eq(turns.grant)
+        with m.If(taken):
+            m.d.sync += [inside.eq(~beat.last), chosen.eq(chosen)]
         m.d.comb += [
-            self.i.ready.eq(offer.valid & offer.ready), offer.valid.eq((go & self.clear) | (self.i.valid & ~head.beat.first)),
-            offer.payload.lane.eq(EgressLane.NON_POSTED), offer.payload.destination.eq(self.destination), offer.payload.non_posted.eq(1),
-            offer.payload.lines.eq(head.info.lines),
+            self.offer.valid.eq(Mux(inside, (chosen & Cat(head.valid for head in self.i)).any(), chosen.any() & self.clear)),
+            taken.eq(self.offer.ready), self.begins.eq(Mux(taken & ~inside, chosen, 0)), turns.served.eq(self.begins), turns.last.eq(1),
         ]
-        self._present(m, head)
+        self._present(m, chosen, inside)
         return m
 
-    def _may_go(self, head):
-        """1 when there is room for the request and for its answer and nothing is to go before it."""
-        free = may_go(head.stamp, self.posted) & self.room
-        return free if self.destination == Destination.LOCAL else free & self.tag_valid & (self.return_room >= head.info.lines)
+    def _may_go(self, m, lane, head):
+        """1 when there is room for the request and for its answer and nothing is to go before it. Whether posted TLPs have gone takes a cycle for
+        each new head while there are any."""
+        passed = Signal(name=f"passed_{lane}")
+        m.d.sync += passed.eq(head.valid & ~head.ready & may_go(head.payload.stamp, self.posted))
+        free = (passed | self.posted.none) & self.room[lane]
+        if DESTINATIONS[lane] == Destination.LOCAL:
+            return free
+        return free & self.tag_valid & ((self.device_room, self.other_room)[lane - 1] >= head.payload.info.lines)
 
-    def _present(self, m, head):
+    def _present(self, m, chosen, inside):
         """The request as it leaves: its ID, its tag and its address are in the first beat."""
-        request = data.View(headers.RequestHeader(), self.offer.payload.beat.header)
-        m.d.comb += self.offer.payload.beat.eq(head.beat)
-        with m.If(head.beat.first):
-            if self.destination == Destination.OTHER:
-                m.d.comb += self.offer.payload.beat.header.eq(far_header(head.beat.header, head.info.far))
-            if self.destination != Destination.LOCAL:
-                m.d.comb += [request.requester_id.eq(self.requester_id), headers.whole_tag(request).eq(self.tag)]
+        device, other = DESTINATIONS.index(Destination.DEVICE), DESTINATIONS.index(Destination.OTHER)
+        head, issued = Signal(self.i[0].payload.shape()), self.offer.payload
+        request, origin = data.View(headers.RequestHeader(), issued.beat.header), data.View(headers.RequestHeader(), head.beat.header)
+        m.d.comb += [
+            head.eq(select_one(chosen, [lane.payload for lane in self.i])), issued.beat.eq(head.beat),
+            issued.lane.eq(EgressLane.NON_POSTED), issued.destination.eq(select_one(chosen, DESTINATIONS)), issued.non_posted.eq(1),
+            issued.lines.eq(head.info.lines), self.origin_id.eq(origin.requester_id), self.origin_tag.eq(headers.whole_tag(origin)),
+        ]
+        with m.If(~inside & chosen[other]):
+            m.d.comb += issued.beat.header.eq(far_header(head.beat.header, head.info.far))
+        for lane, requester_id in ((device, self.device_id), (other, self.other_id)):
+            with m.If(~inside & chosen[lane]):
+                m.d.comb += [request.requester_id.eq(requester_id), headers.whole_tag(request).eq(self.tag)]

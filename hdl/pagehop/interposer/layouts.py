@@ -8,7 +8,7 @@ from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
     "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "FlushView", "Aperture",
-    "DeviceInfo", "HostInfo", "Issued", "lane_credits",
+    "FarPage", "DeviceInfo", "HostInfo", "Issued", "lane_credits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -87,16 +87,26 @@ class FlushView(data.Struct):
     clean:  1
 
 
+class FarPage(data.Struct):
+    """Number of a page at the other host, and whether its address is above 4 GB, so that headers have four double words."""
+    number: PAGE_NUMBER_BITS
+    wide:   1
+
+    def is_at(self, number):
+        """Assignments that make it the page of this number."""
+        return [self.number.eq(number), self.wide.eq(number[32 - PAGE_BITS:].any())]
+
+
 class DeviceInfo(data.StructLayout):
     """What is known of a TLP of the device when it has been decoded.
 
-    ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: number of the page that it goes to
-    at Host B. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its
-    ``tag``, and whether it ends its request.
+    ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: the page that it goes to at Host
+    B. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and
+    whether it ends its request.
     """
     def __init__(self, window_pages, rows):
         super().__init__({
-            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": PAGE_NUMBER_BITS,
+            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage,
             "row": range(rows), "atomic": 1, "lines": 7, "tag": 10, "last_completion": 1,
         })
 
@@ -104,11 +114,11 @@ class DeviceInfo(data.StructLayout):
 class HostInfo(data.Struct):
     """What is known of a TLP of a host when it has been decoded.
 
-    ``far``: number of the page that it goes to through the aperture. Of a request: the ``lines`` of its answer. Of a completion: whose request it
+    ``far``: the page that it goes to through the aperture. Of a request: the ``lines`` of its answer. Of a completion: whose request it
     answers, and whether it ends it.
     """
     destination:     2
-    far:             52
+    far:             FarPage
     lines:           7
     requester_id:    16
     tag:             10
@@ -116,7 +126,10 @@ class HostInfo(data.Struct):
 
 
 class Issued(data.StructLayout):
-    """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there."""
+    """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there.
+
+    Lanes offer these to a :class:`TlpArbiter`, whose ``ready`` comes with ``valid`` only.
+    """
     def __init__(self, data_bytes):
         super().__init__({
             "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,

@@ -66,7 +66,7 @@ class PostedLane(wiring.Component):
             proven.eq(~info.needs_proof | self.proven.bit_select(destination, 1)),
             self.offer.valid.eq(self.i.valid & (~first | (go & proven))),
             self.waits.eq(Mux(self.i.valid & first & go & ~proven, 1 << destination, 0)),
-            taken.eq(self.offer.valid & self.offer.ready), self.i.ready.eq(taken), source.ready.eq(taken & head.beat.last),
+            taken.eq(self.offer.ready), self.i.ready.eq(taken), source.ready.eq(taken & head.beat.last),
             issued.beat.eq(head.beat),
             issued.lane.eq(EgressLane.POSTED), issued.to_memory.eq(info.in_window),
             issued.destination.eq(Mux(first, destination, destination_q)),

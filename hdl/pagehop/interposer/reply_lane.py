@@ -44,7 +44,8 @@ class ReplyLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        head, info = self.i.payload, self.ahead.payload.info
+        head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the completion that stands at the head
+        info, looked, looks = known.info, Signal(self.ahead.payload.shape()), Signal()
         tables = len(self.destinations)
         table, table_q = Signal(1), Signal(1)
         found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1}))
@@ -52,26 +53,32 @@ class ReplyLane(wiring.Component):
         go = Signal(tables)   # the head may go, but for the fence, by table
         m.d.comb += [
             table.eq(info.tag[6] if tables == 2 else 0),
-            self.index.eq(info.tag),
-            taken.eq(self.offer.valid & self.offer.ready),
+            looked.eq(known), self.index.eq(looked.info.tag),
+            # A tag that is being freed is not looked up: a second completion for it must be unexpected.
+            self.enable.eq(looks & ~self.free.any()),
+            taken.eq(self.offer.ready),
             self.offer.valid.eq((go & self.proven).any() | (body & self.i.valid)), self.waits.eq(go & ~self.proven),
             self.lines.eq(found.entry.lines),
         ]
-        m.d.sync += [self.free.eq(0), self.free_index.eq(self.index), go.eq(0)]
+        m.d.sync += [self.free.eq(0), self.free_index.eq(info.tag), go.eq(0)]
         with m.If(~body):
             m.d.sync += table_q.eq(table)
         self._present(m, head, found, Mux(body, table_q, table), body)
         with m.FSM():
+            with m.State("Take"):
+                m.d.comb += [self.ahead.ready.eq(~self.free.any()), looked.eq(self.ahead.payload), looks.eq(self.ahead.valid)]
+                m.d.sync += known.eq(self.ahead.payload)
+                with m.If(self.enable):
+                    m.next = "Read"
             with m.State("Look Up"):
-                # A tag that is being freed is not looked up: a second completion for it must be unexpected.
-                m.d.comb += self.enable.eq(self.ahead.valid & ~self.free.any())
+                m.d.comb += looks.eq(1)
                 with m.If(self.enable):
                     m.next = "Read"
             with m.State("Read"):
                 used, passed = Signal(), Signal()
                 m.d.comb += [
                     used.eq(Cat(*self.used).bit_select(table, 1) & (info.tag[7:] == 1)),
-                    passed.eq(may_go(self.ahead.payload.stamp, self.posted)),
+                    passed.eq(may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     found.entry.eq(Mux(table, self.entry[-1], self.entry[0])), found.used.eq(used),
@@ -85,20 +92,20 @@ class ReplyLane(wiring.Component):
                     m.next = "Drop"
                 with m.Elif(taken):
                     m.d.sync += self.free.eq(Mux(info.last_completion, 1 << table, 0))
+                    m.next = "Take"
                     with m.If(~head.beat.last):
                         m.d.sync += body.eq(1)
                         m.next = "Body"
             with m.State("Body"):
                 with m.If(taken & head.beat.last):
                     m.d.sync += body.eq(0)
-                    m.next = "Look Up"
+                    m.next = "Take"
             with m.State("Drop"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid & head.beat.last):
-                    m.next = "Look Up"
+                    m.next = "Take"
         with m.If(taken):
             m.d.comb += self.i.ready.eq(1)
-        m.d.comb += self.ahead.ready.eq(self.i.valid & self.i.ready & head.beat.last)
         return m
 
     def _present(self, m, head, found, table, body):

@@ -25,7 +25,7 @@ class RequestLane(wiring.Component):
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the row was occupied for ``limit`` cycles.
     return_room : one amount a host, lines that its completion lane still has room for.
-    clear : no request stands in the issue register.
+    clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
     """
     def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, rows, return_lines):
@@ -41,27 +41,33 @@ class RequestLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        head, info = self.i.payload, self.ahead.payload.info
+        head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
+        info, looked = known.info, Signal(self.ahead.payload.shape())
         found = Signal(data.StructLayout({"destination": 1, "settled": 1, "occupied": 1}))
-        go, body, taken = Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
+        go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
+        moves = Signal()   # it is of the page in the guard, which changes only while no page moves
         m.d.comb += [
-            self.owner_index.eq(info.page), self.row.eq(info.row),
-            taken.eq(self.offer.valid & self.offer.ready), self.i.ready.eq(taken), self.ahead.ready.eq(taken & head.beat.last),
+            self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
+            taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
-        m.d.sync += go.eq(0)
+        m.d.sync += [go.eq(0), moves.eq(looked.info.in_window & (looked.info.page == self.guard.page))]
         self._offer(m, head, info, found.destination, go, body)
         with m.FSM():
-            with m.State("Look Up"):
-                m.d.comb += [self.owner_enable.eq(self.ahead.valid), self.row_enable.eq(self.ahead.valid)]
+            with m.State("Take"):
+                m.d.comb += [self.ahead.ready.eq(1), looked.eq(self.ahead.payload), looks.eq(self.ahead.valid)]
+                m.d.sync += known.eq(self.ahead.payload)
                 with m.If(self.ahead.valid):
                     m.next = "Read"
+            with m.State("Look Up"):
+                m.d.comb += looks.eq(1)
+                m.next = "Read"
             with m.State("Read"):
-                guarded, place, opens = self.guard.active & info.in_window & (info.page == self.guard.page), Signal(), Signal()
+                guarded, place, opens = self.guard.active & moves, Signal(), Signal()
                 fits = [(room >= info.lines) & free for room, free in zip(self.return_room, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(self.ahead.payload.stamp, self.posted)),
+                    opens.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
@@ -72,14 +78,16 @@ class RequestLane(wiring.Component):
             with m.State("Offer"):
                 # Taken or not, what was found is stale in the next cycle.
                 m.next = "Look Up"
-                with m.If(taken & ~head.beat.last):
-                    m.d.sync += body.eq(1)
-                    m.next = "Body"
+                with m.If(taken):
+                    m.d.sync += body.eq(~head.beat.last)
+                    m.next = "Take"
+                    with m.If(~head.beat.last):
+                        m.next = "Body"
                 self._wait_for_row(m, found)
             with m.State("Body"):
                 with m.If(taken & head.beat.last):
                     m.d.sync += body.eq(0)
-                    m.next = "Look Up"
+                    m.next = "Take"
         return m
 
     def _offer(self, m, head, info, destination, go, body):

@@ -10,9 +10,9 @@ from pagehop.tlp import headers
 __all__ = ["Looked", "LookupStage", "far_header"]
 
 
-def far_header(header, page):
-    """``header`` of a memory or atomic request at the same place in another page, whose number is given."""
-    return headers.with_address(header, Cat(headers.address_of(header)[:PAGE_BITS], page))
+def far_header(header, far):
+    """``header`` of a memory or atomic request at the same place in another page, a :class:`FarPage`."""
+    return headers.with_address(header, Cat(headers.address_of(header)[:PAGE_BITS], far.number), far.wide)
 
 
 class Looked(data.StructLayout):

@@ -18,32 +18,43 @@ def select_one(chosen, values):
 class RoundRobin(wiring.Component):
     """Grant one of ``count`` requests in the cycle in which they are made; who was served last comes last.
 
+    Who is served without ``last`` is the only one to be granted until it is served with it: the beats of a TLP stay together.
+
     Members
     -------
     requests : one bit a requester.
-    grant : one-hot, 0 when nobody requests.
-    advance : the grant of this cycle was used.
+    grant : one-hot, 0 when nobody is granted.
+    served : one-hot, who was served in this cycle, 0 for nobody. ``last``: that was the end of its turn.
     """
     def __init__(self, count):
         self.count = count
-        super().__init__({"requests": In(count), "grant": Out(count), "advance": In(1)})
+        super().__init__({"requests": In(count), "grant": Out(count), "served": In(count), "last": In(1)})
 
     def elaborate(self, platform):
         m = Module()
-        # A row for each requester: who goes before it. Every grant depends on the requests and on registers only, so none waits for another.
-        before = [Signal(self.count, init=(1 << number) - 1, name=f"before_{number}") for number in range(self.count)]
-        m.d.comb += self.grant.eq(Cat(request & ~(self.requests & row).any() for request, row in zip(self.requests, before, strict=True)))
-        with m.If(self.advance):
-            for number, row in enumerate(before):
-                others = ((1 << self.count) - 1) & ~(1 << number)
-                m.d.sync += row.eq((row | self.grant[number].replicate(self.count)) & ~self.grant & others)
+        everybody = (1 << self.count) - 1
+        # A row for each requester: who goes before it, and who of these may be granted at all. Every grant depends on the requests and on registers
+        # only, so none waits for another, and what decides about turns stands behind no request.
+        asks, asks_next = Signal(self.count, init=-1), Signal(self.count)
+        m.d.comb += asks_next.eq(Mux(self.served.any(), self.served | self.last.replicate(self.count), asks))
+        m.d.sync += asks.eq(asks_next)
+        for number in range(self.count):
+            before, before_next, rivals = (
+                Signal(self.count, init=init, name=f"{name}_{number}")
+                for name, init in (("before", (1 << number) - 1), ("before_next", 0), ("rivals", (1 << number) - 1)))
+            m.d.comb += [
+                self.grant[number].eq(self.requests[number] & asks[number] & ~(self.requests & rivals).any()),
+                before_next.eq((before | self.served[number].replicate(self.count)) & ~self.served & everybody & ~(1 << number)),
+            ]
+            m.d.sync += [before.eq(before_next), rivals.eq(before_next & asks_next)]
         return m
 
 
 class TlpArbiter(wiring.Component):
     """Merge streams of beats TLP by TLP, in turns (D17).
 
-    Latency 0, one beat a cycle. From the first beat of a TLP to its last no other source is served.
+    Latency 0, one beat a cycle. From the first beat of a TLP to its last no other source is served. ``ready`` of a source comes with its ``valid``
+    only.
 
     Parameters
     ----------
@@ -59,16 +70,12 @@ class TlpArbiter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.turns = turns = RoundRobin(self.count)
-        # Who may ask: all between TLPs, inside of one only its source. So no multiplexer stands behind the grant.
-        asks = Signal(self.count, init=-1)
         m.d.comb += [
-            turns.requests.eq(Cat(source.valid for source in self.i) & asks),
-            self.o.valid.eq(turns.requests.any()),
+            turns.requests.eq(Cat(source.valid for source in self.i)),
+            self.o.valid.eq(turns.grant.any()),
             self.o.payload.eq(select_one(turns.grant, [source.payload for source in self.i])),
-            turns.advance.eq(self.o.valid & self.o.ready),
+            turns.served.eq(turns.grant & self.o.ready.replicate(self.count)), turns.last.eq(self.o.payload.beat.last),
         ]
         for index, source in enumerate(self.i):
-            m.d.comb += source.ready.eq(turns.grant[index] & self.o.ready)
-        with m.If(turns.advance):
-            m.d.sync += asks.eq(turns.grant | self.o.payload.beat.last.replicate(self.count))
+            m.d.comb += source.ready.eq(turns.served[index])
         return m

@@ -120,8 +120,7 @@ class Egress(wiring.Component):
         lanes = range(len(self.depths))
         m.submodules.credits = gate = CreditGate(self.max_payload)
         m.submodules.turns = turns = RoundRobin(len(self.depths))
-        # Which lanes may begin a TLP or go on with theirs, and which is in the middle of one, whose credits are spent.
-        asks, inside = Signal(len(self.depths), init=-1), Signal(len(self.depths))
+        inside = Signal(len(self.depths))   # which lane is in the middle of a TLP, whose credits are spent
         loads, chosen = Signal(), turns.grant
         heads = [queue.o[lane] for lane in lanes]
         units = [self._units(lane, head.payload.beat.header) for lane, head in zip(lanes, heads, strict=True)]
@@ -135,16 +134,17 @@ class Egress(wiring.Component):
             stays = head.valid & ~(loads & chosen[lane])
             m.d.sync += go.eq((plenty & none_older) | (stays & passes & (plenty | gate.fits(kind, units[lane]))))
             m.d.comb += [
-                turns.requests[lane].eq(asks[lane] & head.valid & (inside[lane] | go)),
+                turns.requests[lane].eq(head.valid & (inside[lane] | go)),
                 head.ready.eq(loads & chosen[lane]),
             ]
-        m.d.comb += [loads.eq(~self.tx.valid | self.tx.ready), turns.advance.eq(loads)]
+        ends = select_one(chosen, [head.payload.beat.last for head in heads])
+        m.d.comb += [loads.eq(~self.tx.valid | self.tx.ready), turns.last.eq(ends), turns.served.eq(turns.grant & loads.replicate(len(self.depths)))]
         m.d.sync += queue.posted_left.eq(0)
         with m.If(loads):
             m.d.sync += [self.tx.valid.eq(chosen.any()), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
         for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
-                m.d.sync += [inside[lane].eq(~head.payload.beat.last), asks.eq(Mux(head.payload.beat.last, -1, 1 << lane))]
+                m.d.sync += inside[lane].eq(~head.payload.beat.last)
                 if lane == POSTED:
                     m.d.sync += queue.posted_left.eq(head.payload.beat.last)
         for kind in TlpClass:

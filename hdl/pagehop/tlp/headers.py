@@ -194,8 +194,8 @@ def address_of(header):
     return Cat(Const(0, 2), low[2:32], high)
 
 
-def with_address(header, address):
-    """``header`` of a memory or atomic request with another byte address.
+def with_address(header, address, wide=None):
+    """``header`` of a memory or atomic request with another byte address. ``wide``: the address is above 4 GB, where that is known already.
 
     The form follows the address: below 4 GB the header must be 3 DW, above it 4 DW (2.2.4.1, H24c). The two low bits, which carry the processing
     hint, stay.
@@ -204,7 +204,7 @@ def with_address(header, address):
     hint = Mux(fields.fmt[0], fields.dw3[:2], fields.dw2[:2])
     low = Cat(hint, address[2:32])
     high = address[32:64]
-    wide = high.any()
+    wide = high.any() if wide is None else wide
     return Cat(
         Mux(wide, low, 0)[:32], Mux(wide, high, low)[:32],
         Value.cast(header)[64:125], wide, Value.cast(header)[126:128],
