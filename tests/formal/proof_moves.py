@@ -17,8 +17,7 @@ from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.headers import RequestHeader
-from pagehop.tlp.ordering import LaneBeat
+from pagehop.tlp.ordering import Ahead, LaneBeat
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import edited, planted
 
@@ -297,31 +296,31 @@ class GateHolds(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        shape = LaneBeat(16, DeviceInfo(PAGES), 4)
-        m.submodules.dut = dut = self.lane(16, shape, PAGES, 2, 1) if self.request else self.lane(16, shape, PAGES)
-        head = dut.i.payload
+        info = DeviceInfo(PAGES, 2)
+        shapes = (LaneBeat(16, info, 4), Ahead(info, 4))
+        m.submodules.dut = dut = self.lane(16, *shapes, PAGES, 2, 1) if self.request else self.lane(16, *shapes, PAGES)
+        head, ahead = dut.i.payload, dut.ahead.payload
         m.d.comb += [
-            dut.i.valid.eq(any_value(m, 1, "i_valid")), head.info.page.eq(any_value(m, 6, "page")),
-            head.info.in_window.eq(any_value(m, 1, "in_window")),
+            dut.i.valid.eq(any_value(m, 1, "i_valid")), dut.ahead.valid.eq(any_value(m, 1, "ahead_valid")),
+            ahead.info.page.eq(any_value(m, 6, "page")), ahead.info.in_window.eq(any_value(m, 1, "in_window")),
+            # One double word, so that its completion fits; what marks its page says which page it is of.
+            ahead.info.lines.eq(1), ahead.info.atomic.eq(1), dut.settings.track_dirty.eq(1),
             head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),
-            dut.offer.ready.eq(any_value(m, 1, "offer_ready")), dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")),
-            dut.proven.eq(any_value(m, 2, "proven")), dut.settings.track_dirty.eq(1),
+            dut.offer.ready.eq(any_value(m, 1, "offer_ready") & dut.offer.valid),
+            dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")), dut.proven.eq(any_value(m, 2, "proven")),
             dut.guard.page.eq(any_constant(m, 6, "guard_page")), dut.guard.to_host.eq(any_value(m, 1, "to_host")),
             *(dut.guard[name].eq(any_value(m, 1, name)) for name in ("active", "closed", "committed")),
             Assume(dut.guard.active | ~dut.guard.closed),
         ]
         held(m, dut.i, Assume, "i")
+        held(m, dut.ahead, Assume, "ahead")
         framed(m, dut.i, head.beat, Assume, "i")
-        begins, page, in_window = dut.offer.payload.beat.first, dut.dirty_page, dut.dirty
         if self.request:
-            # One double word, so that its completion fits.
-            m.d.comb += data.View(RequestHeader(), head.beat.header).length.eq(1)
             m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
                          dut.occupied.eq(any_value(m, 1, "occupied"))]
-            page, in_window = head.info.page, head.info.in_window
         closed = dut.guard.closed & past(m, dut.guard.closed, "closed")
-        with m.If(closed & dut.offer.valid & begins):
-            m.d.comb += Assert(~in_window | (page != dut.guard.page))
+        with m.If(closed & dut.offer.valid & dut.offer.payload.beat.first):
+            m.d.comb += Assert(~dut.dirty | (dut.dirty_page != dut.guard.page))
         return m
 
 
