@@ -12,11 +12,11 @@ import amaranth
 from amaranth.back import rtlil
 
 import pagehop
-from pagehop_sim import drivers
+from pagehop_sim import form
 from pagehop_sim.files import content_hash, locked, write_text
 from pagehop_sim.toolchain import ToolError, build_root
 
-__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "gathered", "interposer", "ports", "written"]
+__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "interposer", "ports", "written"]
 
 HARDWARE = Path(pagehop.__file__).parent
 
@@ -29,14 +29,13 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
-# `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses.
+# `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. What `form` does before the Verilog is
+# written, and after, makes Icarus twice as fast.
 SIMPLIFY = "read_rtlil {name}.il; proc; opt -fast -mux_undef; clean; write_rtlil {name}.simple.il"
-WRITE = "read_rtlil {name}.whole.il; write_verilog -noattr {name}.part.v"
+WRITE = "read_rtlil {name}.whole.il; write_verilog -noattr {name}.written.v"
 ANNOTATE = WRITE.replace("-noattr ", "")
-MODULE = re.compile(r"^module .*?^endmodule\n", re.MULTILINE | re.DOTALL)
-UPDATE = re.compile(r"^  always @\(posedge (\S+)\)\n(    .*;\n)", re.MULTILINE)
 #: What the form of the Verilog depends on, besides the design and the way of writing it.
-FORM = SIMPLIFY + MODULE.pattern + UPDATE.pattern + Path(drivers.__file__).read_text(encoding="utf-8")
+FORM = SIMPLIFY + Path(form.__file__).read_text(encoding="utf-8")
 
 
 def convert(component: Any, name: str, sources: Iterable[Path] | None = None, about: str = "") -> Path:
@@ -84,31 +83,14 @@ def _from_rtlil(design: str, name: str, write: str) -> Path:
             given, simple, whole = (folder / f"{name}{end}" for end in (".il", ".simple.il", ".whole.il"))
             given.write_text(design, encoding="utf-8")
             _yosys(SIMPLIFY, name, folder)
-            whole.write_text(drivers.undivided(simple.read_text(encoding="utf-8")), encoding="utf-8")
+            whole.write_text(form.undivided(simple.read_text(encoding="utf-8")), encoding="utf-8")
             _yosys(write, name, folder)
-            text = (folder / f"{name}.part.v").read_text(encoding="utf-8")
+            text = (folder / f"{name}.written.v").read_text(encoding="utf-8")
             # Attributes stand in front of the block of each register.
-            write_text(target, text if write == ANNOTATE else gathered(text))
-            for path in (given, simple, whole, folder / f"{name}.part.v"):
+            write_text(target, text if write == ANNOTATE else form.gathered(text))
+            for path in (given, simple, whole, folder / f"{name}.written.v"):
                 path.unlink()
     return target
-
-
-def gathered(text: str) -> str:
-    """Return Verilog of Yosys in which the registers of a module that a clock updates stand in one block: Icarus wakes each block at each edge."""
-    return MODULE.sub(_gathered, text)
-
-
-def _gathered(module: re.Match[str]) -> str:
-    updates: dict[str, list[str]] = {}
-
-    def take(update: re.Match[str]) -> str:
-        updates.setdefault(update[1], []).append(update[2])
-        return ""
-
-    rest = UPDATE.sub(take, module[0]).removesuffix("endmodule\n")
-    blocks = "".join(f"  always @(posedge {clock}) begin\n{''.join(lines)}  end\n" for clock, lines in updates.items())
-    return f"{rest}{blocks}endmodule\n"
 
 
 def _yosys(script: str, name: str, folder: Path) -> None:

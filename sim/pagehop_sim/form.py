@@ -1,17 +1,22 @@
-"""RTLIL in which one thing drives all bits of a wire.
+"""The form in which Icarus is quickest: one driver for all bits of a wire, one block for the registers of a module.
 
 Icarus resolves a wire that is driven in parts with strengths, bit by bit, at each change of a part: this was half the time of a simulation. Yosys has
-``splitnets -driver`` for it, which the small Yosys of Amaranth lacks, and which takes away the names of the wires that it splits.
+``splitnets -driver`` for it, which the small Yosys of Amaranth lacks, and which takes away the names of the wires that it splits. A block of its own
+for each register was another sixth: Icarus wakes each block at each edge.
+
+Enables instead of multiplexers that feed back (``opt_dff``) cost more than they save: they take wide registers apart.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["undivided"]
+__all__ = ["gathered", "undivided"]
 
 TOKEN = re.compile(r"[{}]|\[\d+(?::\d+)?\]|\d+'[01xzm-]*|[\\$]\S+")
 CONNECT = re.compile(r"  connect (\{[^}]*\}|\S+(?: \[[\d:]+\])?) (.*)")
+MODULE = re.compile(r"^module .*?^endmodule\n", re.MULTILINE | re.DOTALL)
+UPDATE = re.compile(r"^  always @\(posedge (\S+)\)\n(    (?!if\b).*;\n)", re.MULTILINE)
 #: Outputs of Yosys' own cells: those of memories, and of all others.
 MEMORY = {"$memrd": {"\\DATA"}, "$memrd_v2": {"\\DATA"}, "$memwr": set[str](), "$memwr_v2": set[str]()}
 RESULTS = {"\\Y", "\\Q"}
@@ -164,3 +169,20 @@ def _cut(source: list[_Bits], low: int, width: int) -> list[_Bits]:
 
 def _text(source: list[_Bits]) -> str:
     return "{ " + " ".join(map(str, source)) + " }"
+
+
+def gathered(text: str) -> str:
+    """Return Verilog of Yosys in which the registers of a module that a clock updates stand in one block. It must have no attributes."""
+    return MODULE.sub(_gathered, text)
+
+
+def _gathered(module: re.Match[str]) -> str:
+    updates: dict[str, list[str]] = {}
+
+    def take(update: re.Match[str]) -> str:
+        updates.setdefault(update[1], []).append(update[2])
+        return ""
+
+    rest = UPDATE.sub(take, module[0]).removesuffix("endmodule\n")
+    blocks = "".join(f"  always @(posedge {clock}) begin\n{''.join(lines)}  end\n" for clock, lines in updates.items())
+    return f"{rest}{blocks}endmodule\n"

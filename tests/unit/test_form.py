@@ -5,8 +5,8 @@ import re
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
-from pagehop_sim.drivers import undivided
-from pagehop_sim.verilog import convert, gathered
+from pagehop_sim.form import gathered, undivided
+from pagehop_sim.verilog import convert
 
 DESIGN = """\
 attribute \\top 1
@@ -84,6 +84,9 @@ module \\top (clk, a, b, other);
     if (a)
       memory[b] <= x;
   end
+  always @(posedge clk)
+    if (a) w <= b;
+    else w <= x;
   always @(posedge other)
     z <= a;
   always @(posedge clk)
@@ -102,6 +105,9 @@ module \\top (clk, a, b, other);
     if (a)
       memory[b] <= x;
   end
+  always @(posedge clk)
+    if (a) w <= b;
+    else w <= x;
   always @(posedge clk) begin
     x <= a;
     \\y$1  <= { x, b };
