@@ -1,6 +1,6 @@
 """One bit for each page of the guest window."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -39,7 +39,8 @@ class Bitmap(wiring.Component):
     Takes an operation in every cycle: ``op.ready`` is always 1. Operations take effect in the order in which they are taken, those on the
     same word in following cycles included. The word of a READ or TAKE is on ``word`` two cycles after the cycle of the transfer, with
     ``word_valid`` for that one cycle; a TAKE clears it. A lookup sees an operation if it is sampled three or more cycles after the
-    cycle of its transfer, and never before; a ``bit`` already shown does not change.
+    cycle of its transfer, and never before; a ``bit`` already shown does not change. Each has a memory of its own, one bit wide, that a TAKE does
+    not clear: a bitmap with lookups is not taken from.
 
     Parameters
     ----------
@@ -72,14 +73,15 @@ class Bitmap(wiring.Component):
         m.submodules.words = words = memory.Memory(shape=WORD_BITS, depth=self.pages // WORD_BITS, init=[])
         write = words.write_port()
         self._operations(m, write, words.read_port(transparent_for=(write,)))
-        for lookup in self.lookup:
-            self._lookup(m, lookup, words.read_port())
+        for number, lookup in enumerate(self.lookup):
+            m.submodules[f"bits_{number}"] = bits = memory.Memory(shape=1, depth=self.pages, init=[])
+            self._lookup(m, lookup, bits)
         return m
 
     def _operations(self, m, write, read):
         """Read a word in the cycle of the transfer, register it in the next, change and write it in the third."""
         fetch, fetch_valid, fetch_again = Signal(BitmapOp(self.pages)), Signal(), Signal()
-        change, change_valid = Signal(BitmapOp(self.pages)), Signal()
+        self._change, self._changes = change, change_valid = Signal(BitmapOp(self.pages), name="change"), Signal(name="change_valid")
         changed = Signal(WORD_BITS)
         mask = Const(1, WORD_BITS) << change.index[:6]
         m.d.comb += [self.op.ready.eq(1), read.addr.eq(self.op.payload.index[6:])]
@@ -107,14 +109,12 @@ class Bitmap(wiring.Component):
             write.en.eq(change_valid & (change.kind != BitmapOpKind.READ)),
         ]
 
-    @staticmethod
-    def _lookup(m, lookup, read):
-        """Fetch the word and pick the bit from the memory's output."""
-        bit = Signal(6)
-        with m.If(lookup.enable):
-            m.d.sync += bit.eq(lookup.index[:6])
+    def _lookup(self, m, lookup, bits):
+        """Change the bit when its word is changed; to pick it from the word would take too long behind a memory."""
+        write, read = bits.write_port(), bits.read_port()
+        kind = self._change.kind
         m.d.comb += [
-            read.addr.eq(Cat(lookup.index[6:])),
-            read.en.eq(lookup.enable),
-            lookup.bit.eq(read.data.bit_select(bit, 1)),
+            write.addr.eq(self._change.index), write.data.eq(kind == BitmapOpKind.SET),
+            write.en.eq(self._changes & ((kind == BitmapOpKind.SET) | (kind == BitmapOpKind.CLEAR))),
+            read.addr.eq(lookup.index), read.en.eq(lookup.enable), lookup.bit.eq(read.data),
         ]
