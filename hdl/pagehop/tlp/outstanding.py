@@ -160,7 +160,7 @@ class OutstandingTable(wiring.Component):
         return given_up, given_up_row
 
     def _free(self, m, bank, host, given_up, given_up_row):
-        """Look whether the row is taken by this host, then write its bit. Returns the end, of what, and whether it was given up; in the second cycle."""
+        """Look whether this host has the row, then write its bit. Returns the end, of what, and whether it was given up; in the second cycle."""
         read = bank.read_port()
         asked, ours, row, entry = Signal(), Signal(), Signal.like(given_up_row), Signal(OutstandingEntry, name=f"freed_{host}")
         again, before, now, ended = Signal(), Signal(), Signal.like(row), Signal()
