@@ -1,6 +1,9 @@
 """Event counters."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -14,8 +17,8 @@ _RECENT_BITS = 8
 class Counters(wiring.Component):
     """One 64-bit counter for each name, up to 16: input ``<name>`` is the number of events in a cycle (0 to 7).
 
-    The counters stand in a memory, and take turns to add what is new. A counter that is read has its turn then, so the word is exact: ``count`` is in
-    the cycle after ``enable`` the sum since reset of the counter number ``index``, with the events up to two cycles before ``enable``. Reads in at
+    The counters stand in a memory, and take turns to add what is new. A counter that is read has its turn then, so the word is exact: ``count`` is
+    two cycles after ``enable`` the sum since reset of the counter number ``index``, with the events up to the cycle before ``enable``. Reads in at
     most every other cycle on average.
 
     Members
@@ -37,24 +40,27 @@ class Counters(wiring.Component):
         read, write = counts.read_port(domain="comb"), counts.write_port()
         turn, chosen, last = Signal.like(self.index), Signal.like(self.index), Signal.like(self.index)
         base, new = Signal(64), Signal(_RECENT_BITS + 2)
-        recent = [self._gather(m, number, name, chosen == number) for number, name in enumerate(self.names)]
-        started = Signal(len(self.names))   # a memory has no reset: what it holds of a counter is of before until its first turn
+        taken = Signal(len(self.names))     # `chosen`, a bit a counter
+        recent = [self._gather(m, name, taken[number]) for number, name in enumerate(self.names)]
+        # A memory has no reset: what it holds of a counter is of before until its first turn.
+        started, begun = Signal(len(self.names)), Signal()
         again = Signal()
-        m.d.comb += [
-            chosen.eq(Mux(self.enable, self.index, turn)), read.addr.eq(chosen),
+        following = Mux(self.enable, self.index, turn)
+        m.d.comb += [read.addr.eq(chosen), self.count.eq(base + new), write.addr.eq(last), write.data.eq(self.count), write.en.eq(begun)]
+        m.d.sync += [
+            chosen.eq(following), taken.eq(Cat(following == number for number in range(len(self.names)))),
+            last.eq(chosen), begun.eq(taken.any()), started.eq(started | taken),
             # What it has just been given is not in the memory yet; the old word still stands here.
-            again.eq(started.any() & (chosen == last)),
-            self.count.eq(base + new),
-            write.addr.eq(last), write.data.eq(self.count), write.en.eq(started.any()),
+            again.eq(taken.any() & (following == chosen)),
+            new.eq(Mux(again, new, 0) + reduce(or_, (Mux(chosen, events, 0) for chosen, events in zip(taken, recent, strict=True)))),
         ]
-        m.d.sync += [last.eq(chosen), new.eq(Mux(again, new, 0) + Array(recent)[chosen]), started.bit_select(chosen, 1).eq(1)]
         with m.If(~again):
-            m.d.sync += base.eq(Mux(started.bit_select(chosen, 1), read.data, 0))
+            m.d.sync += base.eq(Mux((started & taken).any(), read.data, 0))
         with m.If(~self.enable):
             m.d.sync += turn.eq(Mux(turn == len(self.names) - 1, 0, turn + 1))
         return m
 
-    def _gather(self, m, number, name, taken):
+    def _gather(self, m, name, taken):
         """Events since the last turn of one counter."""
         events, recent = Signal(3, name=f"{name}_q"), Signal(_RECENT_BITS, name=f"{name}_recent")
         m.d.sync += [events.eq(getattr(self, name)), recent.eq(Mux(taken, 0, recent) + events)]

@@ -45,7 +45,7 @@ class RegisterFile(wiring.Component):
         reach the memory, so no bit is lost.
     looked_up
         Names of registers of the hardware that have no port of their own: when one is read, ``looked_enable`` is 1 with its number in this list on
-        ``looked_index``, and ``looked_word`` is sampled in the next cycle.
+        ``looked_index``, and ``looked_word`` is sampled two cycles later.
 
     Members
     -------
@@ -123,22 +123,18 @@ class RegisterFile(wiring.Component):
 
         # Cycle 1 of an access: decode. Cycle 2: write, or start the read.
         request, read, write = Signal(BusRequest(self.address_bits)), Signal(), Signal()
-        reader, select_memory = Signal.like(client), Signal(len(memories))
+        reader, to_memory = Signal.like(client), Signal(len(memories))
         index, exists = Signal(bits), Signal()
+        reads = valid & ~accepted.write
+        allowed = [in_memory & (accepted.strobe.all() | (bank.name not in self.whole_words))
+                   for in_memory, bank in zip(memories, self.map.memories, strict=True)]
         m.d.sync += [
-            request.eq(accepted), reader.eq(client), read.eq(valid & ~accepted.write), write.eq(valid & accepted.write),
-            index.eq(place), exists.eq(known), select_memory.eq(Cat(*memories)),
+            request.eq(accepted), reader.eq(client), read.eq(reads & ~Cat(*allowed).any()), write.eq(valid & accepted.write),
+            index.eq(place), exists.eq(known), to_memory.eq(Mux(reads, Cat(*allowed), 0)),
             self.bus_dropped.eq(write & ~exists),
         ]
         kept = self._keep(m, place, known, request, write)
-
-        partial = Const(0)
-        for number, bank in enumerate(self.map.memories):
-            if bank.name in self.whole_words:
-                partial |= select_memory[number] & ~request.strobe.all()
-        to_memory = read & select_memory.any() & ~partial
-        sources = [self._read_registers(m, kept, index, exists, read & ~to_memory, reader)]
-        sources += self._read_memories(m, select_memory, to_memory, request, reader)
+        sources = [self._read_registers(m, kept, index, exists, read, reader), *self._read_memories(m, to_memory, request, reader)]
         for number, bus in enumerate(self.bus):
             self._respond(m, bus.response, [(valid & (owner == number), word, error) for valid, owner, word, error in sources])
         return m
@@ -233,10 +229,11 @@ class RegisterFile(wiring.Component):
     def _read_registers(self, m, kept, index, exists, read, reader):
         """Sample the register at ``index``; return (valid, client, data, error)."""
         port, written = kept
+        stages = [(index, exists, read, reader)]
         for _ in range(SETTLE_CYCLES + 1):
-            before, exists_before, read_before, reader_before = index, exists, read, reader
-            index, exists, read, reader = Signal.like(index), Signal(), Signal(), Signal.like(reader)
-            m.d.sync += [index.eq(before), exists.eq(exists_before), read.eq(read_before), reader.eq(reader_before)]
+            stages.append(tuple(Signal.like(value) for value in stages[-1]))
+            m.d.sync += [now.eq(before) for now, before in zip(*reversed(stages[-2:]), strict=True)]
+        (before_last, _, read_before_last, _), (before, *_), (index, exists, read, reader) = stages[-3:]
         # Decoded a cycle ahead.
         selects = {register.name: Signal(name=f"reads_{register.name}") for register in self.map.registers}
         m.d.sync += [selects[register.name].eq(self._is(before, [register])) for register in self.map.registers]
@@ -257,25 +254,26 @@ class RegisterFile(wiring.Component):
         ]
         word = others | Mux(from_memory, port.data, 0)
         if self.looked_up:
-            looked = [selects[name] for name in self.looked_up]
+            looked = [register for register in self.map.registers if register.name in self.looked_up]
+            places = [(self._is(before_last, [register]), self.looked_up.index(register.name)) for register in looked]
             from_outside = Signal()
-            m.d.comb += [
-                self.looked_enable.eq(read & Cat(looked).any()),
-                self.looked_index.eq(reduce(or_, (Mux(select, number, 0) for number, select in enumerate(looked)))),
+            m.d.sync += [
+                self.looked_enable.eq(read_before_last & self._is(before_last, looked)),
+                self.looked_index.eq(reduce(or_, (Mux(select, number, 0) for select, number in places))),
+                from_outside.eq(Cat(selects[name] for name in self.looked_up).any()),
             ]
-            m.d.sync += from_outside.eq(self.looked_enable)
             word = word | Mux(from_outside, self.looked_word, 0)
         return valid, client, word, error
 
-    def _read_memories(self, m, select, read, request, reader):
+    def _read_memories(self, m, read, request, reader):
         """Pass reads on to the memories, each one at a time; return (valid, client, data, error) of each memory."""
         # A client has one read unanswered, so one place for its address is enough for all memories.
         held = [Signal(BusRequest(self.address_bits), name=f"held_{number}") for number in range(self.clients)]
         for number in range(self.clients):
-            with m.If(read & (reader == number)):
+            with m.If(read.any() & (reader == number)):
                 m.d.sync += held[number].eq(request)
         ports = [getattr(self, bank.name) for bank in self.map.memories]
-        return [self._read_memory(m, port, read & select[number], reader, held) for number, port in enumerate(ports)]
+        return [self._read_memory(m, port, read[number], reader, held) for number, port in enumerate(ports)]
 
     def _read_memory(self, m, port, read, reader, held):
         """Port of one memory: ``waiting`` has a bit for each client whose read is not answered.
