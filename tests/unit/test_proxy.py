@@ -2,6 +2,7 @@
 """The proxy table against a dictionary."""
 
 import pytest
+
 from pagehop.tlp.proxy import ProxyTable
 from pagehop_tb.simulate import run, seeded
 
