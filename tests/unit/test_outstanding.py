@@ -76,6 +76,7 @@ class Exercise:
         self.seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "not settled", "valid", "stale"), 0)
         self.quiet, self.cycle, self.pause = 0, 0, False
         self.looked, self.held, self.last_allocated, self.last_entry = None, [None, None], {}, {}
+        self.ending = None
         self.waiting, self.asked, self.busy = None, None, False   # what is to be given up, who asked in this cycle, one is just ending
 
     async def bench(self, ctx):
@@ -97,7 +98,7 @@ class Exercise:
         for freed in freed_rows:
             del model.taken[freed]
             self.seen["free"] += 1
-        given_up = self.give_up(ctx, give_up)
+        given_up, self.ending = self.ending, self.give_up(ctx, give_up)
         if allocate:
             assert row not in model.taken
             model.taken[row] = {**entry, "age": model.epoch, "born": self.cycle}

@@ -183,8 +183,8 @@ class _StrobesIgnored(RegisterFile):
 
 class _UnmappedReadsAreZero(RegisterFile):
     def _read_registers(self, *arguments):
-        valid, client, word, _ = super()._read_registers(*arguments)
-        return valid, client, word, Const(0)
+        kept, (valid, client, word, _) = super()._read_registers(*arguments)
+        return kept, (valid, client, word, Const(0))
 
 
 class _LastRegisterHidden(RegisterFile):

@@ -134,7 +134,7 @@ class RegisterFile(wiring.Component):
             self.bus_dropped.eq(write & ~exists),
         ]
         kept = self._keep(m, place, known, request, write)
-        sources = [self._read_registers(m, kept, index, exists, read, reader), *self._read_memories(m, to_memory, request, reader)]
+        sources = [*self._read_registers(m, kept, index, exists, read, reader), *self._read_memories(m, to_memory, request, reader)]
         for number, bus in enumerate(self.bus):
             self._respond(m, bus.response, [(valid & (owner == number), word, error) for valid, owner, word, error in sources])
         return m
@@ -227,7 +227,7 @@ class RegisterFile(wiring.Component):
         return value
 
     def _read_registers(self, m, kept, index, exists, read, reader):
-        """Sample the register at ``index``; return (valid, client, data, error)."""
+        """Sample the register at ``index``; return (valid, client, data, error) of what the memory shows, which is late, and of the rest."""
         port, written = kept
         stages = [(index, exists, read, reader)]
         for _ in range(SETTLE_CYCLES + 1):
@@ -249,10 +249,10 @@ class RegisterFile(wiring.Component):
         valid, client, error = Signal(), Signal.like(reader), Signal()
         m.d.comb += port.addr.eq(index)
         m.d.sync += [
-            others.eq(reduce(or_, chosen)), from_memory.eq((Cat(writable) & written).any()),
+            others.eq(reduce(or_, chosen)), from_memory.eq(read & (Cat(writable) & written).any()),
             valid.eq(read), client.eq(reader), error.eq(~exists),
         ]
-        word = others | Mux(from_memory, port.data, 0)
+        word = others
         if self.looked_up:
             looked = [register for register in self.map.registers if register.name in self.looked_up]
             places = [(self._is(before_last, [register]), self.looked_up.index(register.name)) for register in looked]
@@ -263,7 +263,7 @@ class RegisterFile(wiring.Component):
                 from_outside.eq(Cat(selects[name] for name in self.looked_up).any()),
             ]
             word = word | Mux(from_outside, self.looked_word, 0)
-        return valid, client, word, error
+        return (from_memory, client, port.data, Const(0)), (valid, client, word, error)
 
     def _read_memories(self, m, read, request, reader):
         """Pass reads on to the memories, each one at a time; return (valid, client, data, error) of each memory."""

@@ -59,12 +59,13 @@ class OutstandingTable(wiring.Component):
       shows in the third cycle). The row may belong to another request: compare ``requester_id`` and ``tag``. Free only with an entry
       beside which ``completion_valid`` has been 1.
     - **Give up** frees the row that ``occupied`` stands for, as the host that has not answered would, in the first cycle in which that host frees
-      nothing. If it was still taken then, ``given_up`` pulses in the cycle after, two after ``give_up`` at the earliest, with ``given_up_entry``,
-      for whoever holds room for it. While one waits for its cycle, another is ignored. Not in the cycle of an ``allocate`` or the two after it.
+      nothing. If it was still taken then, ``given_up`` pulses two cycles later, three after ``give_up`` at the earliest, with
+      ``given_up_entry``, for whoever holds room for it. While one waits for its cycle, another is ignored. Not in the cycle of an ``allocate``
+      or the two after it.
 
     **Epochs** (H12, H58): an entry belongs to the epoch in which it was allocated; ``advance`` begins the next with the next cycle. It has
     effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``settled`` says that nothing of an
-    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 6 cycles
+    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 7 cycles
     late, never early.
 
     **Reset**: what was in flight is lost with the links, and a memory has no reset, so all rows are freed one by one in the ``rows`` cycles after it.
@@ -120,8 +121,6 @@ class OutstandingTable(wiring.Component):
         given_up, given_up_row = self._allocate(m, entries, freed)
         ends = [self._free(m, bank, host, given_up, given_up_row) for host, bank in enumerate(freed)]
         m.d.comb += [self.given_up.eq(Cat(ended & ours for ended, _, ours in ends).any()), self.given_up_entry.eq(given_up.entry)]
-        with m.If(Cat(ours for *_, ours in ends).any()):
-            m.d.sync += given_up.valid.eq(0)
         for host, bank in enumerate(freed):
             self._completion(m, entries.read_port(), bank.read_port(), host)
         self._count(m, [(ended, entry) for ended, entry, _ in ends])
@@ -160,7 +159,7 @@ class OutstandingTable(wiring.Component):
         return given_up, given_up_row
 
     def _free(self, m, bank, host, given_up, given_up_row):
-        """Look whether this host has the row, then write its bit. Returns the end, of what, and whether it was given up; in the second cycle."""
+        """Look whether this host has the row, then write its bit. Returns the end, of what, and whether it was given up; in the third cycle."""
         read = bank.read_port()
         asked, ours, row, entry = Signal(), Signal(), Signal.like(given_up_row), Signal(OutstandingEntry, name=f"freed_{host}")
         again, before, now, ended = Signal(), Signal(), Signal.like(row), Signal()
@@ -177,7 +176,12 @@ class OutstandingTable(wiring.Component):
             ended.eq(asked & self._stands(entry.phase, Mux(again, before, read.data)) & ~self._sweeping),
             *self._write(bank.write_port(), row, entry.phase & ~self._sweeping, asked),
         ]
-        return ended, entry, ours
+        with m.If(ours):
+            m.d.sync += given_up.valid.eq(0)
+        # A register between the memory and the counters.
+        late = Signal(data.StructLayout({"ended": 1, "ours": 1, "entry": OutstandingEntry}), name=f"end_{host}")
+        m.d.sync += [late.ended.eq(ended), late.ours.eq(ours), late.entry.eq(entry)]
+        return late.ended, late.entry, late.ours
 
     @staticmethod
     def _stands(phase, bit):
