@@ -25,8 +25,8 @@ class _Decoded(data.StructLayout):
     """A TLP as it is understood. ``first_be`` and ``last_be`` are those of a memory request; ``operand`` is the size of a read, or of an
     atomic's operand, or 4.
 
-    ``inside`` has a bit for each part of the address in which it agrees with the BAR, ``outer`` the number of bytes before the first and after the
-    last enabled one.
+    ``inside`` has a bit for each part of the address in which it agrees with the BAR, ``outer`` the number of bytes of a read before the first and
+    after the last enabled one.
     """
     def __init__(self, address_bits):
         super().__init__({
@@ -176,7 +176,7 @@ class TlpRegisterAdapter(wiring.Component):
             decoded.first_be.eq(Mux(hinted, 0xF, header.first_be)),
             decoded.last_be.eq(Mux(hinted, Mux(single, 0, 0xF), header.last_be)),
             # From the first enabled byte to the last one; in a single double word both are in it (2.3.1.1).
-            decoded.outer.eq(Mux(hinted, 0, _lowest(header.first_be) + _unused_above(Mux(single, header.first_be, header.last_be)))),
+            decoded.outer.eq(Mux(hinted | ~sized, 0, _lowest(header.first_be) + _unused_above(Mux(single, header.first_be, header.last_be)))),
             decoded.operand.eq(Mux(sized, header.length << 2, Mux(atomic, operand, 4))),
         ]
 
@@ -190,7 +190,7 @@ class TlpRegisterAdapter(wiring.Component):
             judged.write.eq(decoded.write & served & ~empty), judged.nothing.eq(decoded.write & served & empty),
             judged.read.eq(decoded.read & served & ~empty), judged.zero.eq(decoded.read & served & empty),
             judged.strobe.eq(Mux(double, Cat(first, last), Mux(upper, Cat(Const(0, 4), first), first))),
-            judged.byte_count.eq(Mux(decoded.memory_read & single & empty, 1, decoded.operand - Mux(decoded.memory_read, decoded.outer, 0))),
+            judged.byte_count.eq(Mux(decoded.memory_read & single & empty, 1, decoded.operand - decoded.outer)),
             judged.lower_address.eq(Mux(decoded.memory_read, Cat(_lowest(first)[:2], decoded.address[2:7]), 0)),
         ]
 
