@@ -89,7 +89,7 @@ class KeepsStreamRules(Elaboratable):
 BUGS = {
     "what is accepted in the cycle of a transfer is covered": (
         "dirty_next.eq(self.posted | (self.dirty & ~self.sent))", "dirty_next.eq((self.posted | self.dirty) & ~self.sent)"),
-    "any answer proves all": ("self.done.eq(number)", "self.done.eq(self.issued)"),
+    "any answer proves all": ("self.done.eq(self.issued - since)", "self.done.eq(self.issued)"),
     "target forgets this cycle": ("(self.dirty | self.posted) + (self.dirty & self.posted & self.sent)", "self.dirty"),
 }
 

@@ -63,7 +63,7 @@ class AnyMoves(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
-        for name in ("start", "owner_word", "owner_word_valid", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "settled"):
+        for name in ("start", "owner_answer", "owner_answer_valid", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
         m.d.comb += [dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready"))]
         self.stops(m, dut)

@@ -92,7 +92,7 @@ def store_through_the_aperture_not_seen() -> Any:
 
 def second_copy_is_written_already() -> Any:
     """What the first copy said of its end stands when the second begins."""
-    return with_copy(("m.d.sync += [pushed.eq(0), popped.eq(0), left.eq(self.chunks)]", "m.d.sync += [pushed.eq(0), popped.eq(0)]"))
+    return with_copy(("waiting.eq(0), left.eq(self.chunks)]", "waiting.eq(0)]"))
 
 
 def late_answer_meets_the_next_copy() -> Any:

@@ -1,60 +1,93 @@
 """The two bitmaps over the guest window, and who uses them."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.layouts import FlushView
-from pagehop.memory.bitmap import WORD_BITS, Bitmap, BitmapOp, BitmapOpKind
+from pagehop.memory.bitmap import WORD_BITS, Bitmap, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
 
-__all__ = ["DirtyMap", "OwnerMap"]
+__all__ = ["DirtyMap", "OwnerMap", "OwnerOp", "OwnerOpKind"]
 
 _WORD_INDEX_BITS = 12
 
 
-class OwnerMap(wiring.Component):
-    """Which host owns each page: 0 is A, 1 is B.
+class OwnerOpKind(enum.Enum, shape=2):
+    """What an operation does with the bit of its page."""
+    SET   = 0
+    CLEAR = 1
+    READ  = 2
 
-    The slot's operations come first; software reads words in between. Look-ups are for the device's lanes (one cycle).
+
+class OwnerOp(data.StructLayout):
+    """Operation on the owner of one page."""
+    def __init__(self, pages):
+        super().__init__({"kind": OwnerOpKind, "index": range(pages)})
+
+
+class OwnerMap(wiring.Component):
+    """Which host owns each page: 0 is A, 1 is B. All 0 at power-up; a reset does not clear them.
+
+    Look-ups are for the device's lanes: ``index`` is sampled with ``enable``, ``bit`` is valid in the next cycle and stays until the next ``enable``.
+    Each has a memory of its own, one bit wide, so that no multiplexer stands behind it. A look-up sees an operation if it is sampled two or more
+    cycles after the cycle of its transfer, and never before; a ``bit`` already shown does not change.
+
+    The slot's operations are taken at once, in order; the bit of a READ is on ``answer`` two cycles after its transfer, with ``answer_valid``.
+    Software's words are gathered bit by bit in between, in 66 cycles or a few more.
 
     Members
     -------
-    index, enable, bit : look-ups. op, word, word_valid : of the slot. read : of the register file.
+    index, enable, bit : look-ups. op, answer, answer_valid : of the slot. read : of the register file.
     """
     def __init__(self, window_pages, lookups=2):
         self.window_pages = window_pages
         page = range(window_pages)
         super().__init__({
             "index": In(page).array(lookups), "enable": In(1).array(lookups), "bit": Out(1).array(lookups),
-            "op": In(stream.Signature(BitmapOp(window_pages))), "word": Out(WORD_BITS), "word_valid": Out(1),
+            "op": In(stream.Signature(OwnerOp(window_pages))), "answer": Out(1), "answer_valid": Out(1),
             "read": In(MemoryBus(_WORD_INDEX_BITS)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.bitmap = bitmap = Bitmap(self.window_pages, len(self.bit))
-        for index, enable, bit, port in zip(self.index, self.enable, self.bit, bitmap.lookup, strict=True):
-            m.d.comb += [port.index.eq(index), port.enable.eq(enable), bit.eq(port.bit)]
-        request, response = self.read.request, self.read.response
-        software, outside = Signal(3), Signal(3)   # whose word the bitmap shows now, one and two cycles from now
-        m.d.comb += [
-            self.op.ready.eq(1), request.ready.eq(~self.op.valid),
-            software[0].eq(request.valid & request.ready), outside[0].eq(request.payload.index >= self.window_pages // WORD_BITS),
-            bitmap.op.valid.eq(self.op.valid | software[0]),
-            self.word.eq(bitmap.word), self.word_valid.eq(bitmap.word_valid & ~software[2]),
-            response.valid.eq(software[2]), response.payload.data.eq(bitmap.word), response.payload.error.eq(outside[2]),
-        ]
-        with m.If(self.op.valid):
-            m.d.comb += bitmap.op.payload.eq(self.op.payload)
-        with m.Else():
-            m.d.comb += [
-                bitmap.op.payload.kind.eq(BitmapOpKind.READ),
-                bitmap.op.payload.index.eq(Cat(Const(0, 6), request.payload.index)),
-            ]
-        m.d.sync += [software[1:].eq(software), outside[1:].eq(outside)]
+        op, op_valid, reads = Signal(OwnerOp(self.window_pages)), Signal(), Signal()
+        m.d.comb += [self.op.ready.eq(1), reads.eq(op_valid & (op.kind == OwnerOpKind.READ))]
+        m.d.sync += [op.eq(self.op.payload), op_valid.eq(self.op.valid), self.answer_valid.eq(reads)]
+        ports = []
+        for number in range(len(self.bit) + 1):
+            m.submodules[f"bits_{number}"] = bits = memory.Memory(shape=1, depth=self.window_pages, init=[])
+            write = bits.write_port()
+            m.d.comb += [write.addr.eq(op.index), write.data.eq(op.kind == OwnerOpKind.SET), write.en.eq(op_valid & ~reads)]
+            ports.append(bits.read_port())
+        for index, enable, bit, port in zip(self.index, self.enable, self.bit, ports, strict=False):
+            m.d.comb += [port.addr.eq(index), port.en.eq(enable), bit.eq(port.data)]
+        m.d.comb += self.answer.eq(ports[-1].data)
+        self._gather(m, ports[-1], op, reads)
         return m
+
+    def _gather(self, m, port, op, reads):
+        """Read the bits of a word one after the other, in the cycles in which the slot reads none."""
+        request, response = self.read.request, self.read.response
+        place, count = Signal.like(request.payload.index), Signal(range(WORD_BITS + 1))
+        word, outside, arrives = Signal(WORD_BITS), Signal(), Signal()
+        steps = ~count[-1] & ~reads
+        m.d.comb += [port.addr.eq(Mux(reads, op.index, Cat(count[:-1], place))), response.payload.data.eq(word), response.payload.error.eq(outside)]
+        m.d.sync += [arrives.eq(0), response.valid.eq(0)]
+        with m.If(arrives):
+            m.d.sync += word.eq(Cat(word[1:], port.data))
+        with m.FSM():
+            with m.State("Idle"):
+                m.d.comb += request.ready.eq(1)
+                m.d.sync += [place.eq(request.payload.index), outside.eq(request.payload.index >= self.window_pages // WORD_BITS), count.eq(0)]
+                with m.If(request.valid):
+                    m.next = "Gather"
+            with m.State("Gather"):
+                m.d.sync += [arrives.eq(steps), count.eq(count + steps)]
+                with m.If(count[-1] & ~arrives):
+                    m.d.sync += response.valid.eq(1)
+                    m.next = "Idle"
 
 
 class DirtyMap(wiring.Component):

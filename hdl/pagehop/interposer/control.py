@@ -51,7 +51,7 @@ class Control(wiring.Component):
     """
     def __init__(self, data_bytes, window_pages, slots=1):
         self.data_bytes, self.window_pages, self.slots = data_bytes, window_pages, slots
-        self._file = RegisterFile(REGISTERS, clients=2, whole_words=("dirty_take",))
+        self._file = RegisterFile(REGISTERS, clients=2, whole_words=("dirty_take",), looked_up=COUNTERS)
         bitmap = MemoryBus(_BITMAP_WORD_BITS)
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(2), "read_ready": Out(1).array(2),
@@ -74,11 +74,10 @@ class Control(wiring.Component):
             m.submodules[f"adapter_{'ab'[host]}"] = adapter
             self._adapt(m, host, adapter, registers)
             unsupported = unsupported + adapter.unsupported
-        for name in COUNTERS:
-            m.d.comb += [
-                getattr(counters, name).eq(unsupported if name == "unsupported" else getattr(self, name)),
-                getattr(registers, name).value.eq(getattr(counters, f"{name}_count")),
-            ]
+        m.d.comb += [
+            *(getattr(counters, name).eq(unsupported if name == "unsupported" else getattr(self, name)) for name in COUNTERS),
+            counters.index.eq(registers.looked_index), counters.enable.eq(registers.looked_enable), registers.looked_word.eq(counters.count),
+        ]
         self._settings(m, registers)
         self._move(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):

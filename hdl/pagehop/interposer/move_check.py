@@ -57,12 +57,12 @@ class MoveCheck(wiring.Component):
         inside, special, in_map, known = Signal(), Signal(), Signal(), Signal()
         offset, page = Signal(52), Signal(52)
         expected = Signal()
-        m.d.comb += page.eq(request.source[PAGE_BITS:])
+        m.d.comb += [page.eq(request.source[PAGE_BITS:]), self.near.eq(request.source)]
         m.d.sync += [
             inside.eq(settings.window.holds(request.source)),
             special.eq(settings.msi.holds(request.source) | settings.mmio.holds(request.source)),
             offset.eq(page - settings.window.base),
-            self.near.eq(request.source), self.far.eq(request.source + settings.host_b_offset),
+            self.far.eq(request.source + settings.host_b_offset),
             # One cycle later than the above.
             in_map.eq(offset < self.window_pages),
             expected.eq(request.destination == Mux(request.to_host == HOST_B, self.far, self.near)),

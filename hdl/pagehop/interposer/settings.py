@@ -12,7 +12,7 @@ _RANGES = ("window", "msi", "mmio", "aperture_a", "aperture_b")
 
 
 class SettingsStage(wiring.Component):
-    """Turn base and number of pages into base and limit, once, two cycles after a register was written.
+    """Turn base and number of pages into base and limit. All but the limits are the registers themselves; a limit follows a cycle later.
 
     Members
     -------
@@ -34,8 +34,9 @@ class SettingsStage(wiring.Component):
         }
         for name, target in targets.items():
             base = getattr(self, f"{name}_base")[PAGE_BITS:]
-            m.d.sync += [target.base.eq(base), target.limit.eq(base + getattr(self, f"{name}_pages"))]
-        m.d.sync += [
+            m.d.comb += target.base.eq(base)
+            m.d.sync += target.limit.eq(base + getattr(self, f"{name}_pages"))
+        m.d.comb += [
             settings.host_b_offset.eq(self.host_b_offset),
             settings.aperture_a.offset.eq(self.aperture_a_offset), settings.aperture_b.offset.eq(self.aperture_b_offset),
             settings.active_host.eq(self.active_host), settings.fence.eq(self.fence), settings.track_dirty.eq(self.track_dirty),

@@ -4,11 +4,11 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
 from pagehop.interposer.layouts import HOST_B, FlushView, Guard, Settings
 from pagehop.interposer.move_check import MoveCheck, MoveError, MoveRequest
-from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
 
 __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
 
@@ -53,7 +53,7 @@ class PageSlot(wiring.Component):
     -------
     start, abort, request : from the registers. ``hold_limit`` in cycles.
     guard : to the gates.
-    owner_op, owner_word, owner_word_valid : port of the owner map.
+    owner_op, owner_answer, owner_answer_valid : port of the owner map.
     issue_*, posted_*, local_* : counts of the device's issue register and queue, and of the destination's local source, to set marks on.
     advance, advance_ready, atomics_settled, settled : epochs of the outstanding table.
     copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
@@ -67,7 +67,7 @@ class PageSlot(wiring.Component):
         super().__init__({
             "settings": In(Settings), "start": In(1), "abort": In(1), "request": In(MoveRequest), "hold_limit": In(32),
             "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
-            "owner_op": Out(stream.Signature(BitmapOp(window_pages))), "owner_word": In(WORD_BITS), "owner_word_valid": In(1),
+            "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner_answer": In(1), "owner_answer_valid": In(1),
             "issue_entered": In(4), "issue_accepted": In(4), "local_entered": In(4).array(2), "local_accepted": In(4).array(2),
             "posted_accepted": In(stamp_bits), "posted_left": In(stamp_bits),
             "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1), "settled": In(1),
@@ -147,12 +147,12 @@ class PageSlot(wiring.Component):
                 with m.If(check.error == MoveError.NONE):
                     m.next = "Ask Owner"
         with m.State("Ask Owner"):
-            m.d.comb += [self.owner_op.valid.eq(1), self.owner_op.payload.kind.eq(BitmapOpKind.READ)]
+            m.d.comb += [self.owner_op.valid.eq(1), self.owner_op.payload.kind.eq(OwnerOpKind.READ)]
             with m.If(self.owner_op.ready):
                 m.next = "Owner"
         with m.State("Owner"):
-            with m.If(self.owner_word_valid):
-                m.d.sync += owner.eq(self.owner_word.bit_select(check.page[:6], 1))
+            with m.If(self.owner_answer_valid):
+                m.d.sync += owner.eq(self.owner_answer)
                 m.next = "Decide"
         with m.State("Decide"):
             with m.If(owner == request.to_host):
@@ -216,7 +216,7 @@ class PageSlot(wiring.Component):
         def commit():
             m.d.comb += [
                 self.owner_op.valid.eq(1),
-                self.owner_op.payload.kind.eq(Mux(request.to_host == HOST_B, BitmapOpKind.SET, BitmapOpKind.CLEAR)),
+                self.owner_op.payload.kind.eq(Mux(request.to_host == HOST_B, OwnerOpKind.SET, OwnerOpKind.CLEAR)),
             ]
             with m.If(self.owner_op.ready):
                 m.d.comb += self.committed.eq(1)

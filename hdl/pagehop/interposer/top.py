@@ -198,7 +198,7 @@ class Interposer(wiring.Component):
         m.d.comb += [
             slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.request.eq(control.request),
             slot.hold_limit.eq(control.hold_limit), control.status.eq(slot.status), device.guard.eq(slot.guard),
-            slot.owner_word.eq(owners.word), slot.owner_word_valid.eq(owners.word_valid),
+            slot.owner_answer.eq(owners.answer), slot.owner_answer_valid.eq(owners.answer_valid),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
             table.advance.eq(slot.advance | dirty.advance), slot.advance_ready.eq(table.advance_ready),

@@ -1,11 +1,11 @@
 """One bit for each page of the guest window."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["Bitmap", "BitmapLookup", "BitmapOp", "BitmapOpKind", "WORD_BITS"]
+__all__ = ["Bitmap", "BitmapOp", "BitmapOpKind", "WORD_BITS"]
 
 #: Bits of a word of the bitmap, which is read and taken as a whole.
 WORD_BITS = 64
@@ -13,10 +13,9 @@ WORD_BITS = 64
 
 class BitmapOpKind(enum.Enum, shape=2):
     """What an operation does with the bit of its page, or with the word that the bit is in."""
-    SET   = 0
-    CLEAR = 1
-    READ  = 2
-    TAKE  = 3
+    SET  = 0
+    READ = 2
+    TAKE = 3
 
 
 class BitmapOp(data.StructLayout):
@@ -25,96 +24,61 @@ class BitmapOp(data.StructLayout):
         super().__init__({"kind": BitmapOpKind, "index": ceil_log2(pages)})
 
 
-class BitmapLookup(wiring.Signature):
-    """Port that looks at single bits: ``index`` is sampled with ``enable``, ``bit`` is valid in the next cycle
-    and stays until the next ``enable``.
-    """
-    def __init__(self, pages):
-        super().__init__({"index": Out(ceil_log2(pages)), "enable": Out(1), "bit": In(1)})
-
-
 class Bitmap(wiring.Component):
     """A bit a page, in words of 64, all 0 at power-up. A reset does not clear them.
 
     Takes an operation in every cycle: ``op.ready`` is always 1. Operations take effect in the order in which they are taken, those on the
     same word in following cycles included. The word of a READ or TAKE is on ``word`` two cycles after the cycle of the transfer, with
-    ``word_valid`` for that one cycle; a TAKE clears it. A lookup sees an operation if it is sampled three or more cycles after the
-    cycle of its transfer, and never before; a ``bit`` already shown does not change.
+    ``word_valid`` for that one cycle; a TAKE clears it.
 
     Parameters
     ----------
     pages : int
         Number of bits, a multiple of 64.
-    lookups : int
-        Number of lookup ports.
 
     Members
     -------
     op : stream of :class:`BitmapOp`, in
     word, word_valid : out
-    lookup : array of :class:`BitmapLookup`, in
     """
-    def __init__(self, pages, lookups=0):
+    def __init__(self, pages):
         if pages < WORD_BITS or pages % WORD_BITS:
             raise ValueError(f"A bitmap must have a multiple of {WORD_BITS} pages, not {pages!r}")
-        if lookups < 0:
-            raise ValueError(f"Number of lookup ports must not be negative, not {lookups!r}")
         self.pages = pages
-        self.lookups = lookups
-        super().__init__({
-            "op": In(stream.Signature(BitmapOp(pages))),
-            "word": Out(WORD_BITS), "word_valid": Out(1),
-            "lookup": In(BitmapLookup(pages)).array(lookups),
-        })
+        super().__init__({"op": In(stream.Signature(BitmapOp(pages))), "word": Out(WORD_BITS), "word_valid": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.words = words = memory.Memory(shape=WORD_BITS, depth=self.pages // WORD_BITS, init=[])
         write = words.write_port()
         self._operations(m, write, words.read_port(transparent_for=(write,)))
-        for lookup in self.lookup:
-            self._lookup(m, lookup, words.read_port())
         return m
 
     def _operations(self, m, write, read):
         """Read a word in the cycle of the transfer, register it in the next, change and write it in the third."""
         fetch, fetch_valid, fetch_again = Signal(BitmapOp(self.pages)), Signal(), Signal()
-        change, change_valid = Signal(BitmapOp(self.pages)), Signal()
+        place = Signal.like(fetch.index[6:])
+        # Of the operation in its third cycle: the page's bit is where its row and its column cross, and each is decoded a cycle ahead.
+        rows, columns, takes, writes = Signal(8), Signal(8), Signal(), Signal()
         changed = Signal(WORD_BITS)
-        mask = Const(1, WORD_BITS) << change.index[:6]
+        is_set, is_take = (fetch.kind == kind for kind in (BitmapOpKind.SET, BitmapOpKind.TAKE))
         m.d.comb += [self.op.ready.eq(1), read.addr.eq(self.op.payload.index[6:])]
         m.d.sync += [
             fetch.eq(self.op.payload),
             fetch_valid.eq(self.op.valid),
             fetch_again.eq(fetch_valid & (fetch.index[6:] == self.op.payload.index[6:])),
-            change.eq(fetch),
-            change_valid.eq(fetch_valid),
+            place.eq(fetch.index[6:]),
+            columns.eq(Cat(fetch.index[:3] == number for number in range(8))),
+            rows.eq(Cat(is_set & (fetch.index[3:6] == number) for number in range(8))),
+            takes.eq(is_take), writes.eq(fetch_valid & (is_set | is_take)),
+            self.word_valid.eq(fetch_valid & ~is_set),
             # What the operation just before this one makes of the same word is not in the memory yet.
             # What the one before that made is: the read port is transparent.
             self.word.eq(Mux(fetch_again, changed, read.data)),
         ]
-        with m.Switch(change.kind):
-            with m.Case(BitmapOpKind.SET):
-                m.d.comb += changed.eq(self.word | mask)
-            with m.Case(BitmapOpKind.CLEAR):
-                m.d.comb += changed.eq(self.word & ~mask)
-            with m.Case(BitmapOpKind.READ):
-                m.d.comb += changed.eq(self.word)
         m.d.comb += [
-            self.word_valid.eq(change_valid & ((change.kind == BitmapOpKind.READ) | (change.kind == BitmapOpKind.TAKE))),
-            write.addr.eq(change.index[6:]),
+            changed.eq(Cat((self.word[bit] | (rows[bit // 8] & columns[bit % 8])) & ~takes for bit in range(WORD_BITS))),
+            write.addr.eq(place),
             write.data.eq(changed),
-            write.en.eq(change_valid & (change.kind != BitmapOpKind.READ)),
-        ]
-
-    @staticmethod
-    def _lookup(m, lookup, read):
-        """Fetch the word and pick the bit from the memory's output."""
-        bit = Signal(6)
-        with m.If(lookup.enable):
-            m.d.sync += bit.eq(lookup.index[:6])
-        m.d.comb += [
-            read.addr.eq(Cat(lookup.index[6:])),
-            read.en.eq(lookup.enable),
-            lookup.bit.eq(read.data.bit_select(bit, 1)),
+            write.en.eq(writes),
         ]

@@ -274,7 +274,9 @@ class CopyEngine(wiring.Component):
         """Queue of whole chunks, then three stages: address, memory, output register. They move together, so a chunk has no gaps."""
         m.submodules.queue = queue = memory.Memory(shape=range(self.chunks), depth=self.chunks, init=[])
         push, head = queue.write_port(), queue.read_port(domain="comb")
-        pushed, popped, left = Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1), init=self.chunks)
+        pushed, popped = Signal(range(self.chunks)), Signal(range(self.chunks))
+        waiting, left = Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1), init=self.chunks)   # in the queue, and to be transferred
+        pops = Signal()
         beats = self.chunk_bytes // self.data_bytes
         beat, beat_valid, last = Signal(exact_log2(beats)), Signal(), Signal()
         fetch_valid, fetch_first, fetch_last, fetch_chunk = Signal(), Signal(), Signal(), Signal(range(self.chunks))
@@ -284,8 +286,8 @@ class CopyEngine(wiring.Component):
             push.addr.eq(pushed), push.data.eq(whole_chunk), push.en.eq(whole), head.addr.eq(popped),
             free_out.eq(~self.o_write.valid | self.o_write.ready),
             free_fetch.eq(~fetch_valid | free_out),
-            beat_valid.eq((pushed != popped) & (~halted | (beat != 0))),
-            last.eq(beat == beats - 1),
+            beat_valid.eq(waiting.any() & (~halted | (beat != 0))),
+            last.eq(beat == beats - 1), pops.eq(free_fetch & beat_valid & last),
             buffer.read_enable.eq(free_fetch),
             buffer.read_beat.eq(Cat(beat, head.data)),
             offset.eq(fetch_chunk << exact_log2(self.chunk_bytes)),
@@ -295,7 +297,7 @@ class CopyEngine(wiring.Component):
         with m.If(free_fetch):
             m.d.sync += [
                 fetch_valid.eq(beat_valid), fetch_first.eq(beat == 0), fetch_last.eq(last), fetch_chunk.eq(head.data),
-                beat.eq(beat + beat_valid), popped.eq(popped + (beat_valid & last)),
+                beat.eq(beat + beat_valid),
             ]
         out = self.o_write.payload
         with m.If(free_out):
@@ -304,6 +306,9 @@ class CopyEngine(wiring.Component):
                 out.data.eq(buffer.read_data), out.header.eq(Mux(fetch_first, header, 0)),
                 out.dwords.eq(self.data_bytes // 4), out.first.eq(fetch_first), out.last.eq(fetch_last),
             ]
-        m.d.sync += [pushed.eq(pushed + whole), left.eq(left - (self.o_write.valid & self.o_write.ready & out.last))]
+        m.d.sync += [
+            pushed.eq(pushed + whole), popped.eq(popped + pops), waiting.eq(waiting + whole - pops),
+            left.eq(left - (self.o_write.valid & self.o_write.ready & out.last)),
+        ]
         with m.If(self.start):
-            m.d.sync += [pushed.eq(0), popped.eq(0), left.eq(self.chunks)]
+            m.d.sync += [pushed.eq(0), popped.eq(0), waiting.eq(0), left.eq(self.chunks)]

@@ -1,7 +1,7 @@
 """The register bus: how a BAR reaches a register file, and a register file its memories.
 
-Both sides move 64-bit words. A write is not answered; a read is answered once. A client has at most one read unanswered and then always takes
-the answer, so a bus with a slow read in it still carries writes (H24).
+Both sides move 64-bit words. A write is not answered; a read is answered once. A client has at most one read unanswered, and its answer waits where
+it is in nobody's way, so a bus with a slow read in it still carries writes (H24).
 """
 
 from amaranth.lib import data, stream, wiring
@@ -31,7 +31,7 @@ class MemoryRequest(data.StructLayout):
 class RegisterBus(wiring.Signature):
     """Client side of a register bus of ``address_bits`` bits.
 
-    ``request.ready`` comes within a fixed number of cycles. ``response.ready`` is 1 while a read is unanswered.
+    ``request.ready`` comes within a fixed number of cycles. ``response`` stays until it is taken.
     """
     def __init__(self, address_bits):
         if address_bits not in range(4, 65):

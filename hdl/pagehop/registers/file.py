@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -15,9 +15,6 @@ __all__ = ["RegisterFile", "SETTLE_CYCLES"]
 
 #: Cycles by which a read samples later than a write sent in the same cycle would be visible.
 SETTLE_CYCLES = 3
-
-#: Registers that one level of the read multiplexer joins.
-_GROUP = 8
 
 
 class RegisterFile(wiring.Component):
@@ -35,6 +32,8 @@ class RegisterFile(wiring.Component):
     with ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot
     write are ignored.
 
+    What software wrote is read back from a memory, which no reset clears: a register reads as its reset value until its first write.
+
     Parameters
     ----------
     rdl_path
@@ -44,6 +43,9 @@ class RegisterFile(wiring.Component):
     whole_words
         Names of memories whose reads have side effects on the whole word: a read of less than 8 bytes is answered with ``error`` and does not
         reach the memory, so no bit is lost.
+    looked_up
+        Names of registers of the hardware that have no port of their own: when one is read, ``looked_enable`` is 1 with its number in this list on
+        ``looked_index``, and ``looked_word`` is sampled two cycles later.
 
     Members
     -------
@@ -57,49 +59,55 @@ class RegisterFile(wiring.Component):
     <register> : ``In(StructLayout)``
         Fields that hardware writes, without gaps.
     <memory> : ``Out(MemoryBus(index_bits))``
+    looked_enable, looked_index, looked_word : if ``looked_up`` names any.
     """
-    def __init__(self, rdl_path, clients=1, whole_words=()):
+    def __init__(self, rdl_path, clients=1, whole_words=(), looked_up=()):
         if clients not in range(1, 9):
             raise ValueError(f"Register file must have 1 to 8 clients, not {clients!r}")
         self.map = compile_registers(rdl_path)
         self.clients = clients
         self.address_bits = max(4, ceil_log2(self.map.size))
-        self.whole_words = tuple(whole_words)
+        self.whole_words, self.looked_up = tuple(whole_words), tuple(looked_up)
         self._check()
         super().__init__({
             "bus": In(RegisterBus(self.address_bits)).array(clients),
             "bus_dropped": Out(1),
             **{name: member for register in self.map.registers for name, member in self._members(register).items()},
-            **{memory.name: Out(MemoryBus(ceil_log2(memory.words))) for memory in self.map.memories},
+            **{bank.name: Out(MemoryBus(ceil_log2(bank.words))) for bank in self.map.memories},
+            **({"looked_enable": Out(1), "looked_index": Out(range(len(self.looked_up))), "looked_word": In(64)} if self.looked_up else {}),
         })
 
     def _check(self):
-        memories = [memory.name for memory in self.map.memories]
+        memories = [bank.name for bank in self.map.memories]
         for name in self.whole_words:
             if name not in memories:
                 raise ValueError(f"Memory read in whole words must be one of {', '.join(memories) or 'none'}, not {name!r}")
-        for memory in self.map.memories:
-            if memory.writable or not memory.readable:
-                raise ValueError(f"Memory {memory.name!r} must be read-only for software (sw = r)")
+        for bank in self.map.memories:
+            if bank.writable or not bank.readable:
+                raise ValueError(f"Memory {bank.name!r} must be read-only for software (sw = r)")
         for register in self.map.registers:
             if any(field.software_writes for field in register.fields) and any(field.hardware_writes for field in register.fields):
                 raise ValueError(f"Register {register.name!r} must be written by software or by hardware, not a part of it by each")
+        driven = [register.name for register in self.map.registers if all(field.hardware_writes for field in register.fields)]
+        for name in self.looked_up:
+            if name not in driven:
+                raise ValueError(f"Register that is looked up must be one of {', '.join(driven) or 'none'}, not {name!r}")
 
     @staticmethod
     def _writable(register):
         return [field for field in register.fields if field.software_writes]
 
     @staticmethod
-    def _size_bits(memory):
+    def _size_bits(bank):
         """Address bits within a memory."""
-        return ceil_log2(memory.words * WORD_BYTES)
+        return ceil_log2(bank.words * WORD_BYTES)
 
     def _members(self, register):
         """Ports of one register."""
         seen = data.StructLayout({field.name: field.width for field in self._writable(register) if field.hardware_reads})
         driven = data.StructLayout({field.name: field.width for field in register.fields if field.hardware_writes})
         if driven.size:
-            return {register.name: In(driven)}
+            return {} if register.name in self.looked_up else {register.name: In(driven)}
         members = {register.name: Out(seen)} if seen.size else {}
         if self._writable(register):
             members[f"{register.name}_written"] = Out(1)
@@ -108,30 +116,33 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         accepted, client, valid = self._arbitrate(m)
-        registers = [accepted.address == register.offset for register in self.map.registers]
-        memories = [accepted.address >> self._size_bits(memory) == memory.offset >> self._size_bits(memory) for memory in self.map.memories]
+        bits = ceil_log2(self.map.registers[-1].offset // WORD_BYTES + 1)
+        place = accepted.address[ceil_log2(WORD_BYTES):][:bits]   # of a register
+        known = self._is(place, self.map.registers) & ~accepted.address[ceil_log2(WORD_BYTES) + bits:].any()
+        memories = [accepted.address >> self._size_bits(bank) == bank.offset >> self._size_bits(bank) for bank in self.map.memories]
 
         # Cycle 1 of an access: decode. Cycle 2: write, or start the read.
         request, read, write = Signal(BusRequest(self.address_bits)), Signal(), Signal()
-        reader = Signal.like(client)
-        select, select_memory = Signal(len(registers)), Signal(len(memories))
+        reader, to_memory = Signal.like(client), Signal(len(memories))
+        index, exists = Signal(bits), Signal()
+        reads = valid & ~accepted.write
+        allowed = [in_memory & (accepted.strobe.all() | (bank.name not in self.whole_words))
+                   for in_memory, bank in zip(memories, self.map.memories, strict=True)]
         m.d.sync += [
-            request.eq(accepted), reader.eq(client), read.eq(valid & ~accepted.write), write.eq(valid & accepted.write),
-            select.eq(Cat(*registers)), select_memory.eq(Cat(*memories)),
-            self.bus_dropped.eq(write & ~select.any()),
+            request.eq(accepted), reader.eq(client), read.eq(reads & ~Cat(*allowed).any()), write.eq(valid & accepted.write),
+            index.eq(place), exists.eq(known), to_memory.eq(Mux(reads, Cat(*allowed), 0)),
+            self.bus_dropped.eq(write & ~exists),
         ]
-        words = [self._register(m, register, write & select[number], request) for number, register in enumerate(self.map.registers)]
-
-        partial = Const(0)
-        for number, memory in enumerate(self.map.memories):
-            if memory.name in self.whole_words:
-                partial |= select_memory[number] & ~request.strobe.all()
-        to_memory = read & select_memory.any() & ~partial
-        sources = [self._read_registers(m, words, select, read & ~to_memory, reader)]
-        sources += self._read_memories(m, select_memory, to_memory, request, reader)
+        kept = self._keep(m, place, known, request, write)
+        sources = [*self._read_registers(m, kept, index, exists, read, reader), *self._read_memories(m, to_memory, request, reader)]
         for number, bus in enumerate(self.bus):
             self._respond(m, bus.response, [(valid & (owner == number), word, error) for valid, owner, word, error in sources])
         return m
+
+    @staticmethod
+    def _is(place, registers):
+        """1 when ``place`` is that of one of the registers."""
+        return Cat(place == register.offset // WORD_BYTES for register in registers).any()
 
     def _arbitrate(self, m):
         """Take one request a cycle, the clients in turn; return it, registered, with its client."""
@@ -155,23 +166,52 @@ class RegisterFile(wiring.Component):
             m.d.comb += bus.request.ready.eq(requesting[number] & (chosen == number))
         return accepted, client, valid
 
-    def _register(self, m, register, write, request):
-        """Flip-flops and ports of one register; return the word that a read of it sees."""
+    def _keep(self, m, place, known, request, write):
+        """Flip-flops and ports of what software writes, and the memory that it is read back from. Returns its read port and which are written."""
+        registers = [register for register in self.map.registers if self._writable(register)]
+        select, written = Signal(len(registers)), Signal(len(registers))
+        m.d.sync += [select.eq(Cat(known & self._is(place, [register]) for register in registers)), written.eq(written | Mux(write, select, 0))]
+        for number, register in enumerate(registers):
+            self._store(m, register, write & select[number], request)
+        depth = 1 << len(place)
+        m.submodules.kept = kept = memory.Memory(shape=64, depth=depth, init=[])
+        port = kept.write_port(granularity=8)
+        # The first write to a register fills the bytes that it does not write.
+        first = ~(select & written).any()
+        resets = reduce(or_, (Mux(select[number], register.reset, 0) for number, register in enumerate(registers)), Const(0, 64))
+        m.d.comb += [
+            port.addr.eq(request.address[ceil_log2(WORD_BYTES):]), port.en.eq(Mux(write & select.any(), request.strobe | first.replicate(8), 0)),
+            port.data.eq(Cat(Mux(request.strobe[bit // 8], request.data[bit] & exists, resets[bit])
+                             for bit, exists in enumerate(self._field_bits(m, place, registers)))),
+        ]
+        return kept.read_port(), written
+
+    def _field_bits(self, m, place, registers):
+        """One signal for each bit of a word: the register in cycle 2 has it. Bits that the same registers have share one."""
+        flags = {}
+        for bit in range(64):
+            owners = tuple(register for register in registers
+                           if any(field.low <= bit < field.low + field.width and not field.single_pulse for field in register.fields))
+            if owners not in flags:
+                flags[owners] = Signal(name=f"has_bit_{bit}")
+                m.d.sync += flags[owners].eq(self._is(place, owners) if owners else 0)
+            yield flags[owners]
+
+    def _store(self, m, register, write, request):
+        """Flip-flops and ports of one register."""
+        for field in self._writable(register):
+            value = self._field(m, register, field, write, request)
+            if field.hardware_reads:
+                m.d.comb += getattr(self, register.name)[field.name].eq(value)
+        m.d.sync += getattr(self, f"{register.name}_written").eq(write)
+
+    def _word(self, register):
+        """What a read sees of a register that is not read back from the memory."""
         word = [Const(0, 64)[0]] * 64
-        port = getattr(self, register.name, None)
         for field in register.fields:
-            if field.hardware_writes:
-                value = port[field.name]
-            elif field.software_writes:
-                value = self._field(m, register, field, write, request)
-                if field.hardware_reads:
-                    m.d.comb += port[field.name].eq(value)
-            else:
-                value = Const(field.reset, field.width)
+            value = getattr(self, register.name)[field.name] if field.hardware_writes else Const(field.reset, field.width)
             if not field.single_pulse:
                 word[field.low:field.low + field.width] = list(value)
-        if self._writable(register):
-            m.d.sync += getattr(self, f"{register.name}_written").eq(write)
         return Cat(*word)
 
     @staticmethod
@@ -186,32 +226,54 @@ class RegisterFile(wiring.Component):
                 m.d.sync += value[low - field.low:high - field.low].eq(request.data[low:high])
         return value
 
-    @staticmethod
-    def _read_registers(m, words, select, read, reader):
-        """Sample the selected register in two levels; return (valid, client, data, error)."""
+    def _read_registers(self, m, kept, index, exists, read, reader):
+        """Sample the register at ``index``; return (valid, client, data, error) of what the memory shows, which is late, and of the rest."""
+        port, written = kept
+        stages = [(index, exists, read, reader)]
         for _ in range(SETTLE_CYCLES + 1):
-            select_q, read_q, reader_q = Signal.like(select), Signal(), Signal.like(reader)
-            m.d.sync += [select_q.eq(select), read_q.eq(read), reader_q.eq(reader)]
-            select, read, reader = select_q, read_q, reader_q
-        groups = []
-        for start in range(0, len(words), _GROUP):
-            group = Signal(64, name=f"group_{start}")
-            chosen = [Mux(select[number], words[number], 0) for number in range(start, min(start + _GROUP, len(words)))]
-            m.d.sync += group.eq(reduce(or_, chosen))
-            groups.append(group)
+            stages.append(tuple(Signal.like(value) for value in stages[-1]))
+            m.d.sync += [now.eq(before) for now, before in zip(*reversed(stages[-2:]), strict=True)]
+        (before_last, _, read_before_last, _), (before, *_), (index, exists, read, reader) = stages[-3:]
+        # Decoded a cycle ahead.
+        selects = {register.name: Signal(name=f"reads_{register.name}") for register in self.map.registers}
+        m.d.sync += [selects[register.name].eq(self._is(before, [register])) for register in self.map.registers]
+        others, from_memory = Signal(64), Signal()
+        writable = [selects[register.name] for register in self.map.registers if self._writable(register)]
+        chosen, number = [Const(0, 64)], 0
+        for register in self.map.registers:
+            select = selects[register.name]
+            if self._writable(register):
+                select, number = select & ~written[number], number + 1
+            if register.name not in self.looked_up:
+                chosen.append(Mux(select, self._word(register), 0))
         valid, client, error = Signal(), Signal.like(reader), Signal()
-        m.d.sync += [valid.eq(read), client.eq(reader), error.eq(~select.any())]
-        return valid, client, reduce(or_, groups, Const(0, 64)), error
+        m.d.comb += port.addr.eq(index)
+        m.d.sync += [
+            others.eq(reduce(or_, chosen)), from_memory.eq(read & (Cat(writable) & written).any()),
+            valid.eq(read), client.eq(reader), error.eq(~exists),
+        ]
+        word = others
+        if self.looked_up:
+            looked = [register for register in self.map.registers if register.name in self.looked_up]
+            places = [(self._is(before_last, [register]), self.looked_up.index(register.name)) for register in looked]
+            from_outside = Signal()
+            m.d.sync += [
+                self.looked_enable.eq(read_before_last & self._is(before_last, looked)),
+                self.looked_index.eq(reduce(or_, (Mux(select, number, 0) for select, number in places))),
+                from_outside.eq(Cat(selects[name] for name in self.looked_up).any()),
+            ]
+            word = word | Mux(from_outside, self.looked_word, 0)
+        return (from_memory, client, port.data, Const(0)), (valid, client, word, error)
 
-    def _read_memories(self, m, select, read, request, reader):
+    def _read_memories(self, m, read, request, reader):
         """Pass reads on to the memories, each one at a time; return (valid, client, data, error) of each memory."""
         # A client has one read unanswered, so one place for its address is enough for all memories.
         held = [Signal(BusRequest(self.address_bits), name=f"held_{number}") for number in range(self.clients)]
         for number in range(self.clients):
-            with m.If(read & (reader == number)):
+            with m.If(read.any() & (reader == number)):
                 m.d.sync += held[number].eq(request)
-        ports = [getattr(self, memory.name) for memory in self.map.memories]
-        return [self._read_memory(m, port, read & select[number], reader, held) for number, port in enumerate(ports)]
+        ports = [getattr(self, bank.name) for bank in self.map.memories]
+        return [self._read_memory(m, port, read[number], reader, held) for number, port in enumerate(ports)]
 
     def _read_memory(self, m, port, read, reader, held):
         """Port of one memory: ``waiting`` has a bit for each client whose read is not answered.
@@ -248,6 +310,9 @@ class RegisterFile(wiring.Component):
         """Response register of one client. It has one read unanswered, so at most one source brings something."""
         with m.If(response.valid & response.ready):
             m.d.sync += response.valid.eq(0)
-        for valid, word, error in sources:
-            with m.If(valid):
-                m.d.sync += [response.valid.eq(1), response.payload.data.eq(Mux(error, 0, word)), response.payload.error.eq(error)]
+        with m.If(Cat(valid for valid, *_ in sources).any()):
+            m.d.sync += [
+                response.valid.eq(1),
+                response.payload.data.eq(reduce(or_, (Mux(valid & ~error, word, 0) for valid, word, error in sources))),
+                response.payload.error.eq(Cat(valid & error for valid, _, error in sources).any()),
+            ]

@@ -172,18 +172,18 @@ class FlushTracker(wiring.Component):
         ]
         sweep, ended, ends = Signal(range(self.tags)), Signal(range(self.tags)), Signal()
         just_ended, just_ends = Signal(range(self.tags)), Signal()
-        number = Signal(FLUSH_SEQUENCE_BITS)
+        since, unanswered = Signal(range(self.tags)), Signal(range(self.tags + 1))   # flushes after the one that ended; after the last that is done
         m.d.comb += [
             ended.eq(Mux(answered, index, sweep)),
             ends.eq(busy.bit_select(ended, 1) & (answered | old.bit_select(ended, 1))),
             end.eq(ends << ended),
             # The tag is free from this cycle on, but `issued` does not yet count a flush that takes it.
-            number.eq(self.issued - (self.issued - 1 - just_ended)[:len(ended)]),
+            since.eq(self.issued - 1 - just_ended), unanswered.eq(self.issued - self.done),
         ]
         with m.If(~answered):
             m.d.sync += sweep.eq(sweep + 1)
-        with m.If(just_ends & ((number - self.done - 1)[:FLUSH_SEQUENCE_BITS] < self.tags)):
-            m.d.sync += self.done.eq(number)
+        with m.If(just_ends & (since < unanswered)):
+            m.d.sync += self.done.eq(self.issued - since)
         m.d.sync += [
             just_ended.eq(ended),
             just_ends.eq(ends),

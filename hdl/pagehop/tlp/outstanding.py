@@ -1,6 +1,6 @@
 """The device's requests that a host has not answered yet."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -16,7 +16,7 @@ EPOCHS = 4
 
 
 class OutstandingEntry(data.Struct):
-    """What is remembered of a request: who asked, which host answers, and what its completions need."""
+    """What is remembered of a request: who asked, which host answers, and what its completions need. ``phase`` is the table's own."""
     requester_id: 16
     tag:          10
     host:         1
@@ -24,6 +24,7 @@ class OutstandingEntry(data.Struct):
     atomic:       1
     lines:        7
     flush_target: FLUSH_SEQUENCE_BITS
+    phase:        1
 
 
 def row_of(requester_id, tag, rows=1024):
@@ -46,21 +47,25 @@ class OutstandingTable(wiring.Component):
     """Requests in flight, one a row; the row follows from who asks and with which tag (:func:`row_of`).
 
     All ports work in the same cycle, every cycle. A row is taken by ``allocate`` and given back by ``free`` of its host, or by ``give_up``.
-    Freeing what is not taken (twice, or after it was given up) does nothing, nor does host *h* freeing an entry whose ``host`` is not *h*.
+    Freeing what is not taken (twice, or after it was given up) does nothing as long as the row has not been used more than once since, nor does host
+    *h* freeing an entry whose ``host`` is not *h*.
 
     - **Look-up**: ``lookup_row`` is sampled with ``lookup_enable``. From the next cycle to the next ``lookup_enable``, ``occupied`` says
-      whether that row is taken *now*: an ``allocate`` shows in the next cycle, a ``free`` or ``give_up`` in the second.
-    - **Allocate** only a row that is free. It is found by a completion's look-up two or more cycles later.
+      whether that row is taken *now*: an ``allocate`` shows in the next cycle, the end of a request in the third. It is 1 in the cycle after any
+      ``allocate``, whose row is read in place of the one looked up.
+    - **Allocate** only a row that was looked up and shown free. It is found by a completion's look-up two or more cycles later.
     - **Completion** *h*: ``completion_row`` is sampled with ``completion_enable``. From the next cycle to the next ``completion_enable``,
-      ``completion_entry`` is what the row held and ``completion_valid`` says whether that request is still unanswered (a ``free`` or
-      ``give_up`` shows in the second cycle). The row may belong to another request: compare ``requester_id``, ``tag`` and ``host``.
-      Free with the same entry.
-    - **Give up** frees the row that ``occupied`` stands for. If it was taken, ``given_up`` pulses in the next cycle with ``given_up_entry``,
-      for whoever holds room for it. Not in the same cycle as ``allocate``.
+      ``completion_entry`` is what the row held and ``completion_valid`` says whether that is a request that host *h* has not answered yet (its end
+      shows in the third cycle). The row may belong to another request: compare ``requester_id`` and ``tag``. Free only with an entry
+      beside which ``completion_valid`` has been 1.
+    - **Give up** frees the row that ``occupied`` stands for, as the host that has not answered would, in the first cycle in which that host frees
+      nothing. If it was still taken then, ``given_up`` pulses two cycles later, three after ``give_up`` at the earliest, with
+      ``given_up_entry``, for whoever holds room for it. While one waits for its cycle, another is ignored. Not in the cycle of an ``allocate``
+      or the two after it.
 
     **Epochs** (H12, H58): an entry belongs to the epoch in which it was allocated; ``advance`` begins the next with the next cycle. It has
     effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``settled`` says that nothing of an
-    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 4 cycles
+    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 7 cycles
     late, never early.
 
     **Reset**: what was in flight is lost with the links, and a memory has no reset, so all rows are freed one by one in the ``rows`` cycles after it.
@@ -75,7 +80,7 @@ class OutstandingTable(wiring.Component):
     -------
     lookup_row, lookup_enable : in
     occupied : out
-    allocate, allocate_row, allocate_entry : in; the table fills in ``epoch``
+    allocate, allocate_row, allocate_entry : in; the table fills in ``epoch`` and ``phase``
     completion_row, completion_enable : arrays of 2 (a host each), in
     completion_entry, completion_valid : arrays of 2, out
     free, free_row, free_entry : arrays of 2, in
@@ -104,143 +109,122 @@ class OutstandingTable(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # A row is taken when the three bits that it has here differ in number from even. Each memory has one writer, which sets
-        # its own bit so that the sum comes out as it should, and reads all three in the cycle before.
-        m.submodules.allocated = allocated = memory.Memory(shape=1, depth=self.rows, init=[])
+        # A row is taken while the phase in its entry differs from the bit that the host it went to has here. Whoever allocates writes the entry with
+        # the other phase, whoever frees writes that phase as the host's bit. So each memory has one writer, and to free twice changes nothing.
+        m.submodules.entries = entries = memory.Memory(shape=OutstandingEntry, depth=self.rows, init=[])
         m.submodules.freed_a = freed_a = memory.Memory(shape=1, depth=self.rows, init=[])
         m.submodules.freed_b = freed_b = memory.Memory(shape=1, depth=self.rows, init=[])
-        m.submodules.entries = entries = memory.Memory(shape=OutstandingEntry, depth=self.rows, init=[])
         self._sweeping, self._swept = Signal(init=1, name="sweeping"), Signal(range(self.rows), name="swept")
         with m.If(self._sweeping):
             m.d.sync += [self._swept.eq(self._swept + 1), self._sweeping.eq(self._swept != self.rows - 1)]
-        bits = [(bank, bank.write_port()) for bank in (allocated, freed_a, freed_b)]
-        frees = [self._free(m, bits, host) for host in range(HOSTS)]
-        gives_up, given_up_row = self._allocate(m, bits, entries, frees)
-        ends = [(gives_up, given_up_row), *((flip, row) for flip, row, _ in frees)]
-        for host in range(HOSTS):
-            self._completion(m, bits, entries.read_port(), host, ends)
-        self._count(m, frees, gives_up)
+        freed = (freed_a, freed_b)
+        given_up, given_up_row = self._allocate(m, entries, freed)
+        ends = [self._free(m, bank, host, given_up, given_up_row) for host, bank in enumerate(freed)]
+        m.d.comb += [self.given_up.eq(Cat(ended & ours for ended, _, ours in ends).any()), self.given_up_entry.eq(given_up.entry)]
+        for host, bank in enumerate(freed):
+            self._completion(m, entries.read_port(), bank.read_port(), host)
+        self._count(m, [(ended, entry) for ended, entry, _ in ends])
         return m
 
-    @staticmethod
-    def _read_bits(m, bits, row):
-        """The three bits of ``row``, in the next cycle, with what is written in this one.
-
-        Not by transparent ports: these become an address register before asynchronous memories, and all of the memory's delay falls in the next
-        cycle.
-        """
-        taken = []
-        for bank, write in bits:
-            read, bit = bank.read_port(), Signal()
-            same_row, written, value = Signal(), Signal(), Signal()
-            m.d.sync += [same_row.eq(write.addr == row), written.eq(write.en), value.eq(write.data)]
-            m.d.comb += [read.addr.eq(row), bit.eq(Mux(same_row & written, value, read.data))]
-            taken.append(bit)
-        return taken
-
-    def _write(self, write, row, value, enable):
-        """Write a bit of ``row``; while rows are swept, free them in turn."""
+    def _write(self, port, row, value, enable):
+        """Write a memory at ``row``; while rows are swept, zeros to each in turn, which frees it."""
         sweeping = self._sweeping
-        return [write.addr.eq(Mux(sweeping, self._swept, row)), write.data.eq(value & ~sweeping), write.en.eq(enable | sweeping)]
+        return [port.addr.eq(Mux(sweeping, self._swept, row)), port.data.eq(value), port.en.eq(enable | sweeping)]
 
-    def _free(self, m, bits, host):
-        """Look whether the row is taken, then flip the bit of this host. Returns the flip and the entry, in the second cycle."""
-        taken = self._read_bits(m, bits, self.free_row[host])
-        asked, row, entry = Signal(name=f"free_asked_{host}"), Signal.like(self.free_row[host]), Signal(OutstandingEntry, name=f"freed_{host}")
-        flip = Signal(name=f"free_flip_{host}")
-        write = bits[1 + host][1]
+    def _allocate(self, m, entries, freed):
+        """Look-ups and allocations. Returns the request that is to be given up, and its row."""
+        held_row, looked_row = Signal.like(self.lookup_row), Signal.like(self.lookup_row)
+        allocated, row, entry, again = Signal(), Signal.like(self.lookup_row), Signal(OutstandingEntry), Signal()
+        written = Signal(OutstandingEntry)
+        looked, bits = entries.read_port(), [bank.read_port() for bank in freed]
+        m.d.comb += [
+            looked_row.eq(Mux(self.lookup_enable, self.lookup_row, held_row)), looked.addr.eq(looked_row),
+            *(bit.addr.eq(Mux(self.allocate, self.allocate_row, looked_row)) for bit in bits),
+        ]
+        # The entry is written a cycle late, when its phase is known.
         m.d.sync += [
-            asked.eq(self.free[host] & (self.free_entry[host].host == host)),
-            row.eq(self.free_row[host]),
-            entry.eq(self.free_entry[host]),
+            held_row.eq(looked_row), allocated.eq(self.allocate), row.eq(self.allocate_row),
+            entry.eq(self.allocate_entry), entry.epoch.eq(self.epoch), again.eq(allocated & (row == looked_row)),
+        ]
+        taken = looked.data.phase ^ Mux(looked.data.host, bits[1].data, bits[0].data)
+        m.d.comb += [
+            self.occupied.eq(taken | allocated | again | self._sweeping),
+            written.eq(entry), written.phase.eq(~Mux(entry.host, bits[1].data, bits[0].data) & ~self._sweeping),
+            *self._write(entries.write_port(), row, written, allocated),
+        ]
+        given_up = Signal(data.StructLayout({"entry": OutstandingEntry, "valid": 1}))
+        given_up_row = Signal.like(self.lookup_row)
+        with m.If(self.give_up & ~given_up.valid):
+            m.d.sync += [given_up.valid.eq(1), given_up.entry.eq(looked.data), given_up_row.eq(held_row)]
+        return given_up, given_up_row
+
+    def _free(self, m, bank, host, given_up, given_up_row):
+        """Look whether this host has the row, then write its bit. Returns the end, of what, and whether it was given up; in the third cycle."""
+        read = bank.read_port()
+        asked, ours, row, entry = Signal(), Signal(), Signal.like(given_up_row), Signal(OutstandingEntry, name=f"freed_{host}")
+        again, before, now, ended = Signal(), Signal(), Signal.like(row), Signal()
+        frees = self.free[host]
+        gives_up = given_up.valid & ~ours & (given_up.entry.host == host) & ~frees
+        m.d.comb += [now.eq(Mux(frees, self.free_row[host], given_up_row)), read.addr.eq(now)]
+        m.d.sync += [
+            asked.eq((frees & (self.free_entry[host].host == host)) | gives_up), ours.eq(gives_up), row.eq(now),
+            entry.eq(Mux(frees, self.free_entry[host], given_up.entry)),
+            # What is being written is not in the memory yet.
+            again.eq(asked & (row == now)), before.eq(entry.phase),
         ]
         m.d.comb += [
-            flip.eq(asked & (taken[0] ^ taken[1] ^ taken[2]) & ~self._sweeping),
-            *self._write(write, row, ~taken[1 + host], flip),
+            ended.eq(asked & self._stands(entry.phase, Mux(again, before, read.data)) & ~self._sweeping),
+            *self._write(bank.write_port(), row, entry.phase & ~self._sweeping, asked),
         ]
-        return flip, row, entry
+        with m.If(ours):
+            m.d.sync += given_up.valid.eq(0)
+        # A register between the memory and the counters.
+        late = Signal(data.StructLayout({"ended": 1, "ours": 1, "entry": OutstandingEntry}), name=f"end_{host}")
+        m.d.sync += [late.ended.eq(ended), late.ours.eq(ours), late.entry.eq(entry)]
+        return late.ended, late.entry, late.ours
 
-    def _allocate(self, m, bits, entries, frees):
-        """Look-up, allocation and giving up share the first memory's writer."""
-        held_row, looked_row, row = Signal.like(self.lookup_row), Signal.like(self.lookup_row), Signal.like(self.lookup_row)
-        asked, gives_up_asked, gives_up, just_allocated, freed = Signal(), Signal(), Signal(), Signal(), Signal(HOSTS)
-        change_row = Mux(self.give_up, held_row, self.allocate_row)
-        looked, taken = self._read_bits(m, bits, looked_row), self._read_bits(m, bits, change_row)
-        m.d.comb += looked_row.eq(Mux(self.lookup_enable, self.lookup_row, held_row))
-        m.d.sync += [
-            held_row.eq(looked_row),
-            row.eq(change_row),
-            asked.eq(self.allocate),
-            gives_up_asked.eq(self.give_up),
-            just_allocated.eq(self.allocate & (self.allocate_row == looked_row)),
-        ]
-        # A free of the same row in the same cycle comes first: two flips would take the row again.
-        m.d.sync += [same_row.eq(freed_row == change_row) for same_row, freed_row in zip(freed, self.free_row, strict=True)]
-        freed = (freed & Cat(flip for flip, *_ in frees)).any()
-        write, write_entry, read_entry = bits[0][1], entries.write_port(), entries.read_port()
-        entry = Signal(OutstandingEntry)
-        m.d.comb += [
-            self.occupied.eq(looked[0] ^ looked[1] ^ looked[2] | just_allocated | self._sweeping),
-            gives_up.eq(gives_up_asked & (taken[0] ^ taken[1] ^ taken[2]) & ~freed & ~self._sweeping),
-            *self._write(write, row, Mux(asked, ~(taken[1] ^ taken[2]), taken[1] ^ taken[2]), asked | gives_up),
-            entry.eq(self.allocate_entry),
-            entry.epoch.eq(self.epoch),
-            write_entry.addr.eq(self.allocate_row),
-            write_entry.data.eq(entry),
-            write_entry.en.eq(self.allocate),
-            read_entry.addr.eq(held_row),
-            self.given_up.eq(gives_up),
-            self.given_up_entry.eq(read_entry.data),
-        ]
-        return gives_up, row
+    @staticmethod
+    def _stands(phase, bit):
+        """1 when a request of ``phase`` is unanswered, by its host's bit."""
+        return phase ^ bit
 
-    def _completion(self, m, bits, read, host, ends):
+    def _completion(self, m, read, bit, host):
         """The entry as it was at the look-up; whether it stands, as it is now."""
-        held_row, row, stands = Signal.like(self.completion_row[host]), Signal.like(self.completion_row[host]), Signal()
-        taken = self._read_bits(m, bits, row)
+        held_row, row, stood = Signal.like(self.completion_row[host]), Signal.like(self.completion_row[host]), Signal()
+        enable, entry, valid = self.completion_enable[host], self.completion_entry[host], self.completion_valid[host]
         m.d.comb += [
-            row.eq(Mux(self.completion_enable[host], self.completion_row[host], held_row)),
-            read.addr.eq(row),
-            read.en.eq(self.completion_enable[host]),
-            self.completion_entry[host].eq(read.data),
-            self.completion_valid[host].eq(stands & (taken[0] ^ taken[1] ^ taken[2]) & ~self._sweeping),
+            row.eq(Mux(enable, self.completion_row[host], held_row)), read.addr.eq(row), read.en.eq(enable), bit.addr.eq(row),
+            entry.eq(read.data), valid.eq(stood & (entry.host == host) & self._stands(entry.phase, bit.data)),
         ]
-        m.d.sync += held_row.eq(row)
-        # Once freed or given up, the row may be taken again while a late completion still stands here.
-        with m.If(self.completion_enable[host]):
-            m.d.sync += stands.eq(1)
-        with m.Elif(Cat(ended & (ended_row == held_row) for ended, ended_row in ends).any()):
-            m.d.sync += stands.eq(0)
+        # Once it has fallen it stays down: the row may be taken again while a late completion still stands here.
+        m.d.sync += [held_row.eq(row), stood.eq((enable | valid) & ~self._sweeping)]
 
-    def _count(self, m, frees, gives_up):
+    @staticmethod
+    def _counter(m, rows, name, more, fewer):
+        """Count of at most ``rows``. Steps are registered before they are added."""
+        total, step = Signal(range(rows + 1), name=name), Signal(signed(3), name=f"{name}_step")
+        m.d.sync += [step.eq(more - sum(fewer)), total.eq(total + step)]
+        return total
+
+    def _count(self, m, ends):
         """Unanswered requests of each host and epoch, and atomics of each epoch."""
-        entry, given_up = self.allocate_entry, self.given_up_entry
-        ends = [(flip, freed.host, freed.epoch, freed.atomic) for flip, _, freed in frees]
-        ends.append((gives_up, given_up.host, given_up.epoch, given_up.atomic))
-        # Registered between the memories and the counters.
-        for n, end in enumerate(ends):
-            late = [Signal.like(value, name=f"end_{n}_{name}") for value, name in zip(end, ("", "host", "epoch", "atomic"), strict=True)]
-            m.d.sync += [now.eq(value) for now, value in zip(late, end, strict=True)]
-            ends[n] = late
-        for host in range(HOSTS):
-            fewer = sum(end & (end_host == host) for end, end_host, _, _ in ends)
-            m.d.sync += self.count[host].eq(self.count[host] + (self.allocate & (entry.host == host)) - fewer)
-        none, no_atomic = [], []
+        entry = self.allocate_entry
+        for host, (ended, _) in enumerate(ends):
+            m.d.comb += self.count[host].eq(self._counter(m, self.rows, f"count_{host}", self.allocate & (entry.host == host), [ended]))
+        none, no_atomic = Signal(EPOCHS, init=-1), Signal(EPOCHS, init=-1)
         for epoch in range(EPOCHS):
-            total, atomics = Signal(range(self.rows + 1), name=f"total_{epoch}"), Signal(range(self.rows + 1), name=f"atomics_{epoch}")
-            fewer = sum(end & (end_epoch == epoch) for end, _, end_epoch, _ in ends)
-            fewer_atomics = sum(end & (end_epoch == epoch) & atomic for end, _, end_epoch, atomic in ends)
-            more = self.allocate & (self.epoch == epoch)
-            m.d.sync += [
-                total.eq(total + more - fewer),
-                atomics.eq(atomics + (more & entry.atomic) - fewer_atomics),
-            ]
-            none.append((total == 0) | (self.epoch == epoch))
-            no_atomic.append((atomics == 0) | (self.epoch == epoch))
-        advance = self.advance & self.advance_ready
+            more, fewer = self.allocate & (self.epoch == epoch), [(ended & (freed.epoch == epoch), freed.atomic) for ended, freed in ends]
+            total = self._counter(m, self.rows, f"total_{epoch}", more, [end for end, _ in fewer])
+            atomics = self._counter(m, self.rows, f"atomics_{epoch}", more & entry.atomic, [end & atomic for end, atomic in fewer])
+            m.d.sync += [none[epoch].eq(total == 0), no_atomic[epoch].eq(atomics == 0)]
+        advance, advanced = self.advance & self.advance_ready, Signal(2)
+        current = (Const(1) << self.epoch)[:EPOCHS]
+        # What was allocated in the cycle of an advance shows in `none` in the third cycle after it.
+        quiet = ~advance & ~advanced.any()
         m.d.sync += [
+            advanced.eq(Cat(advance, advanced)),
             self.epoch.eq(self.epoch + advance),
-            self.advance_ready.eq(Cat(none).bit_select((self.epoch + 1)[:2], 1) & ~advance),
-            self.settled.eq(Cat(none).all() & ~advance),
-            self.atomics_settled.eq(Cat(no_atomic).all() & ~advance),
+            self.advance_ready.eq(none.bit_select((self.epoch + 1)[:2], 1) & ~advance),
+            self.settled.eq((none | current).all() & quiet),
+            self.atomics_settled.eq((no_atomic | current).all() & quiet),
         ]

@@ -1,6 +1,6 @@
 """Tags for requests that leave under an ID of ours (rule D16)."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -28,8 +28,8 @@ class ProxyTable(wiring.Component):
     - **Look-up** *n*: ``lookup_index`` is sampled with ``lookup_enable``. From the next cycle to the next ``lookup_enable``, ``entry`` is what
       the entry held, and ``valid`` says whether that request is unanswered (a ``free`` or a timeout shows in the second cycle). An
       allocation is seen by look-ups sampled in later cycles.
-    - **Free** *n*: gives ``free_index`` back; does nothing if it is not taken. A port frees only what it looked up.
-    - **Timeout**: an entry neither answered nor looked up for ``limit`` to 2 x ``limit`` + 2 x ``entries`` cycles is freed; ``timed_out``
+    - **Free** *n*: gives ``free_index`` back; does nothing if it is not taken. A port frees only what it looked up, and looks up nothing then.
+    - **Timeout**: an entry neither answered nor looked up for ``limit`` to 2 x ``limit`` + 8 x ``entries`` cycles is freed; ``timed_out``
       pulses with ``timed_out_entry``, for whoever holds room for it.
 
     All ports work in the same cycle, every cycle.
@@ -67,26 +67,22 @@ class ProxyTable(wiring.Component):
         m = Module()
         m.submodules.table = table = memory.Memory(shape=ProxyEntry, depth=self.entries, init=[])
         taken, expired = Signal(self.entries), Signal(self.entries)
-        allocated = Signal(self.entries)
-        freed = Cat(self._one_hot(free, index) for free, index in zip(self.free, self.free_index, strict=True))
-        freed = freed[:self.entries] | freed[self.entries:]
+        allocates = self.allocate & self.index_valid
+        freed = [self._one_hot(free, index) for free, index in zip(self.free, self.free_index, strict=True)]
         write = table.write_port()
-        m.d.comb += [
-            allocated.eq(self._one_hot(self.allocate & self.index_valid, self.index)),
-            write.addr.eq(self.index),
-            write.data.eq(self.allocate_entry),
-            write.en.eq(self.allocate & self.index_valid),
-        ]
-        m.d.sync += taken.eq((taken & ~freed & ~expired) | allocated)
+        m.d.comb += [write.addr.eq(self.index), write.data.eq(self.allocate_entry), write.en.eq(allocates)]
+        m.d.sync += taken.eq((taken & ~freed[0] & ~freed[1] & ~expired) | self._one_hot(allocates, self.index))
         self._next_index(m, taken)
         for port in range(LOOKUPS):
             self._lookup(m, table.read_port(), taken, port)
-        self._sweep(m, table.read_port(), taken, allocated | freed, expired)
+        self._sweep(m, table.read_port(), taken, expired)
         return m
 
     def _one_hot(self, enable, index):
-        """A bit for each entry, that of ``index`` set when ``enable`` is."""
-        return Mux(enable, Const(1, self.entries) << index, 0)[:self.entries]
+        """A bit for each entry, that of ``index`` set when ``enable`` is: the products of two small decoders, shared."""
+        low, high = index[:len(index) // 2], index[len(index) // 2:]
+        columns, rows = [low == number for number in range(1 << len(low))], [enable & (high == number) for number in range(1 << len(high))]
+        return Cat(row & column for row in rows for column in columns)
 
     def _next_index(self, m, taken):
         """Try the numbers in turn."""
@@ -112,35 +108,43 @@ class ProxyTable(wiring.Component):
             self.valid[port].eq(taken.bit_select(index, 1) & (self.lookup_enable[port] | self.valid[port])),
         ]
 
-    def _sweep(self, m, read, taken, changed, expired):
-        """Visit all entries every ``limit`` cycles. The second visit to an entry in which nothing happened since the first frees it."""
-        timer, sweep, sweeping = Signal(32), Signal(range(self.entries + 1)), Signal()
-        seen, stirred = Signal(self.entries), Signal(self.entries)
-        visited, old = Signal.like(self.index), Signal()
-        looked = Cat(self._one_hot(enable, index) for enable, index in zip(self.lookup_enable, self.lookup_index, strict=True))
+    def _sweep(self, m, read, taken, expired):
+        """Visit all entries every ``limit`` cycles, four cycles each. The second visit without anything between frees an entry."""
+        timer, over, step, visited = Signal(32), Signal(), Signal(range(4 * self.entries + 1), init=4 * self.entries), Signal.like(self.index)
+        seen, touched = Signal(self.entries), Signal()
+        is_taken, was_seen, acts, marked = Signal(), Signal(), Signal(), Signal(self.entries)
+        touches, stirred = self._touches(m, visited)
         m.d.comb += [
-            stirred.eq(looked[:self.entries] | looked[self.entries:] | changed),
-            sweeping.eq(~sweep[-1]),
-            # Two stages: whether the entry is old, then, unless something happens in either cycle, its end.
-            expired.eq(self._one_hot(old & ~self._names(visited), visited)),
-            read.addr.eq(visited),
-            self.timed_out_entry.eq(read.data),
+            visited.eq(step[2:]),
+            # What was read in the second step is true in the third when nothing has happened to the entry since the first.
+            acts.eq(~step[-1] & (step[:2] == 2) & is_taken & ~touched & ~touches),
+            expired.eq(self._one_hot(acts & was_seen, visited)), marked.eq(self._one_hot(acts, visited)),
+            read.addr.eq(visited), self.timed_out_entry.eq(read.data),
         ]
         m.d.sync += [
-            visited.eq(sweep[:-1]),
-            old.eq(sweeping & seen.bit_select(sweep[:-1], 1) & taken.bit_select(sweep[:-1], 1) & ~self._names(sweep[:-1])),
-            seen.eq((seen | self._one_hot(sweeping, sweep[:-1])) & ~stirred),
-            self.timed_out.eq(old & ~self._names(visited)),
-            timer.eq(timer + 1),
+            is_taken.eq(taken.bit_select(visited, 1)), was_seen.eq(seen.bit_select(visited, 1)),
+            touched.eq(touches | (touched & step[:2].any())),
+            seen.eq((seen ^ marked) & ~stirred),
+            self.timed_out.eq(acts & was_seen),
+            timer.eq(timer + 1), over.eq(timer >= self.limit),
         ]
-        with m.If(sweeping):
-            m.d.sync += sweep.eq(sweep + 1)
-        with m.Elif(timer >= self.limit):
-            m.d.sync += [sweep.eq(0), timer.eq(0)]
+        with m.If(~step[-1]):
+            m.d.sync += step.eq(step + 1)
+        with m.Elif(over):
+            m.d.sync += [step.eq(0), timer.eq(0), over.eq(0)]
 
-    def _names(self, index):
-        """1 when a look-up or a free in this cycle is about ``index``. An allocation never is about an entry that is taken."""
-        return (
-            Cat(enable & (other == index) for enable, other in zip(self.lookup_enable, self.lookup_index, strict=True)).any()
-            | Cat(enable & (other == index) for enable, other in zip(self.free, self.free_index, strict=True)).any()
-        )
+    def _touches(self, m, visited):
+        """Whether a port looks at or frees the entry ``visited`` in this cycle, and a bit for each entry that one did in the cycle before.
+
+        An allocation never is about an entry that is taken, and what was freed is not seen.
+        """
+        now, before = [], []
+        for port in range(LOOKUPS):
+            index, index_q, active, active_q = Signal.like(visited), Signal.like(visited), Signal(), Signal()
+            m.d.comb += [
+                index.eq(Mux(self.free[port], self.free_index[port], self.lookup_index[port])), active.eq(self.free[port] | self.lookup_enable[port]),
+            ]
+            m.d.sync += [index_q.eq(index), active_q.eq(active)]
+            now.append(active & (index == visited))
+            before.append(self._one_hot(active_q, index_q))
+        return Cat(now).any(), before[0] | before[1]
