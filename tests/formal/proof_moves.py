@@ -316,6 +316,8 @@ class GateHolds(Elaboratable):
         held(m, dut.ahead, Assume, "ahead")
         framed(m, dut.i, head.beat, Assume, "i")
         if self.request:
+            # What is shown ahead has its first beat at the head when it is offered.
+            m.d.comb += Assume(dut.i.valid | ~dut.offer.valid)
             m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
                          dut.occupied.eq(any_value(m, 1, "occupied"))]
         closed = dut.guard.closed & past(m, dut.guard.closed, "closed")

@@ -210,7 +210,7 @@ BUGS: dict[str, Callable[[], type]] = {
     "one header credit is plenty": lambda: in_gate("left.header >= 2", "left.header >= 1"),
     "what another lane of the class spends is not seen": lambda: in_gate("~self.spend[kind.value] & ", ""),
     "TLPs are mixed on the way out": lambda: planted(
-        Egress, "head.valid & (inside[lane] | go)", "head.valid & go"),
+        Egress, "turns.last.eq(ends)", "turns.last.eq(1)"),
     "TLPs are mixed on the way in": lambda: planted(
         Egress, "", "", TlpArbiter=planted(TlpArbiter, "turns.last.eq(self.o.payload.beat.last)", "turns.last.eq(1)")),
     "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
