@@ -56,7 +56,7 @@ def egress_lets_all_pass() -> Any:
 
 def id_ordering_kept() -> Any:
     """IDO goes on to the hosts."""
-    return with_host(("clear_ido=True", "clear_ido=False"))
+    return with_host(Egress=edited(Egress, ("if self.clear_ido:", "if False:")))
 
 
 def host_requests_pass_writes() -> Any:
