@@ -49,11 +49,16 @@ CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 
 #: Benches that look for a mutation, quickest first, with their parameters.
 BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("passthrough", {"requests": 300}),
-    ("hot_page", {"moves": 12}),
-    ("aborts", {"moves": 24}),
+    ("passthrough", {"requests": 200}),
+    ("between", {"requests": 200}),
+    ("hot_page", {"moves": 4}),
+    ("harvests", {"rounds": 4}),
+    ("aborts", {"moves": 16}),
     ("performance", {"pages": 4}),
-    ("producer_consumer", {"rounds": 27}),
+    ("floods", {"cycles": 1500}),
+    ("aborts", {"moves": 8, "fence": True}),
+    ("producer_consumer", {"rounds": 18}),
+    ("blocked", {"rounds": 1}),
     ("registers", {"rounds": 1}),
 )
 #: A mutant may take this much longer than the healthy design before it counts as stuck.
@@ -170,7 +175,7 @@ class Automatic:
         self.mutations = sample(candidates(self.verilog, CORE), count, seed)
         text = with_mutations(self.verilog, self.mutations, "interposer")
         self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
-        self.seconds: dict[str, float] = {}
+        self.seconds: list[float] = []   # limits, by the place in BATTERY
 
     def healthy(self) -> None:
         """Run the benches with no mutation active: they must pass, and their times bound those of the mutants."""
@@ -179,7 +184,7 @@ class Automatic:
             how, _, _ = _attempt(self.build, bench, build_root() / "mutants" / "none", parameters, HARDWARE, 1, 300)
             if how:
                 raise BenchFailure(f"The design without mutations fails {bench}: {how}")
-            self.seconds[bench] = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
+            self.seconds.append(max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started)))
 
     def run(self, number: int) -> Caught:
         """Run the benches on mutation ``number``, from 1, until one fails."""
@@ -187,9 +192,9 @@ class Automatic:
         started = time.monotonic()
         active = chosen(self.build, number)
         by, how, events = "", "", None
-        for bench, parameters in BATTERY:
+        for (bench, parameters), limit in zip(BATTERY, self.seconds, strict=True):
             folder = build_root() / "mutants" / f"{number:03}"
-            how, _, events = _attempt(active, bench, folder, parameters, HARDWARE, 1, self.seconds[bench])
+            how, _, events = _attempt(active, bench, folder, parameters, HARDWARE, 1, limit)
             if how:
                 by = bench
                 break

@@ -139,7 +139,8 @@ def full_lane_drops() -> Any:
 
 def byte_enables_filled() -> Any:
     """Memory requests that touch a part of their first double word are made to touch all of it."""
-    filled = "data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq(Mux(headers.is_memory(header), 0xF, fields.first_be))"
+    touched = "Mux(headers.is_memory(header) & self.i.payload.first, 0xF, fields.first_be)"
+    filled = f"data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq({touched})"
     return with_ingress(DeviceDecode=edited(DeviceDecode, ("info.needs_proof.eq(", f"{filled}, info.needs_proof.eq(")))
 
 
