@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Instance, Module, Shape, Signal
+from amaranth.hdl import Const, Instance, Module, Shape, Signal
 from amaranth.lib import wiring
 
-__all__ = ["SELECTOR", "edited", "mergeable", "merged", "planted", "selected"]
+__all__ = ["ACTIVE", "SELECTOR", "edited", "mergeable", "merged", "planted", "selected"]
 
 #: Says which of the bugs of a design is there: the number that the plusarg ``+mutant=<number>`` gives, 0 (none) without it.
 SELECTOR = """
@@ -23,6 +23,8 @@ module planted_bug(number);
   initial if (!$value$plusargs("mutant=%d", number)) number = 12'd0;
 endmodule
 """
+#: In a changed text: 1 when this bug is there. A change that does nothing without it can stand in the healthy design itself, also at the top.
+ACTIVE = "planted_here"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class _Edit:
     component: type
     changes: tuple[tuple[str, str], ...]
     parts: Mapping[str, object]
+
+    @property
+    def switched(self) -> bool:
+        """The changes do nothing unless the bug is active."""
+        return any(ACTIVE in new for _, new in self.changes)
+
+    @property
+    def usual(self) -> Mapping[str, object]:
+        """What the names in the module of the component stand for."""
+        return vars(sys.modules[self.component.__module__])
 
 
 _EDITS: dict[type, _Edit] = {}
@@ -52,7 +64,7 @@ def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
         if source.count(old) != 1:
             raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {source.count(old)} times")
         source = source.replace(old, new)
-    namespace = {**vars(sys.modules[component.__module__]), **parts}
+    namespace = {**vars(sys.modules[component.__module__]), ACTIVE: Const(1, 1), **parts}
     exec(compile(source, f"<bug planted in {component.__name__}>", "exec"), namespace)
     made = namespace[component.__name__]
     if isinstance(made, type):
@@ -61,13 +73,13 @@ def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
 
 
 def _inner(broken: type) -> dict[str, type] | None:
-    """The broken parts of a class that is itself unchanged, by their names in its module; None when the class itself is another."""
+    """The broken parts of a class that is itself unchanged, or switched, by their names in its module; None when the class itself is another."""
     edit = _EDITS[broken]
-    if edit.changes:
+    if edit.changes and not edit.switched:
         return None
-    usual, found = vars(sys.modules[edit.component.__module__]), {}
+    usual, found = edit.usual, {}
     for name, part in edit.parts.items():
-        if part is usual.get(name):
+        if part is usual.get(name) or (edit.switched and name not in usual):
             continue
         if not (isinstance(part, type) and part in _EDITS and _EDITS[part].component is usual.get(name)):
             return None
@@ -76,7 +88,7 @@ def _inner(broken: type) -> dict[str, type] | None:
 
 
 def mergeable(broken: type) -> bool:
-    """Whether :func:`merged` takes a broken design: its bug sits in components below the top, where a healthy one can stand beside it."""
+    """Whether :func:`merged` takes a broken design: its bug can be switched, or sits in components that a healthy one can stand beside."""
     inner = _inner(broken)
     return inner is not None and all(mergeable(part) or issubclass(part, wiring.Component) for part in inner.values())
 
@@ -88,15 +100,23 @@ def merged(component: type, variants: Mapping[int, type], which: Signal) -> Any:
     one compilation for all, and what a simulation of the larger design takes more.
     """
     own: dict[int, type] = {}
+    changes: list[tuple[str, str]] = []
+    extra: dict[str, object] = {}
     groups: dict[str, dict[int, type]] = {}
     for number, variant in variants.items():
         inner = _inner(variant)
+        edit = _EDITS[variant]
         if inner is None:
             own[number] = variant
+        elif edit.switched:
+            name = f"{ACTIVE}_{number}"
+            changes += [(old, new.replace(ACTIVE, name)) for old, new in edit.changes]
+            extra |= {part: value for part, value in edit.parts.items() if part not in edit.usual} | {name: which == number}
         for name, part in (inner or {}).items():
             groups.setdefault(name, {})[number] = part
     usual = vars(sys.modules[component.__module__])
-    whole = edited(component, **{name: merged(usual[name], group, which) for name, group in groups.items()}) if groups else component
+    parts = {name: merged(usual[name], group, which) for name, group in groups.items()}
+    whole = edited(component, *changes, **extra, **parts) if parts or changes else component
     return _beside(whole, own, which) if own else whole
 
 
@@ -133,7 +153,7 @@ def _beside(healthy: Any, broken: Mapping[int, Any], which: Signal) -> Any:
         usual, mine = _flat(first), _flat(self)
         for path, (flow, port) in mine.items():
             if flow is wiring.In:
-                m.d.comb += [end[path][1].eq(port) for end in (usual, *ends.values())]
+                m.d.comb += [end[path][1].eq(port) for end in (usual, *ends.values()) if path in end]
             else:
                 m.d.comb += port.eq(usual[path][1])
         with m.Switch(which):

@@ -21,7 +21,7 @@ class Bug:
 
     ``covers``: hazards, rules and invariants whose loss this is. ``design`` returns the broken component's class, which takes ``hardware``.
     ``expected`` is a part of what the bench says: the name of a violation or words of a message. ``seeds`` is the budget: the bug is found
-    within so many.
+    within so many, from the seed ``first`` on.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Bug:
     expected: str
     hardware: Mapping[str, Any] = field(default_factory=lambda: dict(HARDWARE))
     seeds: int = 1
+    first: int = 1
     simulator: str = "icarus"
 
 
