@@ -87,33 +87,43 @@ class Caught:
         return not self.by
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """How one run failed (``how`` is empty when it did not): violations, messages of failed tests, and the events that were judged."""
+
+    how: str
+    violations: Mapping[str, int]
+    failures: Mapping[str, str]
+    events: int | None
+
+
 def _attempt(built: Build, bench: str, folder: Path, parameters: Mapping[str, Any], hardware: Mapping[str, Any], seed: int,
-             seconds: float) -> tuple[str, str, int | None]:
-    """Run one bench on one mutant; return how it failed (empty when it did not), all that it said, and the events it judged."""
+             seconds: float) -> Attempt:
+    """Run one bench on one mutant."""
     config = {"hardware": dict(hardware), "parameters": dict(parameters)}
     try:
         outcome = run(built, f"pagehop_tb.benches.{bench}", folder, config, seed=seed, timeout_seconds=seconds, most_failures=1)
     except BenchFailure as failure:
-        return "the simulation died", str(failure), None
+        return Attempt("the simulation died", {}, {bench: str(failure)}, None)
     events = ((outcome.result or {}).get("checked") or {}).get("events")
     violations = {name: count for name, count in ((outcome.result or {}).get("violations") or {}).items() if count}
     if outcome.failures:
-        return ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0], f"{violations} {outcome.failures}", events
-    return (TOO_LONG if outcome.timed_out else ""), "", events
+        how = ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0]
+        return Attempt(how, violations, outcome.failures, events)
+    return Attempt(TOO_LONG if outcome.timed_out else "", violations, {}, events)
 
 
 def _judge(bug: Any, built: Build, hardware: Mapping[str, Any]) -> Caught:
     """Run a planted bug with as many seeds as its budget allows. What fails otherwise than expected has not found the bug."""
     started = time.monotonic()
-    folder, how, events = build_root() / "mutants" / bug.name, "", None
-    by = ""
+    folder, by = build_root() / "mutants" / bug.name, ""
     for seed in range(bug.first, bug.first + bug.seeds):
-        how, said, events = _attempt(built, bug.bench, folder, bug.parameters, hardware, seed, PLANTED_SECONDS)
-        # A simulation that is only slow has found nothing.
-        if how and how != TOO_LONG and bug.expected in said:
+        # A simulation that is only slow has no failures.
+        tried = _attempt(built, bug.bench, folder, bug.parameters, hardware, seed, PLANTED_SECONDS)
+        if bug.found(tried.violations, tried.failures):
             by = bug.bench
             break
-    return Caught(bug.name, " ".join(bug.covers), by, how, events, time.monotonic() - started)
+    return Caught(bug.name, " ".join(bug.covers), by, tried.how, tried.events, time.monotonic() - started)
 
 
 def run_alone(bug: Any) -> Caught:
@@ -147,9 +157,9 @@ class Together:
     def healthy(self, bench: str) -> None:
         """Run a bench, as the first bug of it does, with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
         bug = next(bug for bug in self.bugs if bug.bench == bench)
-        how, _, _ = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, HARDWARE, 1, PLANTED_SECONDS)
-        if how:
-            raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {how}")
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, HARDWARE, 1, PLANTED_SECONDS)
+        if tried.how:
+            raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {tried.how}")
 
     def run(self, number: int) -> Caught:
         """Run bug ``number``."""
@@ -183,9 +193,9 @@ class Automatic:
         """Run the bench at a place in BATTERY with no mutation active: it must pass. Return the limit that its time gives to mutants."""
         bench, parameters = BATTERY[place]
         started = time.monotonic()
-        how, _, _ = _attempt(self.build, bench, build_root() / "mutants" / "none" / str(place), parameters, HARDWARE, 1, PLANTED_SECONDS)
-        if how:
-            raise BenchFailure(f"The design without mutations fails {bench}: {how}")
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / str(place), parameters, HARDWARE, 1, PLANTED_SECONDS)
+        if tried.how:
+            raise BenchFailure(f"The design without mutations fails {bench}: {tried.how}")
         return max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
 
     def run(self, number: int) -> Caught:
@@ -193,14 +203,14 @@ class Automatic:
         mutation = self.mutations[number - 1]
         started = time.monotonic()
         active = chosen(self.build, number)
-        by, how, events = "", "", None
+        by = ""
         for (bench, parameters), limit in zip(BATTERY, self.seconds, strict=True):
             folder = build_root() / "mutants" / f"{number:03}"
-            how, _, events = _attempt(active, bench, folder, parameters, HARDWARE, 1, limit)
-            if how:
+            tried = _attempt(active, bench, folder, parameters, HARDWARE, 1, limit)
+            if tried.how:
                 by = bench
                 break
-        return Caught(described(mutation), mutation.source or mutation.module, by, how, events, time.monotonic() - started)
+        return Caught(described(mutation), mutation.source or mutation.module, by, tried.how, tried.events, time.monotonic() - started)
 
 
 def described(mutation: Mutation) -> str:

@@ -8,6 +8,7 @@ from amaranth.hdl import Const
 
 from pagehop.interposer import top
 from pagehop_sim.planted import edited
+from pagehop_tb.checker.verdict import VIOLATIONS
 
 __all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
 
@@ -33,6 +34,12 @@ class Bug:
     hardware: Mapping[str, Any] = field(default_factory=lambda: dict(HARDWARE))
     seeds: int = 1
     first: int = 1
+
+    def found(self, violations: Mapping[str, int], failures: Mapping[str, str]) -> bool:
+        """Whether a run with these violations and failed tests has found this bug, and not something else."""
+        if self.expected in VIOLATIONS:
+            return violations.get(self.expected, 0) > 0
+        return bool(failures) and any(self.expected in message for message in failures.values())
     simulator: str = "icarus"
 
 

@@ -86,7 +86,7 @@ def fixed_priority() -> Any:
 
 
 HOSTS = (
-    Bug("accepted_in_a_buffer", ("O2", "H04"), accepted_in_a_buffer, "hot_page", {"moves": 6}, "stale"),
+    Bug("accepted_in_a_buffer", ("O2", "H04"), accepted_in_a_buffer, "hot_page", {"moves": 6}, "reordered"),
     Bug("egress_lets_all_pass", ("O3",), egress_lets_all_pass, "passthrough", {"requests": 120}, "passed a posted TLP"),
     Bug("id_ordering_kept", ("H62",), id_ordering_kept, "passthrough", {"requests": 120}, "came out instead of"),
     Bug("host_requests_pass_writes", ("O9", "H63"), host_requests_pass_writes, "passthrough", {"requests": 120}, "passed a posted TLP"),
