@@ -20,6 +20,7 @@ VERILATOR = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "
              "--output-split", "5000", "--output-split-cfuncs", "500")
 # The wheel was configured without the flag that makes the compiler read a precompiled header, which designs of more than one file use.
 OPTIMISE = ("CXX=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
+HASTY = tuple("OPT_FAST=-O1" if setting.startswith("OPT_FAST=") else setting for setting in OPTIMISE)
 BUILD_SECONDS = 1200
 
 
@@ -35,16 +36,18 @@ class Build:
     wave_file: str
 
 
-def build(verilog: Path, toplevel: str, simulator: str, waves: bool = False, public: bool = False) -> Build:
+def build(verilog: Path, toplevel: str, simulator: str, waves: bool = False, public: bool = False, hasty: bool = False) -> Build:
     """Compile the file ``verilog`` for ``simulator`` and return the build, from the cache where the content is the same.
 
     Benches see the ports of ``toplevel`` and, with Verilator, nothing below: public signals cost most of its speed. ``public`` opens all of them.
+    ``hasty`` compiles in half the time what then runs more slowly: for designs that run only for seconds.
     """
     check_simulator(simulator)
     text = verilog.read_text(encoding="utf-8")
-    key = content_hash(text, toplevel, simulator, f"{waves} {public}", cocotb_tools.config.__file__, " ".join(VERILATOR + OPTIMISE))
+    optimise = HASTY if hasty else OPTIMISE
+    key = content_hash(text, toplevel, simulator, f"{waves} {public}", cocotb_tools.config.__file__, " ".join(VERILATOR + optimise))
     with locked(build_root() / "cache" / simulator / f"{toplevel}-{key}") as folder:
-        made = _verilator(verilog, folder, toplevel, waves) if simulator == "verilator" else _icarus(verilog, folder, toplevel, waves)
+        made = _verilator(verilog, folder, toplevel, waves, optimise) if simulator == "verilator" else _icarus(verilog, folder, toplevel, waves)
         if not (folder / "done").is_file():
             if simulator == "verilator":
                 _write_visible(folder / "public.vlt", toplevel, ["*"] if public else ports(text, toplevel), public)
@@ -66,13 +69,13 @@ class _Recipe:
     wave_file: str
 
 
-def _verilator(verilog: Path, folder: Path, toplevel: str, waves: bool) -> _Recipe:
+def _verilator(verilog: Path, folder: Path, toplevel: str, waves: bool, optimise: tuple[str, ...]) -> _Recipe:
     main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
     libraries = cocotb_tools.config.libs_dir
     translate = ["verilator", "-cc", "--exe", "--vpi", "-Mdir", str(folder), "--top-module", toplevel, "--prefix", "Vtop", "-o", toplevel,
                  "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator", *VERILATOR,
                  *(["--trace"] if waves else []), str(main), str(folder / "public.vlt"), str(verilog)]
-    compile_all = ["make", "-j2", "-C", str(folder), "-f", "Vtop.mk", *OPTIMISE]
+    compile_all = ["make", "-j2", "-C", str(folder), "-f", "Vtop.mk", *optimise]
     start = (str(folder / toplevel), *(["--trace"] if waves else []))
     return _Recipe([translate, compile_all], start, "dump.vcd")  # its FST writer needs a system library that the wheel lacks
 

@@ -2,9 +2,13 @@
 """``make mutants``: broken hardware, which the benches must find.
 
 ``python -m pagehop_sim.mutants [--planted] [--automatic] [--count 200] [--seed 1] [--jobs 2] [name ...]`` runs the planted bugs of
-``tests/planted`` (a rule left out, each against the bench that guards it) and mutations made automatically over the interposer's core (an operator,
-condition or update changed, each against a row of benches until one fails). Both by default. It prints a table and writes
-``build/mutants.json``. Exit status 0 when
+``tests/planted`` (a rule left out, each against the bench that guards it, which must say what was expected) and mutations made automatically over the
+interposer's core (an operator, condition or update changed, each against a row of benches until one fails). Both by default. It prints a table and
+writes ``build/mutants.json``.
+
+Elaborating and compiling the interposer takes longer than most runs. So the planted bugs stand in one design, and the mutations in another, and a
+plusarg chooses. A bug of the top itself has a design of its own.
+ Exit status 0 when
 every planted bug is caught and every surviving mutation stands in ``tests/planted/survivors.toml`` with the reason why no bench can see it; 1 when
 not; 2 when a name selects nothing.
 """
@@ -16,12 +20,14 @@ import re
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amaranth.hdl import UnusedElaboratable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -29,6 +35,7 @@ from rich.table import Table
 from pagehop_sim.build import Build, build
 from pagehop_sim.files import read_json, write_json
 from pagehop_sim.mutation import Mutation, candidates, sample, with_mutations
+from pagehop_sim.planted import SELECTOR, mergeable, selected
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.toolchain import ToolError, build_root
 from pagehop_sim.verilog import PARAMETERS, annotated, convert, written
@@ -36,21 +43,30 @@ from pagehop_sim.verilog import PARAMETERS, annotated, convert, written
 __all__ = ["Caught", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What decides about a broken design besides the sources of the interposer.
+PLANTED = (*sorted((ROOT / "tests" / "planted").glob("*.py")), Path(__file__).with_name("planted.py"))
 HARDWARE = {name: default for name, (_, default) in PARAMETERS.items()} | {"window_pages": 128}
 #: Modules that mutations are made in. The registers have tests of their own, and the counters of events only count.
 CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 
 #: Benches that look for a mutation, quickest first, with their parameters.
 BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("passthrough", {"requests": 300}),
-    ("hot_page", {"moves": 12}),
-    ("aborts", {"moves": 24}),
+    ("passthrough", {"requests": 200}),
+    ("between", {"requests": 200}),
+    ("floods", {"cycles": 1500}),
     ("performance", {"pages": 4}),
-    ("producer_consumer", {"rounds": 27}),
+    ("hot_page", {"moves": 4}),
+    ("aborts", {"moves": 12}),
+    ("harvests", {"rounds": 2}),
+    ("aborts", {"moves": 8, "fence": True}),
+    ("producer_consumer", {"rounds": 18}),
+    ("blocked", {"rounds": 1}),
     ("registers", {"rounds": 1}),
 )
 #: A mutant may take this much longer than the healthy design before it counts as stuck.
 PATIENCE, LEAST_SECONDS = 4, 6
+#: With fewer bugs than this, designs of their own are made sooner than one for all.
+FEWEST_TOGETHER = 3
 TOO_LONG, PLANTED_SECONDS = "no end in time", 240
 
 
@@ -71,41 +87,88 @@ class Caught:
         return not self.by
 
 
-def _attempt(built: Build, bench: str, folder: Path, parameters: dict[str, Any], hardware: dict[str, Any], seed: int,
-             seconds: float) -> tuple[str, int | None]:
-    """Run one bench on one mutant; return how it failed (empty when it did not) and the events it judged."""
-    config = {"hardware": hardware, "parameters": parameters}
+@dataclass(frozen=True)
+class Attempt:
+    """How one run failed (``how`` is empty when it did not): violations, messages of failed tests, and the events that were judged."""
+
+    how: str
+    violations: Mapping[str, int]
+    failures: Mapping[str, str]
+    events: int | None
+
+
+def _attempt(built: Build, bench: str, folder: Path, parameters: Mapping[str, Any], hardware: Mapping[str, Any], seed: int,
+             seconds: float) -> Attempt:
+    """Run one bench on one mutant."""
+    config = {"hardware": dict(hardware), "parameters": dict(parameters)}
     try:
-        outcome = run(built, f"pagehop_tb.benches.{bench}", folder, config, seed=seed, timeout_seconds=seconds)
-    except BenchFailure:
-        return "the simulation died", None
+        outcome = run(built, f"pagehop_tb.benches.{bench}", folder, config, seed=seed, timeout_seconds=seconds, most_failures=1)
+    except BenchFailure as failure:
+        return Attempt("the simulation died", {}, {bench: str(failure)}, None)
     events = ((outcome.result or {}).get("checked") or {}).get("events")
     violations = {name: count for name, count in ((outcome.result or {}).get("violations") or {}).items() if count}
     if outcome.failures:
-        return ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0], events
-    return (TOO_LONG if outcome.timed_out else ""), events
+        how = ", ".join(violations) or next(iter(outcome.failures.values())).splitlines()[0]
+        return Attempt(how, violations, outcome.failures, events)
+    return Attempt(TOO_LONG if outcome.timed_out else "", violations, {}, events)
 
 
-def run_planted(bug: Any) -> Caught:
-    """Run one planted bug with as many seeds as its budget allows."""
+def _judge(bug: Any, built: Build, hardware: Mapping[str, Any]) -> Caught:
+    """Run a planted bug with as many seeds as its budget allows. What fails otherwise than expected has not found the bug."""
     started = time.monotonic()
-    folder = build_root() / "mutants" / bug.name
-    hardware = HARDWARE | dict(bug.hardware)
-    design = bug.design()
-    verilog = convert(design(**hardware), "interposer")
-    built = build(verilog, "interposer", bug.simulator)
-    how, events = "", None
-    for seed in range(1, bug.seeds + 1):
-        how, events = _attempt(built, bug.bench, folder, dict(bug.parameters), hardware, seed, PLANTED_SECONDS)
-        if how and how != TOO_LONG:
+    folder, by = build_root() / "mutants" / bug.name, ""
+    for seed in range(bug.first, bug.first + bug.seeds):
+        # A simulation that is only slow has no failures.
+        tried = _attempt(built, bug.bench, folder, bug.parameters, hardware, seed, PLANTED_SECONDS)
+        if bug.found(tried.violations, tried.failures):
+            by = bug.bench
             break
-        # A simulation that is only slow has found nothing.
-        how = ""
-    return Caught(bug.name, " ".join(bug.covers), bug.bench if how else "", how, events, time.monotonic() - started)
+    return Caught(bug.name, " ".join(bug.covers), by, tried.how, tried.events, time.monotonic() - started)
+
+
+def run_alone(bug: Any) -> Caught:
+    """Run one planted bug in a design of its own."""
+    started = time.monotonic()
+    hardware = HARDWARE | dict(bug.hardware)
+    built = build(convert(bug.design()(**hardware), "interposer", PLANTED, f"{bug.name} {hardware}"), "interposer", bug.simulator)
+    return dataclasses.replace(_judge(bug, built, hardware), seconds=time.monotonic() - started)
 
 
 def _run_named(name: str) -> Caught:
-    return run_planted(next(bug for bug in planted_bugs((name,)) if bug.name == name))
+    return run_alone(next(bug for bug in planted_bugs((name,)) if bug.name == name))
+
+
+class Together:
+    """Planted bugs in one build, each chosen by its number, from 1."""
+
+    def __init__(self, bugs: Sequence[Any]) -> None:
+        from pagehop.interposer.top import Interposer
+        self.bugs = bugs
+        design = selected(Interposer, {number: bug.design() for number, bug in enumerate(bugs, 1)})
+        verilog = convert(design(**HARDWARE), "interposer", PLANTED, f"{[bug.name for bug in bugs]} {HARDWARE}")
+        text = verilog.read_text(encoding="utf-8") + SELECTOR
+        self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
+
+    @staticmethod
+    def takes(bug: Any) -> bool:
+        """Whether a bug can stand in one design with others."""
+        return HARDWARE | dict(bug.hardware) == HARDWARE and mergeable(bug.design())
+
+    def healthy(self, bench: str) -> None:
+        """Run a bench, as the first bug of it does, with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
+        bug = next(bug for bug in self.bugs if bug.bench == bench)
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, HARDWARE, 1, PLANTED_SECONDS)
+        if tried.how:
+            raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {tried.how}")
+
+    def run(self, number: int) -> Caught:
+        """Run bug ``number``."""
+        return _judge(self.bugs[number - 1], chosen(self.build, number), HARDWARE)
+
+
+def chosen(built: Build, number: int) -> Build:
+    """A build in which mutant ``number`` is active."""
+    return dataclasses.replace(built, command=(*built.command, f"+mutant={number}"))
 
 
 def planted_bugs(names: Sequence[str]) -> list[Any]:
@@ -123,31 +186,31 @@ class Automatic:
         self.verilog = annotated(Interposer(**HARDWARE), "interposer")
         self.mutations = sample(candidates(self.verilog, CORE), count, seed)
         text = with_mutations(self.verilog, self.mutations, "interposer")
-        self.build = build(written(text, "interposer"), "interposer", "verilator")
-        self.seconds: dict[str, float] = {}
+        self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
+        self.seconds: list[float] = []   # limits, by the place in BATTERY
 
-    def healthy(self) -> None:
-        """Run the benches with no mutation active: they must pass, and their times bound those of the mutants."""
-        for bench, parameters in BATTERY:
-            started = time.monotonic()
-            how, _ = _attempt(self.build, bench, build_root() / "mutants" / "none", parameters, HARDWARE, 1, 300)
-            if how:
-                raise BenchFailure(f"The design without mutations fails {bench}: {how}")
-            self.seconds[bench] = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
+    def healthy(self, place: int) -> float:
+        """Run the bench at a place in BATTERY with no mutation active: it must pass. Return the limit that its time gives to mutants."""
+        bench, parameters = BATTERY[place]
+        started = time.monotonic()
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / str(place), parameters, HARDWARE, 1, PLANTED_SECONDS)
+        if tried.how:
+            raise BenchFailure(f"The design without mutations fails {bench}: {tried.how}")
+        return max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
 
     def run(self, number: int) -> Caught:
         """Run the benches on mutation ``number``, from 1, until one fails."""
         mutation = self.mutations[number - 1]
         started = time.monotonic()
-        active = dataclasses.replace(self.build, command=(*self.build.command, f"+mutant={number}"))
-        by, how, events = "", "", None
-        for bench, parameters in BATTERY:
+        active = chosen(self.build, number)
+        by = ""
+        for (bench, parameters), limit in zip(BATTERY, self.seconds, strict=True):
             folder = build_root() / "mutants" / f"{number:03}"
-            how, events = _attempt(active, bench, folder, parameters, HARDWARE, 1, self.seconds[bench])
-            if how:
+            tried = _attempt(active, bench, folder, parameters, HARDWARE, 1, limit)
+            if tried.how:
                 by = bench
                 break
-        return Caught(described(mutation), mutation.source or mutation.module, by, how, events, time.monotonic() - started)
+        return Caught(described(mutation), mutation.source or mutation.module, by, tried.how, tried.events, time.monotonic() - started)
 
 
 def described(mutation: Mutation) -> str:
@@ -155,17 +218,35 @@ def described(mutation: Mutation) -> str:
     return f"{mutation.module}: {mutation.kind}: {mutation.before[:100]}"
 
 
-def _run_all(title: str, pool: Executor, function: Callable[[Any], Caught], work: Sequence[Any], console: Console) -> list[Caught]:
-    results: list[Caught] = []
+def _follow(title: str, futures: Sequence[Future[Caught]], console: Console) -> list[Caught]:
+    """Show results as they come; return them in the order of ``futures``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with pool, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=len(work))
-        for result in pool.map(function, work):
-            results.append(result)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=len(futures))
+        for done, future in enumerate(as_completed(futures), 1):
+            result = future.result()
             progress.advance(task)
             if not console.is_terminal:
-                print(f"{title} {len(results)}/{len(work)}: {result.name}: {result.by or 'ESCAPED'}", flush=True)
-    return results
+                verdict = f"{result.by or 'ESCAPED'} ({result.how[:60]})"
+                print(f"{title} {done}/{len(futures)}: {result.name}: {verdict}, {result.seconds:.1f} s", flush=True)
+    return [future.result() for future in futures]
+
+
+def _run_planted(bugs: Sequence[Any], jobs: int, console: Console) -> list[Caught]:
+    """Run planted bugs: most of them in one design, the others, which take longest, meanwhile."""
+    together = [bug for bug in bugs if Together.takes(bug)]
+    if len(together) < FEWEST_TOGETHER:
+        together = []
+    # Elaboration is work of Python, so each design gets a process; a bug holds functions, so its name goes there.
+    with ProcessPoolExecutor(jobs) as processes, ThreadPoolExecutor(jobs) as threads:
+        futures = {bug.name: processes.submit(_run_named, bug.name) for bug in bugs if bug not in together}
+        if together:
+            shared = Together(together)
+            sound = [threads.submit(shared.healthy, bench) for bench in dict.fromkeys(bug.bench for bug in together)]
+            futures |= {bug.name: threads.submit(shared.run, number) for number, bug in enumerate(together, 1)}
+            for future in sound:
+                future.result()
+        return _follow("planted bugs", [futures[bug.name] for bug in bugs], console)
 
 
 def table(results: Iterable[Caught]) -> Table:
@@ -197,6 +278,8 @@ def _survivors(automatic: Automatic, results: Sequence[Caught]) -> list[dict[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line selects; return the exit status."""
+    # Beside a component that has a broken one next to it stands nothing but its ports: what it made for itself is not used.
+    warnings.simplefilter("ignore", UnusedElaboratable)
     parser = argparse.ArgumentParser(prog="python -m pagehop_sim.mutants", description="Run broken hardware, which the benches must find.")
     parser.add_argument("names", nargs="*", help="planted bugs to run, by the start of their names (all)")
     parser.add_argument("--planted", action="store_true", help="only the planted bugs")
@@ -220,33 +303,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _selected(given: argparse.Namespace, console: Console) -> tuple[int, dict[str, Any]]:
-    escapes, record = 0, {}
-    if given.planted or given.names or not given.automatic:
-        bugs = planted_bugs(given.names)
-        if not bugs:
-            raise ToolError(f"No planted bug's name starts with {' or '.join(map(repr, given.names))}")
-        # Elaboration is work of Python, so each bug gets a process; a bug holds functions, so its name goes there.
-        pool = ProcessPoolExecutor(given.jobs)
-        results = _run_all("planted bugs", pool, _run_named, [bug.name for bug in bugs], console)
-        console.print(table(results))
-        escapes += sum(result.escaped for result in results)
-        if not given.names:
-            record["planted"] = [dataclasses.asdict(result) for result in results]
-    if not given.names and (given.automatic or not given.planted):
-        automatic = Automatic(given.count, given.seed)
-        automatic.healthy()
-        numbers = range(1, len(automatic.mutations) + 1)
-        results = _run_all("mutations", ThreadPoolExecutor(given.jobs), automatic.run, numbers, console)
-        survivors = _survivors(automatic, results)
-        console.print(table(result for result in results if result.escaped))
-        for survivor in survivors:
-            verdict = survivor["reason"] or "ESCAPED"
-            console.print(f"{survivor['number']:>4} {survivor['mutation']}  {survivor['source']}: {verdict}", highlight=False, markup=False)
-        caught = sum(not result.escaped for result in results)
-        print(f"{caught} of {len(results)} mutations caught, {sum(bool(s['reason']) for s in survivors)} argued")
-        escapes += sum(not survivor["reason"] for survivor in survivors)
-        record |= {"automatic": [dataclasses.asdict(result) for result in results], "survivors": survivors, "seed": given.seed}
+    escapes = 0
+    record: dict[str, Any] = {}
+    planted, automatically = given.planted or given.names or not given.automatic, not given.names and (given.automatic or not given.planted)
+    with ProcessPoolExecutor(1) as side:
+        # Most of making a design is work for one core, so the second design is made beside the first.
+        making = side.submit(Automatic, given.count, given.seed) if automatically and (given.jobs > 1 or not planted) else None
+        if planted:
+            escapes, record = _planted(given, console)
+        if automatically:
+            more, found = _automatic(given, making.result() if making else Automatic(given.count, given.seed), console)
+            escapes, record = escapes + more, record | found
     return escapes, record
+
+
+def _planted(given: argparse.Namespace, console: Console) -> tuple[int, dict[str, Any]]:
+    bugs = planted_bugs(given.names)
+    if not bugs:
+        raise ToolError(f"No planted bug's name starts with {' or '.join(map(repr, given.names))}")
+    results = _run_planted(bugs, given.jobs, console)
+    console.print(table(results))
+    # A run of some says nothing of the others.
+    record = {} if given.names else {"planted": [dataclasses.asdict(result) for result in results]}
+    return sum(result.escaped for result in results), record
+
+
+def _automatic(given: argparse.Namespace, automatic: Automatic, console: Console) -> tuple[int, dict[str, Any]]:
+    with ThreadPoolExecutor(given.jobs) as pool:
+        automatic.seconds = list(pool.map(automatic.healthy, range(len(BATTERY))))
+        results = _follow("mutations", [pool.submit(automatic.run, number) for number in range(1, len(automatic.mutations) + 1)], console)
+    survivors = _survivors(automatic, results)
+    console.print(table(result for result in results if result.escaped))
+    for survivor in survivors:
+        verdict = survivor["reason"] or "ESCAPED"
+        console.print(f"{survivor['number']:>4} {survivor['mutation']}  {survivor['source']}: {verdict}", highlight=False, markup=False)
+    caught = sum(not result.escaped for result in results)
+    print(f"{caught} of {len(results)} mutations caught, {sum(bool(s['reason']) for s in survivors)} argued")
+    record = {"automatic": [dataclasses.asdict(result) for result in results], "survivors": survivors, "seed": given.seed}
+    return sum(not survivor["reason"] for survivor in survivors), record
 
 
 if __name__ == "__main__":

@@ -80,11 +80,12 @@ class RunResult:
 
 
 def run(build: Build, module: str, folder: Path, config: Mapping[str, Any] | None = None, seed: int = 1, timeout_seconds: float = 300,
-        test_filter: str = "", on_progress: Callable[[dict[str, Any]], None] | None = None) -> RunResult:
+        test_filter: str = "", on_progress: Callable[[dict[str, Any]], None] | None = None, most_failures: int = 0) -> RunResult:
     """Run the cocotb tests of ``module`` on ``build`` in ``folder``, which keeps the log, the results and, with waves, ``dump.fst``.
 
     ``config`` is handed to the bench as described above, completed with ``seed``, ``simulator`` and the two file names. ``timeout_seconds``
-    is wall time: the simulator is stopped then. ``on_progress`` is called with each progress line.
+    is wall time: the simulator is stopped then. ``on_progress`` is called with each progress line. After ``most_failures`` tests have failed the
+    others are not run; with 0 all are.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,8 @@ def run(build: Build, module: str, folder: Path, config: Mapping[str, Any] | Non
     given = {"scenario": module.rpartition(".")[2], "trace": None, "hardware": {}, "parameters": {}} | dict(config or {})
     write_json(folder / "config.json", given | {
         "simulator": build.simulator, "seed": seed, "result_file": str(result_file), "progress_file": str(progress_file)})
-    env = _environment(build, module, seed, results_xml, test_filter) | {"PAGEHOP_CONFIG": str(folder / "config.json")}
+    env = _environment(build, module, seed, results_xml, test_filter) | {
+        "PAGEHOP_CONFIG": str(folder / "config.json"), "COCOTB_MAX_FAILURES": str(most_failures)}
     started = time.monotonic()
     timed_out = _simulate(build, folder, env, log, timeout_seconds, _Follower(progress_file, on_progress))
     wall_seconds = time.monotonic() - started

@@ -12,6 +12,9 @@ BENCHES = {
     "aborts": ({"moves": 60}, {"moves": 6}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
     "producer_consumer": ({"rounds": 90}, {"rounds": 9}, {"events": 200, "read_bytes": 1000, "final_bytes": 8192}),
     "registers": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 1000, "final_bytes": 4096}),
+    "between": ({"requests": 600}, {"requests": 80}, {"events": 160}),
+    "floods": ({}, {"cycles": 1500}, {"events": 100}),
+    "harvests": ({"rounds": 16}, {"rounds": 2}, {"events": 200, "final_bytes": 4096}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }
 COVERED = [
@@ -22,7 +25,10 @@ COVERED = [
     pytest.param("aborts", marks=pytest.mark.hazard(
         "H07", "H09", "H14", "H16", "H19", "H24b", "H24d", "H59", "D5", "D10", "D16", "I3", "I7", "I8", "I9")),
     pytest.param("producer_consumer", marks=pytest.mark.hazard("H04", "H16", "H17", "H18", "H63", "H64", "O1", "O9", "I5", "I6", "I11")),
-    pytest.param("registers", marks=pytest.mark.hazard("H46", "H47", "H48", "I12")),
+    pytest.param("registers", marks=pytest.mark.hazard("H46", "H48", "I12")),
+    pytest.param("between", marks=pytest.mark.hazard("H24c", "D16", "I10")),
+    pytest.param("floods", marks=pytest.mark.hazard("D8", "D17")),
+    pytest.param("harvests", marks=pytest.mark.hazard("H46", "H47", "H58", "I12")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
 ]
 

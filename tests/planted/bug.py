@@ -8,6 +8,7 @@ from amaranth.hdl import Const
 
 from pagehop.interposer import top
 from pagehop_sim.planted import edited
+from pagehop_tb.checker.verdict import VIOLATIONS
 
 __all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
 
@@ -21,7 +22,7 @@ class Bug:
 
     ``covers``: hazards, rules and invariants whose loss this is. ``design`` returns the broken component's class, which takes ``hardware``.
     ``expected`` is a part of what the bench says: the name of a violation or words of a message. ``seeds`` is the budget: the bug is found
-    within so many.
+    within so many, from the seed ``first`` on.
     """
 
     name: str
@@ -32,6 +33,13 @@ class Bug:
     expected: str
     hardware: Mapping[str, Any] = field(default_factory=lambda: dict(HARDWARE))
     seeds: int = 1
+    first: int = 1
+
+    def found(self, violations: Mapping[str, int], failures: Mapping[str, str]) -> bool:
+        """Whether a run with these violations and failed tests has found this bug, and not something else."""
+        if self.expected in VIOLATIONS:
+            return violations.get(self.expected, 0) > 0
+        return bool(failures) and any(self.expected in message for message in failures.values())
     simulator: str = "icarus"
 
 

@@ -139,7 +139,8 @@ def full_lane_drops() -> Any:
 
 def byte_enables_filled() -> Any:
     """Memory requests that touch a part of their first double word are made to touch all of it."""
-    filled = "data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq(Mux(headers.is_memory(header), 0xF, fields.first_be))"
+    touched = "Mux(headers.is_memory(header) & self.i.payload.first, 0xF, fields.first_be)"
+    filled = f"data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq({touched})"
     return with_ingress(DeviceDecode=edited(DeviceDecode, ("info.needs_proof.eq(", f"{filled}, info.needs_proof.eq(")))
 
 
@@ -200,7 +201,7 @@ def page_index_without_base() -> Any:
 
 INGRESS = (
     Bug("request_passes_writes", ("O1", "H16", "H22", "H61"), request_passes_writes, "aborts", {"moves": 16}, "reordered"),
-    Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 300}, "passed a posted TLP"),
+    Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 600}, "passed a posted TLP"),
     Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 8}, "reordered"),
     Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "stale"),
     Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, "reordered"),
@@ -216,10 +217,10 @@ INGRESS = (
     Bug("answer_before_the_other_flush", ("H64", "I6"), answer_before_the_other_flush, "hot_page", {"moves": 6}, "reordered"),
     Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 600}, "passed a posted TLP"),
     Bug("fence_not_awaited", ("H04",), fence_not_awaited, "aborts", {"moves": 8, "fence": True}, "reordered"),
-    Bug("harvest_not_flushed", ("H46", "I12"), harvest_not_flushed, "registers", {"rounds": 1}, "lost"),
-    Bug("harvest_does_not_wait_for_atomics", ("H46", "H58"), harvest_does_not_wait_for_atomics, "registers", {"rounds": 1}, "lost"),
-    Bug("marks_lost_in_the_same_word", ("H47",), marks_lost_in_the_same_word, "registers", {"rounds": 1}, "lost"),
-    Bug("mark_lost_beside_a_take", ("H47",), mark_lost_beside_a_take, "registers", {"rounds": 1}, "lost"),
+    Bug("harvest_not_flushed", ("H46", "I12"), harvest_not_flushed, "harvests", {"rounds": 4}, "lost"),
+    Bug("harvest_does_not_wait_for_atomics", ("H46", "H58"), harvest_does_not_wait_for_atomics, "harvests", {"rounds": 4}, "lost"),
+    Bug("marks_lost_in_the_same_word", ("H47",), marks_lost_in_the_same_word, "harvests", {"rounds": 4}, "lost"),
+    Bug("mark_lost_beside_a_take", ("H47",), mark_lost_beside_a_take, "harvests", {"rounds": 4}, "lost"),
     Bug("atomics_mark_nothing", ("H48",), atomics_mark_nothing, "registers", {"rounds": 1}, "lost"),
     Bug("page_index_without_base", ("H48",), page_index_without_base, "hot_page", {"moves": 2}, ""),
 )

@@ -54,6 +54,11 @@ class Path:
         assert self.compared >= at_least, f"{self.name}: only {self.compared} comparisons"
 
 
+def is_last(completion: Tlp) -> bool:
+    """Whether a completion is the last of its request."""
+    return bool(completion.status) or completion.lower_address % 4 + completion.byte_count <= 4 * completion.length or not completion.has_data
+
+
 class Bench:
     """Device and one host, each with a random generator and a completer that answers late and in any order."""
 
@@ -77,7 +82,9 @@ class Bench:
     def _agent(self, dut: Any, name: str, beats: BeatFormat) -> TlpPortAgent:
         random = self.random
         posted = CreditConfig(random.choice((2, 8, 64)), random.choice((16, 64, 1024)), delay=(1, random.choice((4, 60))))
-        granted = PortCredits(posted, CreditConfig(random.choice((1, 8, 64)), random.choice((8, 64)), delay=(1, 20)))
+        # Most receivers grant endless credits for completions; a switch need not.
+        completion = CreditConfig(random.choice((1, 8, 64)), random.choice((16, 64)), random.random() < 0.3, delay=(1, 20))
+        granted = PortCredits(posted, CreditConfig(random.choice((1, 8, 64)), random.choice((8, 64)), delay=(1, 20)), completion)
         pauses = [random.choice((None, sparse(random.getrandbits(32), 0.3), bursts(random.getrandbits(32), 20))) for _ in range(2)]
         return TlpPortAgent(dut, name, self.fabric, beats, granted, seed=random.getrandbits(32), shuffle=0.3, source_pause=pauses[0],
                             sink_pause=pauses[1])
@@ -89,7 +96,7 @@ class Bench:
         if tlp.is_completion:
             requester, tag = self.proxied[tlp.tag]
             expected = replace(tlp, requester_id=requester, tag=tag)
-            if self._last(tlp):
+            if is_last(tlp):
                 del self.proxied[tlp.tag]    # the host sees the end of it and may ask again with the same tag
         self.up.on_sent(tlp, expected)
 
@@ -97,7 +104,7 @@ class Bench:
         self.up.on_received(tlp)
         if tlp.flow is FlowClass.NON_POSTED:
             self._answer_later(self.host, tlp, COMPLETER)
-        elif tlp.is_completion and self._last(tlp):
+        elif tlp.is_completion and is_last(tlp):
             self.host_tags.discard(tlp.tag)
 
     # Downstream: as the host sends, as the device gets
@@ -110,7 +117,7 @@ class Bench:
     def _at_device(self, tlp: Tlp) -> None:
         if tlp.flow is not FlowClass.NON_POSTED:
             self.down.on_received(tlp)
-            if tlp.is_completion and self._last(tlp):
+            if tlp.is_completion and is_last(tlp):
                 del self.device_tags[tlp.tag]
             return
         assert tlp.requester_id == DEVICE_ID and tlp.tag >> 6 == 2 | self.host_number, f"a host's request must be re-tagged, not {tlp}"
@@ -119,10 +126,6 @@ class Bench:
         self.down.on_received(replace(tlp, requester_id=requester, tag=tag))
         self.proxied[tlp.tag] = requester, tag
         self._answer_later(self.device, tlp, DEVICE_ID | 1)
-
-    @staticmethod
-    def _last(completion: Tlp) -> bool:
-        return bool(completion.status) or completion.lower_address % 4 + completion.byte_count <= 4 * completion.length or not completion.has_data
 
     def _answer_later(self, agent: TlpPortAgent, request: Tlp, completer: int) -> None:
         completions = random_answer(self.random, request, completer)

@@ -24,7 +24,8 @@ __all__ = ["Injection", "RootComplex", "RootComplexConfig"]
 class RootComplexConfig:
     """Behaviour of a root complex. Delays are cycles.
 
-    ``posted``: from arrival to visibility; ``read``: from arrival of a read or AtomicOp to its taking the memory; ``gap``: between the
+    ``posted``: from arrival to visibility; ``read``: from arrival of a read or AtomicOp to its taking the memory; ``atomic``: of an AtomicOp, when
+    it is not that of reads; ``gap``: between the
     completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
     that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
     of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
@@ -38,6 +39,7 @@ class RootComplexConfig:
 
     posted: Delay = field(default_factory=lambda: Delay(20, 120))
     read: Delay = field(default_factory=lambda: Delay(40, 200))
+    atomic: Delay | None = None
     gap: Delay = field(default_factory=lambda: Delay(0, 8))
     down: Delay = field(default_factory=lambda: Delay(5, 30))
     response: Delay = field(default_factory=lambda: Delay(5, 30))
@@ -155,7 +157,8 @@ class RootComplex:
         elif flow is FlowClass.NON_POSTED:
             # RO lets an AtomicOp pass, never a read (C2, B2).
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data) if self.config.requests_push else 0
-            self.fabric.at(max(now + self.config.read.draw(self.random), barrier), lambda: self._perform_request(tlp))
+            delay = self.config.atomic if tlp.is_atomic and self.config.atomic is not None else self.config.read
+            self.fabric.at(max(now + delay.draw(self.random), barrier), lambda: self._perform_request(tlp))
         else:
             barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering) if self.config.completions_push else 0
             # Completions of one request stay in order, others need not.
