@@ -1,7 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """Litmus cases: what must never be seen is not, and is as soon as the rule that forbids it is left out. A case that cannot fail proves nothing."""
 
-from collections import Counter
 
 import pytest
 from amaranth.hdl import Const
@@ -10,10 +9,10 @@ from pagehop.interposer import top
 from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.host_requests import HostRequestLane
+from pagehop.interposer.host_requests import HostRequests
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
-from pagehop.tlp.egress import Egress, EgressLane
+from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import planted
 from pagehop_tb.benches.litmus_cases import CASES, LEFT_OUT, NOT_RUN, variants
 
@@ -31,7 +30,7 @@ def early_at_the_ingress():
     reply = planted(ReplyLane, "", "", may_go=early)
     device = planted(DeviceIngress, "", "", RequestLane=planted(RequestLane, "", "", may_go=early), ReplyLane=reply)
     host = planted(HostIngress, "", "", CompletionLane=planted(CompletionLane, "", "", may_go=early), ReplyLane=reply,
-                   HostRequestLane=planted(HostRequestLane, "", "", may_go=early))
+                   HostRequests=planted(HostRequests, "", "", may_go=early))
     return planted(top.Interposer, "", "", DeviceIngress=device, _Host=planted(top._Host, "", "", HostIngress=host))
 
 

@@ -34,13 +34,13 @@ class Bug:
     hardware: Mapping[str, Any] = field(default_factory=lambda: dict(HARDWARE))
     seeds: int = 1
     first: int = 1
+    simulator: str = "icarus"
 
     def found(self, violations: Mapping[str, int], failures: Mapping[str, str]) -> bool:
         """Whether a run with these violations and failed tests has found this bug, and not something else."""
         if self.expected in VIOLATIONS:
             return violations.get(self.expected, 0) > 0
         return bool(failures) and any(self.expected in message for message in failures.values())
-    simulator: str = "icarus"
 
 
 def always(*_: object) -> Const:

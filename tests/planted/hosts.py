@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from tests.planted.bug import Bug, always, with_host, with_host_ingress, with_parts
 
 from pagehop.interposer import top
-from pagehop.interposer.host_requests import HostRequestLane
+from pagehop.interposer.host_requests import HostRequests
 from pagehop.tlp import arbiter
 from pagehop.tlp.egress import Egress, EgressBeat
 from pagehop.tlp.fifo import LaneFifo
@@ -63,26 +63,26 @@ def id_ordering_kept() -> Any:
 
 def host_requests_pass_writes() -> Any:
     """A host's reads leave before its earlier writes: a read-back through the aperture proves nothing."""
-    return with_host_ingress(HostRequestLane=edited(HostRequestLane, may_go=always))
+    return with_host_ingress(HostRequests=edited(HostRequests, may_go=always))
 
 
 def registers_behind_the_device() -> Any:
     """A host's register reads stand behind its requests to the device."""
-    return with_host_ingress(("local.room.eq(self.read_ready)", "local.room.eq(self.read_ready & ~queue.o[HostLane.REQUEST_DEVICE].valid)"),
-                             ("def _lanes(self, m, shape):", "def _lanes(self, m, shape, queue=None):"),
-                             ("self._lanes(m, queue.lane_shape)", "self._lanes(m, queue.lane_shape, queue)"))
+    return with_host_ingress(("Cat(self.read_ready, ", "Cat(self.read_ready & ~queue.o[HostLane.REQUEST_DEVICE].valid, "),
+                             ("def _lanes(self, m, shape, ahead):", "def _lanes(self, m, shape, ahead, queue):"),
+                             ("self._lanes(m, queue.lane_shape, queue.ahead_shape)", "self._lanes(m, queue.lane_shape, queue.ahead_shape, queue)"))
 
 
 def copy_completions_behind_writes() -> Any:
     """Completions of copy reads wait while a posted TLP of their host stands before them."""
     return with_host_ingress((
-        "sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(1)",
-        "sink.valid.eq(source.valid & queue.posted.none), sink.payload.eq(source.payload), source.ready.eq(1)"))
+        "        self._posted_left(m, queue, posted)\n",
+        "        m.d.comb += self.copy.valid.eq(decode.copy.valid & queue.posted.none)\n        self._posted_left(m, queue, posted)\n"))
 
 
 def fixed_priority() -> Any:
     """At an egress posted TLPs go first, then completions, then requests, the engine's last."""
-    return with_host(Egress=edited(Egress, RoundRobin=edited(arbiter.RoundRobin, ("with m.If(self.advance):", "with m.If(0):"))))
+    return with_host(Egress=edited(Egress, RoundRobin=edited(arbiter.RoundRobin, ("(before | self.served[number].replicate(self.count)) & ~self.served & everybody & ~(1 << number)", "before"))))
 
 
 HOSTS = (

@@ -11,7 +11,7 @@ from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
-from pagehop.interposer.stages import address_words
+from pagehop.interposer.stages import far_header
 from pagehop.memory.bitmap import Bitmap
 from pagehop_sim.planted import edited
 
@@ -40,20 +40,20 @@ def reply_passes_writes() -> Any:
 
 #: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
 ASIDE = """
-        aside, aside_valid, aside_home = Signal.like(head), Signal(), Signal()
-        direct, blocked = Signal(), self.guard.active & self.guard.closed
+        aside, aside_info, aside_valid, aside_home = Signal.like(head), Signal.like(info), Signal(), Signal()
+        direct, held, blocked = Signal(), Signal(), self.guard.active & self.guard.closed
         waited = Signal(8)
         m.d.sync += waited.eq(Mux(aside_valid & ~blocked, waited + ~waited.all(), 0))
-        takes = source.valid & head.beat.first & head.beat.last & {which} & ~aside_valid
+        takes = source.valid & self.i.valid & first & head.beat.last & {which} & ~aside_valid
         returns = aside_valid & {back}
-        far = headers.address_of(aside.beat.header) + self.settings.host_b_offset
         m.d.comb += [
-            direct.eq(source.valid & (~head.beat.first | (free & proven & ({others})))),
+            held.eq(blocked & info.in_window & (info.page == self.guard.page)),
+            direct.eq(self.i.valid & (~first | (go & proven & ({others})))),
             self.offer.valid.eq(direct | returns),
-            source.ready.eq((self.offer.ready & direct) | takes),
+            taken.eq((self.offer.ready & direct) | takes),
         ]
         with m.If(takes):
-            m.d.sync += [aside.eq(head), aside_valid.eq(1), aside_home.eq(destination)]
+            m.d.sync += [aside.eq(head), aside_info.eq(info), aside_valid.eq(1), aside_home.eq(destination)]
 """
 RETURNS = """
         with m.If(returns & ~direct):
@@ -62,16 +62,16 @@ RETURNS = """
                 issued.destination.eq(Mux(self.guard.active & self.guard.committed, self.guard.to_host, aside_home)),
             ]
             with m.If(issued.destination == HOST_B):
-                m.d.comb += issued.beat.header.eq(with_words(aside.beat.header, address_words(aside.beat.header, far)))
+                m.d.comb += issued.beat.header.eq(far_header(aside.beat.header, aside.info.far))
             with m.If(self.offer.ready):
                 m.d.sync += aside_valid.eq(0)
-        with m.If(direct & self.offer.ready & head.beat.first):
+        with m.If(direct & self.offer.ready & first):
 """
 
 
 def held_write_set_aside() -> Any:
     """A held write is absorbed, and what the device writes after it to other pages goes on."""
-    return _aside("held", "1", "~(blocked & (self.guard.page == aside.info.page))")
+    return _aside("held", "1", "~(blocked & (self.guard.page == aside_info.page))")
 
 
 def drained_write_overtaken() -> Any:
@@ -81,17 +81,17 @@ def drained_write_overtaken() -> Any:
 
 def interrupt_overtakes_data() -> Any:
     """An interrupt does not wait for the write before it."""
-    return _aside("free & head.info.in_window", "~head.info.in_window | (~head.beat.last & ~aside_valid)",
-                  "waited.all() & ~(blocked & (self.guard.page == aside.info.page))")
+    return _aside("go & info.in_window", "~info.in_window | (~head.beat.last & ~aside_valid)",
+                  "waited.all() & ~(blocked & (self.guard.page == aside_info.page))")
 
 
 def _aside(which: str, others: str, back: str) -> Any:
     text = ASIDE.format(which=which, others=others, back=back).lstrip("\n")
     return with_posted_lane(
         ("        m.d.comb += [\n            proven.eq(", text + "        m.d.comb += [\n            proven.eq("),
-        ("            self.offer.valid.eq(source.valid & (~head.beat.first | (free & proven))),\n", ""),
-        ("            source.ready.eq(self.offer.ready & self.offer.valid),\n", ""),
-        ("        with m.If(self.offer.valid & self.offer.ready & head.beat.first):\n", RETURNS.lstrip("\n")))
+        ("            self.offer.valid.eq(self.i.valid & (~first | (go & proven))),\n", ""),
+        ("taken.eq(self.offer.ready), self.i.ready", "self.i.ready"),
+        ("        with m.If(taken & first):\n", RETURNS.lstrip("\n")))
 
 
 def owner_of_before_the_commit() -> Any:
@@ -101,7 +101,7 @@ def owner_of_before_the_commit() -> Any:
 
 def far_header_of_near_form() -> Any:
     """A write to an address beyond 4 GB keeps the header of three double words that it had below."""
-    return with_posted_lane(address_words=edited(address_words, ("Cat(moved[:64], moved[125])", "Cat(moved[:64], Value.cast(header)[125])")))
+    return with_posted_lane(far_header=edited(far_header, (", far.wide)", ", headers.is_4dw(header))")))
 
 
 def atomic_while_held() -> Any:
@@ -112,10 +112,11 @@ def atomic_while_held() -> Any:
 def atomic_made_twice() -> Any:
     """An atomic stays at the head of its lane when it has been issued, and is issued again."""
     return with_request_lane(
-        ("self.i.ready.eq(self.offer.valid & self.offer.ready),", "self.i.ready.eq(self.offer.valid & self.offer.ready & ~(found.atomic & ~again)),"),
+        ("self.i.ready.eq(taken),", "self.i.ready.eq(taken & ~(info.atomic & ~again)),"),
+        ("with m.If(taken):", "with m.If(taken & ~(info.atomic & ~again)):"),
         ("        found = Signal(", "        again = Signal()\n        found = Signal("),
         ("        with m.FSM():\n",
-         "        with m.If(self.offer.valid & self.offer.ready):\n            m.d.sync += again.eq(found.atomic & ~again)\n        with m.FSM():\n"))
+         "        with m.If(taken):\n            m.d.sync += again.eq(info.atomic & ~again)\n        with m.FSM():\n"))
 
 
 def read_of_the_destination() -> Any:
@@ -128,25 +129,27 @@ def read_of_the_destination() -> Any:
 def writes_wait_for_requests() -> Any:
     """Posted writes and answers of the device wait while a request stands in its lane."""
     return with_ingress(
-        ("gate.i[number].valid.eq(lane.offer.valid)", "gate.i[number].valid.eq(lane.offer.valid & ((number == 2) | ~queue.o[2].valid))"))
+        ("connect_streams(m, lane.offer, gate.i[number])",
+         "connect_streams(m, lane.offer, gate.i[number])\n"
+         "            m.d.comb += gate.i[number].valid.eq(lane.offer.valid & ((number == 2) | ~queue.o[2].valid))"))
 
 
 def full_lane_drops() -> Any:
     """Credits for posted writes are endless, and what finds no place is dropped."""
-    return with_ingress(("self.rx.ready.eq(decode.i.ready)", "self.rx.ready.eq(1)"),
+    return with_ingress(("connect_streams(m, decode.o, queue.i)", "connect_streams(m, decode.o, queue.i)\n        m.d.comb += decode.o.ready.eq(1)"),
                         ("infinite=lane == EgressLane.COMPLETION)", "infinite=lane in (EgressLane.COMPLETION, EgressLane.POSTED))"))
 
 
 def byte_enables_filled() -> Any:
     """Memory requests that touch a part of their first double word are made to touch all of it."""
-    touched = "Mux(headers.is_memory(header) & self.i.payload.first, 0xF, fields.first_be)"
+    touched = "Mux(headers.is_memory(header) & self.o.payload.beat.first, 0xF, fields.first_be)"
     filled = f"data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq({touched})"
     return with_ingress(DeviceDecode=edited(DeviceDecode, ("info.needs_proof.eq(", f"{filled}, info.needs_proof.eq(")))
 
 
 def answers_have_no_room() -> Any:
     """Requests go to a host whether or not there is room for their answers."""
-    return with_request_lane(("(room >= found.lines) & free for", "free for"))
+    return with_request_lane(("(room >= info.lines) & free for", "free for"))
 
 
 def answer_before_the_other_flush() -> Any:
@@ -191,12 +194,12 @@ def mark_lost_beside_a_take() -> Any:
 
 def atomics_mark_nothing() -> Any:
     """An atomic leaves its page clean."""
-    return with_request_lane(("found.atomic & self.settings.track_dirty", "0"))
+    return with_request_lane(("info.atomic & self.settings.track_dirty", "0"))
 
 
 def page_index_without_base() -> Any:
     """Pages are counted from address 0, not from the window's base."""
-    return with_ingress(DeviceDecode=edited(DeviceDecode, ("address[PAGE_BITS:] - self.settings.window.base", "address[PAGE_BITS:] + 1")))
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("page - settings.window.base", "page + 1")))
 
 
 INGRESS = (

@@ -120,7 +120,7 @@ def held_in_the_egress() -> Any:
     """While a page moves posted writes wait in the source's egress, where what follows them waits too."""
     egress = edited(
         Egress, ('"limits": In(CreditLimits),', '"limits": In(CreditLimits), "stop": In(1),'),
-        ("passed = 1 if lane == POSTED else", "passed = ~(self.stop & planted_here) if lane == POSTED else"))
+        ("passes = (1, 1) if lane == POSTED else", "passes = (~(self.stop & planted_here),) * 2 if lane == POSTED else"))
     return with_parts((
         "local = host.local\n",
         "local = host.local\n            m.d.comb += host.egress.stop.eq(reads & slot.guard.closed & planted_here)\n"),
@@ -137,7 +137,7 @@ def aperture_write_held() -> Any:
 
 def copy_reads_pass_writes() -> Any:
     """At the source's egress copy and flush reads overtake the writes before them."""
-    return with_host(Egress=edited(Egress, ("1 if lane == POSTED else", "1 if lane in (POSTED, EgressLane.ENGINE) else")))
+    return with_host(Egress=edited(Egress, ("(1, 1) if lane == POSTED else", "(1, 1) if lane in (POSTED, EgressLane.ENGINE) else")))
 
 
 def engine_reads_with_id_ordering() -> Any:
