@@ -96,8 +96,8 @@ def test_the_fence_policy_ends_what_other_paths_show(bench):
 @pytest.mark.parametrize("rule", LEFT_OUT)
 def test_rule_left_out_is_seen(bench, rule):
     shows = LEFT_OUT[rule].shows
-    # What only a crossing on the way down shows is rare.
-    rounds = 120 if rule == "down_in_order" else 25
+    # What only a crossing on the way down shows is rare, and what only a configuration request shows.
+    rounds = {"down_in_order": 120, "requests_push": 75}.get(rule, 25)
     parameters = SLOW | {"rounds": rounds, "judged_rounds": 0, "left_out": rule, "cases": list(shows)}
     outcome = bench("litmus", "verilator", parameters, HARDWARE, check=False)
     demand(outcome, shows, rule)

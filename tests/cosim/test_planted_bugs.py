@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""Some of the planted bugs, one or more for each bench; ``make mutants`` runs all. A bench that a bug survives proves nothing about that rule."""
+"""A few of the planted bugs; a bench that a bug survives proves nothing about that rule. ``make mutants`` runs all, in one design on Verilator; here each
+is a design of its own, on Icarus, as the benches run for a change."""
 
 import pytest
 
@@ -9,12 +10,8 @@ from pagehop_sim.testplan import registry
 
 BUGS = {bug.name: bug for bug in registry()[0]}
 
-#: Those that are found soonest in each bench, and those whose absence would hurt most.
-SOME = (
-    "copy_not_flushed", "commit_before_the_copy", "atomics_not_awaited", "gate_not_closed", "done_before_the_drain_is_visible",
-    "done_before_old_reads_are_answered", "aborted_writes_to_the_destination", "answer_before_the_other_flush", "reply_passes_writes",
-    "id_ordering_kept",
-)
+#: Those that are found soonest, and whose absence would hurt most. Each takes half a minute to elaborate.
+SOME = ("copy_not_flushed", "gate_not_closed", "aborted_writes_to_the_destination", "answer_before_the_other_flush", "reply_passes_writes")
 
 
 @pytest.mark.parametrize("name", SOME)
