@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""A few of the planted bugs; a bench that a bug survives proves nothing about that rule. ``make mutants`` runs all, in one design on Verilator; here each
-is a design of its own, on Icarus, as the benches run for a change."""
+"""A few of the planted bugs; a bench that a bug survives proves nothing about that rule. ``make mutants`` runs all, in one design on Verilator; here
+each is a design of its own, on Icarus, as the benches run for a change."""
 
 import pytest
 
