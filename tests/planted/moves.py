@@ -171,7 +171,7 @@ MOVES = (
         {"moves": 2, "reads": 200, "hold_limit": 2000}, "stuck"),
     Bug("held_in_the_egress", ("D2",), held_in_the_egress, "hot_page",
         {"moves": 2, "reads": 16, "hold_limit": 3000, "posted_credits": 4, "write_delay": [50, 200]}, "stuck"),
-    Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, "cross_store was reported as hold_timeout"),
+    Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, "in spite of a store through the aperture"),
     Bug("copy_reads_pass_writes", ("H01",), copy_reads_pass_writes, "hot_page",
         {"moves": 4, "posted_credits": 4, "write_delay": [50, 200]}, "lost"),
     Bug("engine_reads_with_id_ordering", ("H13",), engine_reads_with_id_ordering, "hot_page", {"moves": 4}, "lost"),

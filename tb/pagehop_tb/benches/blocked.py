@@ -18,14 +18,15 @@ from pagehop_tb.driver.interposer import InterposerDriver
 from pagehop_tb.models.device import DeviceFunction
 from pagehop_tb.models.devices import HotPageWriter
 from pagehop_tb.models.observer import Status
+from pagehop_tb.pins import Starvation
 from pagehop_tb.protocol import FlowClass
 
 WINDOW_BASE = 0x4000_0000
 PAGES = 64
 HOT, STILL = 9, 20
 REGISTERS, DOORBELLS = BARS["nvme"][0], BARS["nic"][0]
-#: Reads that no longer leave the host's ingress, but leave it credits: the device's credits, and some places of its egress.
-READS = 64 + 24
+#: Reads of which some no longer leave the host's ingress, but leave it credits: the device's credits, and the places of its egress.
+READS = 64 + 30
 #: Doorbells that stand in the host's ingress: the device's credits, and all places of its egress.
 DOORBELL_COUNT = 64 + 64 + 16
 #: Reads of each function that are on their way at a time, and their size: more than a host's lane of completions holds, and than it has credits for.
@@ -109,9 +110,14 @@ class Blocked:
         """Two functions read from the source without a pause, each with all its tags, while a page moves."""
         self.stop = False
         reading = [cocotb.start_soon(self._read_on(reader)) for reader in self.readers]
+        # Credits for a few requests now and then: fewer than stand in the egress, so that there is always one that could take the next.
+        scarcity = Starvation(self.guest.system.ports[f"host_{'ba'[to_host]}"], self.guest.system.fabric, to_host, pause=(1, 4), length=(60, 120),
+                              flows=(FlowClass.NON_POSTED,))
+        scarcity.start()
         await self.wait(800)
         result = await self.guest.driver.move(HOT, to_host)
         self.stop = True
+        scarcity.stop()
         for task in reading:
             await task
         assert result.moved, f"the copy of a page waited for the device's reads (D8, D17): {result.reason}"
