@@ -16,7 +16,7 @@ from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import planted
 from pagehop_tb.benches.litmus_cases import CASES, LEFT_OUT, NOT_RUN, variants
 
-HARDWARE = {"data_bytes": 64, "window_pages": 64}
+HARDWARE = {"data_bytes": 64, "window_pages": 128}   # as most tests, which share what is built
 SLOW = {"write_delay": [0, 300], "read_delay": [0, 300], "hold_limit": 200_000, "completion_limit": 100_000}
 
 
