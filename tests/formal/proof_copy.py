@@ -86,8 +86,8 @@ class CopyCompletes(Elaboratable):
 PROOFS = [
     Proof("copy_completes", CopyCompletes.__doc__, CopyCompletes, "bmc", 18, seconds=240, bugs={
         "copy completions wait behind posted TLPs": lambda: CopyCompletes(planted(
-            HostIngress, "sink.valid.eq(source.valid), sink.payload.eq(source.payload), source.ready.eq(1)",
-            "sink.valid.eq(source.valid & queue.posted.none), sink.payload.eq(source.payload), source.ready.eq(1)")),
+            HostIngress, "        self._posted_left(m, queue, posted)\n",
+            "        m.d.comb += self.copy.valid.eq(decode.copy.valid & queue.posted.none)\n        self._posted_left(m, queue, posted)\n")),
         "more credits than places": lambda: CopyCompletes(planted(
             HostIngress, "lane_credits(min(self.depths[lane] for lane in lanes)", "lane_credits(32")),
         "a chunk is not read": lambda: CopyCompletes(copy=small_copy("reading.eq((chunk != self.chunks - 1)", "reading.eq((chunk != 0)")),

@@ -102,7 +102,7 @@ def bugs(claim, *names):
 PROOFS = [
     Proof("flush_never_proven_early", NeverProvenEarly.__doc__, NeverProvenEarly, "bmc", 12, fast=True, bugs=bugs(NeverProvenEarly, *BUGS)),
     Proof("flush_proven_at_last", ProvenAtLast.__doc__, ProvenAtLast, "cover", 14, bugs={
-        "a number never moves": lambda: ProvenAtLast(planted(FlushTracker, "self.done.eq(number)", "self.done.eq(self.done)")),
+        "a number never moves": lambda: ProvenAtLast(planted(FlushTracker, "self.done.eq(self.issued - since)", "self.done.eq(self.done)")),
     }),
     Proof("flush_stream_rules", KeepsStreamRules.__doc__, KeepsStreamRules, "prove", 4, bugs={
         "the address changes while the read waits": lambda: KeepsStreamRules(planted(
