@@ -21,7 +21,7 @@ from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
@@ -73,7 +73,7 @@ SIZES = Sizes.for_width(WIDTH)
 #: Blocks that are mapped for UltraScale+, as they stand in the interposer with its default parameters.
 BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "tlp.LaneFifo": lambda: LaneFifo(TlpBeat(WIDTH), 64),
-    "tlp.OrderingQueue": lambda: OrderingQueue(WIDTH, 16, (64, 64, 32)),
+    "tlp.OrderingQueue": lambda: OrderingQueue(WIDTH, data.StructLayout({"info": 16}), (64, 64, 32)),
     "tlp.Egress": lambda: Egress(WIDTH, 3, SIZES.host_egress, clear_ido=True, writers=(3, 3, 2, 1)),
     "tlp.OutstandingTable": lambda: OutstandingTable(SIZES.rows),
     "tlp.ProxyTable": lambda: ProxyTable(SIZES.entries),
