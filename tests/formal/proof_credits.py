@@ -125,7 +125,7 @@ def gate_bugs(claim):
     """The claim about gates with these bugs."""
     changes = {
         "credits are never spent": ("with m.If(self.spend[kind.value]):", "with m.If(0):"),
-        "data credits are ignored": (" & (left.data >= units)", ""),
+        "data credits are ignored": (" & enough", ""),
         "header credits are ignored": (" & (left.header != 0)", ""),
         "one header credit is plenty": ("left.header >= 2", "left.header >= 1"),
         "data for one TLP is plenty": ("left.data >= 2 * self.max_units", "left.data >= self.max_units"),

@@ -205,7 +205,7 @@ BUGS: dict[str, Callable[[], type]] = {
     "every beat of a posted TLP counts as one that left": lambda: planted(
         Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
     "credits are never spent": lambda: in_gate("with m.If(self.spend[kind.value]):", "with m.If(0):"),
-    "data credits are ignored": lambda: in_gate(" & (left.data >= units)", ""),
+    "data credits are ignored": lambda: in_gate(" & enough", ""),
     "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),
     "one header credit is plenty": lambda: in_gate("left.header >= 2", "left.header >= 1"),
     "what another lane of the class spends is not seen": lambda: in_gate("~self.spend[kind.value] & ", ""),

@@ -1,6 +1,6 @@
 """Credit counters: what the partner lets us send, and what we let it send."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,10 +50,11 @@ class CreditGate(wiring.Component):
         return m
 
     def fits(self, kind, units):
-        """1 when a TLP of class ``kind`` with ``units`` data credits may be sent in the next cycle."""
+        """1 when a TLP of class ``kind`` with ``units`` data credits, or the number 0 when it never has data, may be sent in the next cycle."""
         left = self._left[kind.value]
+        enough = Const(1) if isinstance(units, int) else left.data >= units
         # What is sent in this cycle is not subtracted yet.
-        return ~self.spend[kind.value] & (left.header != 0) & (left.data >= units)
+        return ~self.spend[kind.value] & (left.header != 0) & enough
 
 
 class CreditReturn(wiring.Component):

@@ -1,6 +1,6 @@
 """The way out of a port: places fixed in order, TLPs sent as the partner's credits allow."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -158,4 +158,4 @@ class Egress(wiring.Component):
     def _units(lane, header):
         """Data credits of the TLP with this header. Where there is data its length is never 0, which would stand for 4096 bytes."""
         fields = data.View(headers.RequestHeader(), header)
-        return Const(0) if lane == EgressLane.ENGINE else Mux(fields.fmt[1], headers.credits_of_dwords(fields.length), 0)
+        return 0 if lane == EgressLane.ENGINE else Mux(fields.fmt[1], headers.credits_of_dwords(fields.length), 0)
