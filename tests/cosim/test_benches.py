@@ -15,6 +15,7 @@ BENCHES = {
     "between": ({"requests": 600}, {"requests": 80}, {"events": 160}),
     "floods": ({}, {"cycles": 1500}, {"events": 100}),
     "harvests": ({"rounds": 16}, {"rounds": 2}, {"events": 200, "final_bytes": 4096}),
+    "forgotten": ({}, {"sizes": [1024], "ways": [0, 4]}, {"events": 200}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }
 COVERED = [
@@ -29,6 +30,7 @@ COVERED = [
     pytest.param("between", marks=pytest.mark.hazard("H24c", "D16", "I10")),
     pytest.param("floods", marks=pytest.mark.hazard("D8", "D17")),
     pytest.param("harvests", marks=pytest.mark.hazard("H46", "H47", "H58", "I12")),
+    pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
 ]
 

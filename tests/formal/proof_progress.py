@@ -111,7 +111,7 @@ class DeviceIngressLetsPass(Elaboratable):
 PROOFS = [
     Proof("progress_device_ingress", DeviceIngressLetsPass.__doc__, DeviceIngressLetsPass, "bmc", 16, seconds=600, bugs={
         "a request is issued without room": lambda: DeviceIngressLetsPass(planted(DeviceIngress, "", "", RequestLane=planted(
-            RequestLane, "(room >= info.lines) & free for", "(room >= info.lines) for"))),
+            RequestLane, "held & free for", "held for"))),
         "more credits than places": lambda: DeviceIngressLetsPass(planted(
             DeviceIngress, "lane_credits(self.depths[lane], self.data_bytes", "lane_credits(4 * self.depths[lane], self.data_bytes")),
     }),

@@ -150,7 +150,19 @@ def byte_enables_filled() -> Any:
 
 def answers_have_no_room() -> Any:
     """Requests go to a host whether or not there is room for their answers."""
-    return with_request_lane(("(room >= info.lines) & free for", "free for"))
+    return with_request_lane(("[room >= info.lines for room", "[room >= 0 for room"))
+
+
+def room_never_given_up() -> Any:
+    """Room for answers that never come is kept for them."""
+    return with_request_lane(("with m.Elif(over & found.full):", "with m.Elif(0):"))
+
+
+def second_answer_makes_room() -> Any:
+    """Every last completion gives room back, also one for a request that another has ended."""
+    lines = "Mux(host.ingress.free, host.ingress.free_entry.lines, table.ended_lines[number])"
+    return with_parts(("release[0].eq(table.ended[number])", "release[0].eq(host.ingress.free | (table.given_up & table.ended[number]))"),
+                      ("release_amount[0].eq(table.ended_lines[number])", f"release_amount[0].eq({lines})"))
 
 
 def answer_before_the_other_flush() -> Any:
@@ -218,6 +230,8 @@ INGRESS = (
     Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page", {"moves": 2, "reads": 200}, "lost"),
     Bug("byte_enables_filled", ("H21", "I10"), byte_enables_filled, "passthrough", {"requests": 120}, "came out instead of"),
     Bug("answers_have_no_room", ("D7",), answers_have_no_room, "blocked", {"rounds": 1}, "D7"),
+    Bug("room_never_given_up", ("H24b", "D7"), room_never_given_up, "forgotten", {"sizes": [1024], "ways": [4]}, "requests have come out"),
+    Bug("second_answer_makes_room", ("H14", "D7"), second_answer_makes_room, "forgotten", {"sizes": [64], "ways": [4]}, "at first there was room"),
     Bug("answer_before_the_other_flush", ("H64", "I6"), answer_before_the_other_flush, "hot_page", {"moves": 6}, "reordered"),
     Bug("answer_passes_writes_of_the_host", ("O1", "I5"), answer_passes_writes_of_the_host, "passthrough", {"requests": 600}, "passed a posted TLP"),
     Bug("fence_not_awaited", ("H04",), fence_not_awaited, "aborts", {"moves": 8, "fence": True}, "reordered"),

@@ -76,7 +76,7 @@ class Exercise:
         self.seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "not settled", "valid", "stale"), 0)
         self.quiet, self.cycle, self.pause = 0, 0, False
         self.looked, self.held, self.last_allocated, self.last_entry = None, [None, None], {}, {}
-        self.ending = None
+        self.ending = ([], None)
         self.waiting, self.asked, self.busy = None, None, False   # what is to be given up, who asked in this cycle, one is just ending
 
     async def bench(self, ctx):
@@ -95,10 +95,9 @@ class Exercise:
         ctx.set(self.dut.advance, advance)
         self.seen["race"] += give_up and row in freed_rows
         self.seen["both frees"] += len(freed_rows) == 2
-        for freed in freed_rows:
-            del model.taken[freed]
-            self.seen["free"] += 1
-        given_up, self.ending = self.ending, self.give_up(ctx, give_up)
+        freed = [model.taken.pop(row) for row in freed_rows]
+        self.seen["free"] += len(freed)
+        ends, self.ending = self.ending, (freed, self.give_up(ctx, give_up))
         if allocate:
             assert row not in model.taken
             model.taken[row] = {**entry, "age": model.epoch, "born": self.cycle}
@@ -108,13 +107,21 @@ class Exercise:
         self.quiet = 0 if allocate or give_up or freed_rows or advance else self.quiet + 1
         self.look_up(ctx, allocate)
         await ctx.tick()
-        assert ctx.get(self.dut.given_up) == (given_up is not None)
-        if given_up is not None:
-            self.same(ctx.get(self.dut.given_up_entry), given_up)
-            self.quiet = 0
-            self.seen["given up"] += 1
+        self.check_ends(ctx, *ends)
         settle_check(ctx, self.dut, model, self.quiet)
         self.seen["not settled"] += bool(model.older())
+
+    def check_ends(self, ctx, freed, given_up):
+        """Every request ends once, with the lines that were reserved for it."""
+        assert ctx.get(self.dut.given_up) == (given_up is not None)
+        if given_up is not None:
+            self.quiet = 0
+            self.seen["given up"] += 1
+        ended = [*freed, *([] if given_up is None else [given_up])]
+        for host in range(2):
+            lines = [entry["lines"] for entry in ended if entry["host"] == host]
+            assert ctx.get(self.dut.ended[host]) == len(lines)
+            assert not lines or ctx.get(self.dut.ended_lines[host]) == lines[0]
 
     def give_up(self, ctx, asked):
         """Give up what waits for it, in the first cycle in which its host frees nothing; return it if it was unanswered still."""

@@ -19,11 +19,14 @@ class RequestLane(wiring.Component):
     became free and owners that changed. It waits for: earlier posted writes (O1), the page not moving, its row of the outstanding table, room for
     all its completions (D7), room in the egress, the fence. None of these holds a posted write or a completion (H24).
 
+    Hosts owe answers that may never come. When the row, or room, is missing for ``limit`` cycles, what has it is given up: nothing was issued
+    meanwhile, so every request in the table is at least as old. For want of a row that one is, for want of room all are, in 4 cycles a row (H24b).
+
     Members
     -------
     i, ahead, posted : of the ordering queue.
     owner_index, owner_enable, owner_bit : port of the owner map.
-    row, row_enable, occupied : port of the outstanding table. ``give_up``: the row was occupied for ``limit`` cycles.
+    row, row_enable, occupied : port of the outstanding table. ``give_up``: the request in this row is given up.
     return_room : one amount a host, lines that its completion lane still has room for.
     clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
@@ -43,7 +46,7 @@ class RequestLane(wiring.Component):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, Signal(self.ahead.payload.shape())
-        found = Signal(data.StructLayout({"destination": 1, "settled": 1, "occupied": 1}))
+        found = Signal(data.StructLayout({"destination": 1, "settled": 1, "occupied": 1, "full": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         moves = Signal()   # it is of the page in the guard, which changes only while no page moves
         m.d.comb += [
@@ -63,7 +66,8 @@ class RequestLane(wiring.Component):
                 m.next = "Read"
             with m.State("Read"):
                 guarded, place, opens = self.guard.active & moves, Signal(), Signal()
-                fits = [(room >= info.lines) & free for room, free in zip(self.return_room, self.room, strict=True)]
+                holds = [room >= info.lines for room in self.return_room]
+                fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
                                  self.settings.active_host)),
@@ -72,6 +76,7 @@ class RequestLane(wiring.Component):
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
                     found.destination.eq(place), found.settled.eq(self.clear), found.occupied.eq(self.occupied),
+                    found.full.eq(~Mux(place, holds[1], holds[0])),
                     go.eq(opens & Mux(place, fits[1], fits[0])),
                 ]
                 m.next = "Offer"
@@ -83,7 +88,9 @@ class RequestLane(wiring.Component):
                     m.next = "Take"
                     with m.If(~head.beat.last):
                         m.next = "Body"
-                self._wait_for_row(m, found)
+                self._wait(m, found)
+            with m.State("Sweep"):
+                self._sweep(m, known, looks, found)
             with m.State("Body"):
                 with m.If(taken & head.beat.last):
                     m.d.sync += body.eq(0)
@@ -106,10 +113,29 @@ class RequestLane(wiring.Component):
         with m.If(~body & info.in_window & (destination == HOST_B)):
             m.d.comb += issued.beat.header.eq(far_header(head.beat.header, head.info.far))
 
-    def _wait_for_row(self, m, found):
-        """Give the row up when its answer does not come: its request is long dead, and this one must not wait for ever (H24b)."""
-        waited = Signal(32)
-        m.d.sync += waited.eq(Mux(found.occupied, waited + 3, 0))
-        m.d.comb += self.give_up.eq(found.occupied & found.settled & (waited >= self.limit))
-        with m.If(self.give_up):
+    def _wait(self, m, found):
+        """Count for how long the row, or room, is missing. What has it is long dead then, and this request must not wait for ever (H24b)."""
+        waited, over = Signal(32), Signal()
+        m.d.comb += over.eq(found.settled & (waited >= self.limit))
+        m.d.sync += waited.eq(Mux(found.occupied | found.full, waited + 3, 0))
+        with m.If(over & found.occupied):
+            m.d.comb += self.give_up.eq(1)
             m.d.sync += waited.eq(0)
+        with m.Elif(over & found.full):
+            m.d.sync += waited.eq(0)
+            m.next = "Sweep"
+
+    def _sweep(self, m, known, looks, found):
+        """Give up every request in the table. The row of the head counts through all rows, and is its own again at the end.
+
+        The table takes one in four cycles.
+        """
+        row, step, swept = known.info.row, Signal(2), Signal.like(self.row)
+        m.d.comb += [looks.eq(step == 0), self.give_up.eq((step == 2) & found.occupied)]
+        m.d.sync += step.eq(step + 1)
+        with m.If(step == 1):
+            m.d.sync += found.occupied.eq(self.occupied)
+        with m.If(step == 3):
+            m.d.sync += [row.eq(row + 1), swept.eq(swept + 1)]
+            with m.If(swept.all()):
+                m.next = "Look Up"

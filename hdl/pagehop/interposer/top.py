@@ -131,12 +131,10 @@ class Interposer(wiring.Component):
         ]
         for number, host in enumerate(hosts):
             connect_streams(m, device.o[number], host.egress.i[_Host.FROM_DEVICE])
-            given_up = table.given_up & (table.given_up_entry.host == number)
             m.d.comb += [
                 device.room[number].eq(host.egress.room), device.return_room[number].eq(host.room.amount_left),
                 host.room.reserve.eq(device.reserve[number]), host.room.reserve_amount.eq(device.reserve_lines),
-                host.room.release[0].eq(host.ingress.free), host.room.release_amount[0].eq(host.ingress.free_entry.lines),
-                host.room.release[1].eq(given_up), host.room.release_amount[1].eq(table.given_up_entry.lines),
+                host.room.release[0].eq(table.ended[number]), host.room.release_amount[0].eq(table.ended_lines[number]),
             ]
 
     def _downstream(self, m, device, egress, table, hosts):
@@ -286,7 +284,7 @@ class _Host:
         self.local = LocalSource(data_bytes)
         self.tracker = FlushTracker(host, data_bytes=data_bytes)
         self.proxy = ProxyTable(sizes.entries)
-        self.room = Room(to_device)            # in this host's ingress, for answers to the device
+        self.room = Room(to_device, 1)         # in this host's ingress, for answers to the device
         self.other_room = Room(to_other)       # in this host's ingress, for answers to the other host
         self.reply_room = Room(reply_lines)    # in the device's ingress, for answers to this host
         for kind in ("ingress", "egress", "local", "tracker", "proxy", "room", "other_room", "reply_room"):

@@ -59,9 +59,10 @@ class OutstandingTable(wiring.Component):
       shows in the third cycle). The row may belong to another request: compare ``requester_id`` and ``tag``. Free only with an entry
       beside which ``completion_valid`` has been 1.
     - **Give up** frees the row that ``occupied`` stands for, as the host that has not answered would, in the first cycle in which that host frees
-      nothing. If it was still taken then, ``given_up`` pulses two cycles later, three after ``give_up`` at the earliest, with
-      ``given_up_entry``, for whoever holds room for it. While one waits for its cycle, another is ignored. Not in the cycle of an ``allocate``
-      or the two after it.
+      nothing. If it was still taken then, ``given_up`` pulses two cycles later, three after ``give_up`` at the earliest. While one waits for its
+      cycle, another is ignored. Not in the cycle of an ``allocate`` or the two after it.
+    - **Ended** *h* pulses two cycles after the ``free`` or the give-up that ended a request of host *h*, once for each request, with its
+      ``ended_lines``, for whoever holds room for it: completions that come twice, or after all, release nothing (D7, H14).
 
     **Epochs** (H12, H58): an entry belongs to the epoch in which it was allocated; ``advance`` begins the next with the next cycle. It has
     effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``settled`` says that nothing of an
@@ -85,7 +86,8 @@ class OutstandingTable(wiring.Component):
     completion_entry, completion_valid : arrays of 2, out
     free, free_row, free_entry : arrays of 2, in
     give_up : in
-    given_up, given_up_entry : out
+    given_up : out
+    ended, ended_lines : arrays of 2, out
     advance : in
     advance_ready, settled, atomics_settled : out
     epoch : out, the current one
@@ -102,7 +104,7 @@ class OutstandingTable(wiring.Component):
             "completion_row": In(row).array(HOSTS), "completion_enable": In(1).array(HOSTS),
             "completion_entry": Out(OutstandingEntry).array(HOSTS), "completion_valid": Out(1).array(HOSTS),
             "free": In(1).array(HOSTS), "free_row": In(row).array(HOSTS), "free_entry": In(OutstandingEntry).array(HOSTS),
-            "give_up": In(1), "given_up": Out(1), "given_up_entry": Out(OutstandingEntry),
+            "give_up": In(1), "given_up": Out(1), "ended": Out(1).array(HOSTS), "ended_lines": Out(7).array(HOSTS),
             "advance": In(1), "advance_ready": Out(1, init=1), "settled": Out(1, init=1), "atomics_settled": Out(1, init=1),
             "epoch": Out(2), "count": Out(16).array(HOSTS),
         })
@@ -120,7 +122,9 @@ class OutstandingTable(wiring.Component):
         freed = (freed_a, freed_b)
         given_up, given_up_row = self._allocate(m, entries, freed)
         ends = [self._free(m, bank, host, given_up, given_up_row) for host, bank in enumerate(freed)]
-        m.d.comb += [self.given_up.eq(Cat(ended & ours for ended, _, ours in ends).any()), self.given_up_entry.eq(given_up.entry)]
+        m.d.comb += self.given_up.eq(Cat(ended & ours for ended, _, ours in ends).any())
+        for host, (ended, entry, _) in enumerate(ends):
+            m.d.comb += [self.ended[host].eq(ended), self.ended_lines[host].eq(entry.lines)]
         for host, bank in enumerate(freed):
             self._completion(m, entries.read_port(), bank.read_port(), host)
         self._count(m, [(ended, entry) for ended, entry, _ in ends])

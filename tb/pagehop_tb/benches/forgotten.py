@@ -1,0 +1,240 @@
+"""Requests that nobody answers, and answers that come too late: what they held comes back, and no answer is taken for another's (H14, H24b, D7, D16).
+
+One way after the other, the four between ports that carry re-tagged requests and the two of the device's reads: as many requests as there is
+room for, none of them answered. Those behind them go on when the first are given up, as many at a time as before, so no room is lost. What is
+answered after that reaches nobody and is counted. Requests that are answered slowly, in pieces, each in time, are answered to the end.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.floods import APERTURES, AT_HOST, BARS, HOST_B_OFFSET, PAGES, THROUGH_APERTURE
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.performance import DEVICE, GUEST, PAGE, Bench
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.pins import TlpPortAgent
+from pagehop_tb.protocol import FlowClass, Tlp, memory_read, read_completions
+
+CPU, LINE = 0x0000, 64
+#: The completion limit in the registers, and the cycles after which requests are given up.
+LIMIT = 40
+GIVEN_UP = 16 * LIMIT
+#: Entries of a table of tags, and rows of the table of the device's requests.
+ENTRIES, ROWS = 64, 1024
+#: Cycles within which a tag is given up, and within which all rows are.
+TAGS_WITHIN, ROWS_WITHIN = 2 * GIVEN_UP + 8 * ENTRIES + 100, GIVEN_UP + 4 * ROWS + 100
+#: First of the tags that are not the driver's; requests beyond what there is room for; requests that fit at least; rows that are used again.
+FIRST_TAG, BEYOND, FEWEST, AGAIN = 16, 8, 4, 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """Reads of ``requester`` from port ``asks`` to ``address``, which ``answers`` gets. ``tags``: under tags of the interposer."""
+
+    name: str
+    asks: int
+    answers: int
+    requester: int
+    address: int
+    tags: bool = True
+
+
+DEVICE_PORT = 2
+WAYS = (
+    *(Way(f"host {'ab'[host]} to the device", host, DEVICE_PORT, CPU, BARS[host]) for host in (0, 1)),
+    *(Way(f"host {'ab'[host]} to the other", host, 1 - host, CPU, APERTURES[host] + THROUGH_APERTURE[host] * PAGE) for host in (0, 1)),
+    *(Way(f"the device to host {'ab'[host]}", DEVICE_PORT, host, DEVICE, GUEST + AT_HOST[host] * PAGE, False) for host in (0, 1)),
+)
+
+
+class Forgotten:
+    """The three ports. ``seen`` are the requests that came out of the way that is looked at, ``got`` the completions by port and tag."""
+
+    def __init__(self, dut: Any, config: BenchConfig) -> None:
+        self.bench = Bench(dut, config, delay=10)
+        self.fabric, self.driver = self.bench.fabric, self.bench.driver
+        self.ports = [*(host.agent for host in self.bench.hosts), self.bench.device]
+        self.got: dict[tuple[int, int], list[Tlp]] = defaultdict(list)
+        self.seen: list[tuple[int, Tlp]] = []
+        self.way: Way | None = None
+        self.next_tag, self.events = FIRST_TAG, 0
+
+    async def start(self) -> None:
+        """Wait until all rows are free after the reset, program the interposer, bring a page to Host B, then lower the limit."""
+        await self.fabric.start()
+        await self.fabric.wait(ROWS)
+        first, second = APERTURES
+        await self.driver.setup(Setup(
+            window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET,
+            aperture_a=(first, PAGES, GUEST + HOST_B_OFFSET - first), aperture_b=(second, PAGES, GUEST - second)))
+        if not await self.driver.owner(AT_HOST[1]):
+            result = await self.driver.move(AT_HOST[1], 1)
+            assert result.moved, f"a page did not move before the rounds began: {result.reason}"
+        limits = regs.MoveLimits
+        await self.driver.registers.write(limits.offset, limits.HOLD.of(5000) | limits.COMPLETION.of(LIMIT))
+        for number, agent in enumerate(self.ports):
+            agent.on_tlp = partial(self._arrived, number, agent.on_tlp)
+
+    def _arrived(self, port: int, usual: Callable[[Tlp], None] | None, tlp: Tlp) -> None:
+        self.events += 1
+        way = self.way
+        if tlp.is_completion and tlp.tag >= FIRST_TAG:
+            self.got[port, tlp.tag].append(tlp)
+        elif way is not None and port == way.answers and tlp.flow is FlowClass.NON_POSTED:
+            self.seen.append((self.fabric.cycle, tlp))
+        elif usual is not None:
+            usual(tlp)
+
+    def ask(self, way: Way, size: int, count: int, tags: list[int] | None = None) -> list[int]:
+        """Queue reads, of one line each or of so many; return their tags."""
+        if tags is None:
+            tags = [FIRST_TAG + (self.next_tag + number - FIRST_TAG) % (ROWS - FIRST_TAG) for number in range(count)]
+            self.next_tag = tags[-1] + 1
+        for number, tag in enumerate(tags):
+            self.got.pop((way.asks, tag), None)
+            self.ports[way.asks].queue(memory_read(way.requester, way.address + number * LINE % (PAGE - size + LINE), size, tag))
+        return tags
+
+    def answer(self, way: Way, tlp: Tlp) -> list[Tlp]:
+        """The completions of a request."""
+        return read_completions(tlp, bytes(4 * tlp.length), DEVICE if way.answers == DEVICE_PORT else CPU, LINE, 256)
+
+    async def settle(self) -> int:
+        """Wait until no more requests come out; return how many have."""
+        count = -1
+        while count != len(self.seen):
+            count = len(self.seen)
+            await self.fabric.wait(40)
+        return count
+
+    async def arrive(self, count: int, within: int, what: str) -> None:
+        """Wait until ``count`` requests have come out."""
+        for _ in range(within // 20):
+            if len(self.seen) >= count:
+                return
+            await self.fabric.wait(20)
+        raise AssertionError(f"{what}: after {within} cycles {len(self.seen)} of {count} requests have come out")
+
+    async def counter(self, register: Any) -> int:
+        """A counter of the interposer."""
+        return await self.driver.counter(register.offset)
+
+    async def unanswered(self, way: Way, size: int) -> None:
+        """Fill a way, wait until what stands behind is let through, answer too late."""
+        self.way, what = way, f"{way.name}, {size} bytes"
+        self.seen.clear()
+        timeouts = await self.counter(regs.OutstandingTimeouts)
+        count = len(self.ask(way, size, (ENTRIES if way.tags else 8 * PAGE // size) + BEYOND))
+        room = await self.settle()
+        assert FEWEST <= room < count, f"{what}: {room} of {count} requests came out, so there was room for all or for few"
+        await self.arrive(count, (-(-count // room)) * (TAGS_WITHIN if way.tags else ROWS_WITHIN), what)
+        self._reuse(way, what)
+        gone = self.seen[:count] if way.tags else self.seen[:count - (count - 1) % room - 1]
+        if way.tags:
+            await self.fabric.wait(TAGS_WITHIN)
+        else:
+            found = await self.counter(regs.OutstandingTimeouts) - timeouts
+            assert found == len(gone), f"{what}: {found} requests were given up, {len(gone)} had to be"
+            await self._rows_again(way, size, what)
+        await self._too_late(way, [tlp for _, tlp in gone], what)
+        await self._all_is_back(way, size, room, what)
+
+    def _reuse(self, way: Way, what: str) -> None:
+        """A tag of ours is used again only after its request was given up."""
+        last: dict[int, int] = {}
+        for cycle, tlp in self.seen:
+            if way.tags:
+                gap = cycle - last.get(tlp.tag, cycle - GIVEN_UP)
+                assert gap >= GIVEN_UP, f"{what}: tag {tlp.tag:#x} was used again after {gap} cycles, its request not being answered"
+            last[tlp.tag] = cycle
+
+    async def _rows_again(self, way: Way, size: int, what: str) -> None:
+        """The device asks again with tags whose first requests hold their rows."""
+        timeouts, before = await self.counter(regs.OutstandingTimeouts), len(self.seen)
+        tags = [tlp.tag for _, tlp in self.seen[-AGAIN:]]
+        began = self.fabric.cycle
+        self.ask(way, LINE, AGAIN, tags)
+        await self.arrive(before + AGAIN, AGAIN * (GIVEN_UP + 100), f"{what}, tags used again")
+        assert self.seen[before][0] - began >= GIVEN_UP, f"{what}: a row was given up after {self.seen[before][0] - began} cycles"
+        found = await self.counter(regs.OutstandingTimeouts) - timeouts
+        assert found == AGAIN, f"{what}: {found} requests were given up, {AGAIN} had to be"
+
+    async def _too_late(self, way: Way, requests: list[Tlp], what: str) -> None:
+        """Answers to what was given up are dropped, each counted."""
+        before, pieces = await self.counter(regs.Unexpected), 0
+        for tlp in requests[:ENTRIES]:
+            answer = self.answer(way, tlp)
+            pieces += len(answer)
+            for completion in answer:
+                self.ports[way.answers].queue(completion)
+        await self.fabric.wait(20 * pieces + 100)
+        found = await self.counter(regs.Unexpected) - before
+        assert found == pieces, f"{what}: {pieces} answers came too late, {found} were counted"
+        late = [tag for (port, tag), tlps in self.got.items() if port == way.asks and tlps]
+        assert not late, f"{what}: tags {late[:4]} got answers too late"
+
+    async def _all_is_back(self, way: Way, size: int, room: int, what: str) -> None:
+        """What still waits is answered, then as many requests find room as at first, and get their answers."""
+        for _, tlp in self.seen:
+            if not way.tags:
+                for completion in self.answer(way, tlp):
+                    self.ports[way.answers].queue(completion)
+        await self.fabric.wait(20 * len(self.seen) * (size // LINE) ** (not way.tags) + 100)
+        self.seen.clear()
+        tags = self.ask(way, size, room + BEYOND)
+        found = await self.settle()
+        assert found == room, f"{what}: at first there was room for {room} requests, then for {found}"
+        answered = 0
+        while answered < len(tags):
+            for _, tlp in self.seen[answered:]:
+                answered += 1
+                for completion in self.answer(way, tlp):
+                    self.ports[way.answers].queue(completion)
+            await self.fabric.wait(100)
+        await self.fabric.wait(20 * room * size // LINE)
+        wrong = [tag for tag in tags if sum(len(tlp.data) for tlp in self.got[way.asks, tag]) != size]
+        assert not wrong, f"{what}: tags {wrong[:4]} were not answered in full"
+        self.got.clear()
+
+    async def slowly(self, way: Way) -> None:
+        """Answers in pieces, each in time, the last of them long after the request."""
+        self.way = way
+        self.seen.clear()
+        tags = self.ask(way, 4 * LINE, FEWEST)
+        await self.arrive(FEWEST, GIVEN_UP, way.name)
+        pieces = [read_completions(tlp, bytes(4 * tlp.length), CPU, LINE, LINE) for _, tlp in self.seen]
+        for answers in zip(*pieces, strict=True):
+            await self.fabric.wait(GIVEN_UP * 9 // 10)
+            for completion in answers:
+                self.ports[way.answers].queue(completion)
+        await self.fabric.wait(100)
+        wrong = [tag for tag in tags if len(self.got[way.asks, tag]) != 4]
+        assert not wrong, f"{way.name}: tags {wrong} got only a part of an answer that came slowly"
+        self.got.clear()
+
+    def owed(self) -> list[TlpPortAgent]:
+        """Ports that were not given back all credits."""
+        return [agent for agent in self.ports if not agent.idle or agent.unreturned()]
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def forgotten(dut: Any) -> None:
+    """Ways one after the other, with small and large requests."""
+    config = BenchConfig("forgotten")
+    sizes, ways = config.get("sizes", [64, 1024]), [WAYS[number] for number in config.get("ways", list(range(len(WAYS))))]
+    config.refuse_unknown()
+    bench = Forgotten(dut, config)
+    await bench.start()
+    for number, way in enumerate(ways):
+        config.progress(number, len(ways), way.name)
+        for size in sizes:
+            await bench.unanswered(way, size)
+        await bench.slowly(way)
+    assert not bench.owed(), f"{bench.owed()[0].name}: credits were not returned: {bench.owed()[0].unreturned()}"
+    config.write({"checked": {"events": bench.events}, "violations": {}})
