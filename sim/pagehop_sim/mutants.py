@@ -51,18 +51,23 @@ CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 
 #: Benches that look for a mutation, quickest first, with their parameters.
 BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("passthrough", {"requests": 200}),
     ("between", {"requests": 200}),
+    ("edges", {}),
+    ("passthrough", {"requests": 200}),
     ("floods", {"cycles": 1500}),
     ("performance", {"pages": 4}),
-    ("hot_page", {"moves": 4}),
-    ("aborts", {"moves": 12}),
-    ("harvests", {"rounds": 2}),
+    ("harvests", {"rounds": 4}),
     ("aborts", {"moves": 8, "fence": True}),
     ("producer_consumer", {"rounds": 18}),
     ("blocked", {"rounds": 1}),
     ("registers", {"rounds": 1}),
+    ("forgotten", {}),
+    ("aborts", {"moves": 10, "faults": ["cross_store"], "abort_share": 0.5}),
+    ("hot_page", {"moves": 4}),
+    ("aborts", {"moves": 12}),
 )
+#: Which bench looks first at a mutation of which module; then all do, in their order.
+SOONEST = (("proxy|table|room", "forgotten"), ("dirty", "harvests"), ("copy|slot", "hot_page"), ("decode", "edges"))
 #: A mutant may take this much longer than the healthy design before it counts as stuck.
 PATIENCE, LEAST_SECONDS = 4, 6
 #: With fewer bugs than this, designs of their own are made sooner than one for all.
@@ -204,7 +209,8 @@ class Automatic:
         started = time.monotonic()
         active = chosen(self.build, number)
         by = ""
-        for (bench, parameters), limit in zip(BATTERY, self.seconds, strict=True):
+        first = next((bench for modules, bench in SOONEST if re.search(modules, mutation.module)), "")
+        for (bench, parameters), limit in sorted(zip(BATTERY, self.seconds, strict=True), key=lambda place: place[0][0] != first):
             folder = build_root() / "mutants" / f"{number:03}"
             tried = _attempt(active, bench, folder, parameters, HARDWARE, 1, limit)
             if tried.how:

@@ -39,8 +39,9 @@ class CopyEngine(wiring.Component):
     - **Reads**: from the cycle after ``start``, one a cycle while ``o_read.ready``, tag ``0 g llllll`` with the chunk number *l* and the generation
       *g*, which flips with every ``start``. TC 0, no RO, IDO or NS.
     - **Completions**: always taken. In any order between chunks, in pieces that begin and end at multiples of 64 bytes; other TLPs may stand
-      between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16). One bit tells a late
-      answer from those of the next copy, not of the one after it: start none while ``owed``.
+      between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16); that a chunk has come
+      shows to the completions from the third cycle after its last on, so a host that answers twice in a row with other data spoils the page. One
+      bit tells a late answer from those of the next copy, not of the one after it: start none while ``owed``.
     - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` five cycles after its last completion beat was
       transferred, if nothing is before it, and the rest follows without a gap. Chunks leave in the order in which they became whole, one
       beat a cycle.

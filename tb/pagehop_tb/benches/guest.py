@@ -138,6 +138,9 @@ class Guest:
             expected = expected & ~(1 << page) | host << page
         if owners is not None and owners != expected:
             verdict.add("misdirected", f"the owner map says {owners:#x}, the commits {expected:#x}")
+        sent = self.system.ports["device"].sent
+        if counters["fences"] > min(sent, counters["fence_cycles"]):
+            verdict.add("invented", f"{counters['fences']} fences in {counters['fence_cycles']} cycles are counted, and the device sent {sent} TLPs")
         for name in ("unexpected", "flush_timeouts", "outstanding_timeouts"):
             if counters[name] and not self.system_has_injections:
                 verdict.add("stuck" if "timeouts" in name else "invented", f"the counter {name} is {counters[name]}", counters[name])

@@ -2,7 +2,7 @@
 
 While the bitmap is read again and again, the device writes one line to each page of a word, a beat in every cycle: each operation of a harvest stands
 beside a mark (H47). No page is written twice between two takes, which would hide a mark that was lost. Atomics are marked long before the host makes
-them, at every distance from a take (H46, H58).
+them, at every distance from a take (H46, H58). All that is taken in a round are the pages of the round, no more.
 """
 
 from dataclasses import replace
@@ -23,6 +23,8 @@ WORD = 64
 HARVESTS = 12
 #: Atomics of one round: one after the other marks its page at another distance from the take.
 ATOMICS = 6
+#: Pages of a word that one burst writes.
+WRITTEN = 40
 #: Cycles from the first atomic of a round to its take: the mark, and the way of a register read.
 FARTHEST = 60
 
@@ -42,18 +44,19 @@ class Harvests:
         self.values, self.wait = guest.system.values, guest.system.fabric.wait
 
     async def burst(self, word: int, read_word: int, clear: bool) -> None:
-        """A line to each page of ``word`` while ``read_word`` is read or taken; then a take that must have what no other had."""
+        """A line to each of some pages of ``word`` while ``read_word`` is read or taken; then a take that must have what no other had."""
         reads: list[Task[int]] = [cocotb.start_soon(self.driver.harvest(read_word, WORD, clear)) for _ in range(HARVESTS)]
         await self.wait(self.random.randint(1, 30))
-        pages = list(range(word, word + WORD))
-        self.random.shuffle(pages)
+        pages = self.random.sample(range(word, word + WORD), WRITTEN)
         for page in pages:
             address = WINDOW_BASE + page * PAGE + self.random.randrange(0, PAGE, 64)
             await self.writer.write(address, self.values.take(address, 64))
+        found = 0
         for read in reads:
-            await read
+            found |= await read
         await self.guest.system.quiesce()
-        await self.driver.harvest(word, WORD)
+        self._check(pages, word, found if read_word == word else 0, await self.driver.harvest(word, WORD))
+        assert read_word == word or not found, f"pages {found:#x} of the other word were reported, and none was written"
 
     async def atomics(self, word: int, distance: int) -> None:
         """Atomics on pages that nothing else writes, a take ``distance`` cycles after the first, and another when all are answered."""
@@ -61,10 +64,19 @@ class Harvests:
         running = [cocotb.start_soon(self.counter.atomic("swap", WINDOW_BASE + page * PAGE, self.values.take(WINDOW_BASE + page * PAGE, 8)))
                    for page in pages]
         await self.wait(distance)
-        await self.driver.harvest(word, WORD)
+        first = await self.driver.harvest(word, WORD)
         for task in running:
             await task
-        await self.driver.harvest(word, WORD)
+        self._check(pages, word, first, await self.driver.harvest(word, WORD))
+
+    @staticmethod
+    def _check(pages: list[int], word: int, *reports: int) -> None:
+        written, reported = 0, 0
+        for page in pages:
+            written |= 1 << page - word
+        for bits in reports:
+            reported |= bits
+        assert reported == written, f"pages {written:#018x} from {word} on were written, {reported:#018x} reported"
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

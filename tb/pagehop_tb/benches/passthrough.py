@@ -13,7 +13,7 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.random_tlps import RandomRequests, random_answer
+from pagehop_tb.benches.random_tlps import MPS, RandomRequests, random_answer
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Tlp, memory_write
@@ -21,6 +21,8 @@ from pagehop_tb.protocol import FlowClass, Tlp, memory_write
 DEVICE_ID, HOST_IDS = 0x0100, (0x0208, 0x0310)
 REGISTER_BASES = (0xF000_0000, 0xE0_F000_0000)
 COMPLETER = 0x0000
+#: Data credits of the largest payload.
+LARGEST_UNITS = MPS // 16
 
 
 class Path:
@@ -62,8 +64,8 @@ def is_last(completion: Tlp) -> bool:
 class Bench:
     """Device and one host, each with a random generator and a completer that answers late and in any order."""
 
-    def __init__(self, dut: Any, config: BenchConfig, name: str, host: int) -> None:
-        self.random = config.random(name)
+    def __init__(self, dut: Any, config: BenchConfig, name: str, host: int, scarce_data: bool = False) -> None:
+        self.random, self.scarce_data = config.random(name), scarce_data
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
         dut.config_device.value = DEVICE_ID
         dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
@@ -85,6 +87,9 @@ class Bench:
         # Most receivers grant endless credits for completions; a switch need not.
         completion = CreditConfig(random.choice((1, 8, 64)), random.choice((16, 64)), random.random() < 0.3, delay=(1, 20))
         granted = PortCredits(posted, CreditConfig(random.choice((1, 8, 64)), random.choice((8, 64)), delay=(1, 20)), completion)
+        if self.scarce_data:
+            # Data for the largest TLP, and headers for many.
+            granted = PortCredits(*(CreditConfig(64, units, delay=(1, 60)) for units in (LARGEST_UNITS, 2, LARGEST_UNITS)))
         pauses = [random.choice((None, sparse(random.getrandbits(32), 0.3), bursts(random.getrandbits(32), 20))) for _ in range(2)]
         return TlpPortAgent(dut, name, self.fabric, beats, granted, seed=random.getrandbits(32), shuffle=0.3, source_pause=pauses[0],
                             sink_pause=pauses[1])
@@ -155,7 +160,8 @@ class Bench:
                     tlp = requests.non_posted(random.choice(free))
                     taken.update({tlp.tag: tlp.requester_id} if isinstance(taken, dict) else {tlp.tag})
                     await agent.send(tlp)
-            if random.random() < 0.02:
+            # When data is scarce, lanes must run empty while credits are out, too.
+            if random.random() < (0.5 if self.scarce_data else 0.02):
                 await self.fabric.wait(random.randint(1, 200))
 
     async def drain(self, limit: int = 50_000) -> None:
@@ -167,11 +173,11 @@ class Bench:
                 return
 
 
-async def mixed(dut: Any, host: int) -> None:
+async def mixed(dut: Any, host: int, scarce_data: bool = False) -> None:
     """Random traffic between the device and ``host``, both ways at once."""
     config = BenchConfig("passthrough")
     count = config.get("requests", 400)
-    bench = Bench(dut, config, f"host {host}", host)
+    bench = Bench(dut, config, f"host {host}{', scarce data' if scarce_data else ''}", host, scarce_data)
     await bench.start(host)
     random = bench.random
 
@@ -211,3 +217,9 @@ async def to_host_a(dut: Any) -> None:
 async def to_host_b(dut: Any) -> None:
     """The same with Host B as the active host."""
     await mixed(dut, 1)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def scarce_data(dut: Any) -> None:
+    """Data credits run out, header credits never do."""
+    await mixed(dut, 0, scarce_data=True)

@@ -5,7 +5,7 @@ from random import Random
 
 from pagehop_tb.protocol import Kind, Tlp, answer, byte_range, read_completions
 
-__all__ = ["RandomRequests", "random_answer"]
+__all__ = ["MPS", "RandomRequests", "random_answer"]
 
 MPS = 256
 PASID = 0x91 << 24

@@ -1,0 +1,165 @@
+"""Answers to copy reads that no healthy host gives: of another shape, twice, of another copy, in any order. None becomes part of a page (H14, D16).
+
+What is of another shape, or an error, ends the move with its reason, and the page stays. What belongs to no read that waits is dropped.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.performance import GUEST, HOST_IDS, PAGE, Bench
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.protocol import Kind, Tlp, read_completions, request_bytes
+
+CPU, LINE, PAGES = 0x0000, 64, 64
+HOST_B_OFFSET = 1 << 32
+GENERATION = 0x40
+#: Completions behind the last of an answer that may still be taken for a part of it.
+SETTLES = 4
+Error = regs.MoveError
+Change = Callable[[list[Tlp]], list[Tlp]]
+
+
+def _first(**fields: Any) -> Change:
+    """The first completion of the answer with other fields."""
+    return lambda answer: [replace(answer[0], **fields), *answer[1:]]
+
+
+def _without_data(status: int) -> Change:
+    return lambda answer: [replace(answer[0], kind=Kind.CPL, status=status, length=0, data=b"", byte_count=answer[0].byte_count)]
+
+
+def _half_a_line(answer: list[Tlp]) -> list[Tlp]:
+    half = answer[0].data[:LINE // 2]
+    return [replace(answer[0], length=len(half) // 4, data=half), *answer[1:]]
+
+
+def _longer(answer: list[Tlp]) -> list[Tlp]:
+    """The last completion carries a line more than is due."""
+    return [*answer[:-1], replace(answer[-1], length=answer[-1].length + LINE // 4, data=answer[-1].data + bytes(LINE))]
+
+
+#: How one answer of a copy is spoilt, and the reason that the move must end with.
+SPOILT: dict[str, tuple[Change, int]] = {
+    "success without data": (_without_data(0), Error.UNSUPPORTED), "unsupported request": (_without_data(1), Error.UNSUPPORTED),
+    "retry": (_without_data(2), Error.UNSUPPORTED), "completer abort": (_without_data(4), Error.COMPLETER_ABORT),
+    "poison": (_first(poisoned=True), Error.POISONED), "half a line": (_half_a_line, Error.UNSUPPORTED), "too much data": (_longer, Error.UNSUPPORTED),
+    "count beyond the read": (_first(byte_count=4 * LINE), Error.UNSUPPORTED), "count of 4096": (_first(byte_count=4096), Error.UNSUPPORTED),
+    "count of a part of a line": (_first(byte_count=LINE + 4), Error.UNSUPPORTED), "count of bytes": (_first(byte_count=2), Error.UNSUPPORTED),
+}
+
+
+class OddCopies:
+    """Two plain hosts whose answers to copy reads are collected and then sent as a case says."""
+
+    def __init__(self, dut: Any, config: BenchConfig) -> None:
+        self.bench = Bench(dut, config, delay=20)
+        self.fabric, self.driver, self.hosts = self.bench.fabric, self.bench.driver, self.bench.hosts
+        self.random = config.random("odd")
+        self.answers: list[list[Tlp]] = []
+        self.checked = 0
+        for host in self.hosts:
+            self._collect(host, host.agent.on_tlp)
+
+    def _collect(self, host: Any, usual: Any) -> None:
+        def arrived(tlp: Tlp) -> None:
+            if tlp.kind is Kind.MRD and tlp.first_be and tlp.requester_id in HOST_IDS:
+                start, size = request_bytes(tlp)
+                data = bytes(host.page(start)[start % PAGE:start % PAGE + size])
+                self.answers.append(read_completions(tlp, data, CPU, LINE, self.random.choice((LINE, 2 * LINE))))
+            else:
+                usual(tlp)
+        host.agent.on_tlp = arrived
+
+    async def start(self) -> None:
+        """Program the interposer."""
+        await self.fabric.start()
+        await self.driver.setup(Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, completion_limit=400))
+
+    async def move(self, page: int, to_host: int, send: Callable[[list[list[Tlp]], Any], None]) -> Any:
+        """Move a page. ``send(answers, queue)`` gets the answers to all reads, and queues what it will."""
+        self.answers.clear()
+        source, copy = (self.hosts[host].page(self.driver.place(page, host)) for host in (1 - to_host, to_host))
+        source[:] = self.random.randbytes(PAGE)
+        running = cocotb.start_soon(self.driver.move(page, to_host))
+        while sum(tlp.byte_count for answer in self.answers for tlp in answer[:1]) < PAGE:
+            await self.fabric.wait(5)
+        send(self.answers, self.hosts[1 - to_host].agent.queue)
+        result = await running
+        if result.moved:
+            assert source == copy, f"page {page} moved and its copy differs"
+        assert await self.driver.owner(page) == (to_host if result.moved else 1 - to_host), f"page {page} is not where the status says"
+        self.checked += 1
+        return result
+
+    async def spoilt(self, name: str, page: int) -> None:
+        """One answer of another shape, early or late among good ones."""
+        change, reason = SPOILT[name]
+
+        def send(answers: list[list[Tlp]], queue: Any) -> None:
+            bad = self.random.randrange(len(answers))
+            for number, answer in enumerate(answers):
+                for tlp in change(answer) if number == bad else answer:
+                    queue(tlp)
+
+        result = await self.move(page, 1, send)
+        assert not result.moved and result.error == reason, f"{name}: the move ended with {result.reason}, not with {Error(reason).name}"
+
+    async def strangers(self, page: int, to_host: int) -> None:
+        """Good answers in any order, their pieces too; between them what nobody waits for: of another copy, and for what has come already."""
+        def send(answers: list[list[Tlp]], queue: Any) -> None:
+            pieces = [(number, tlp) for number, answer in enumerate(answers) for tlp in answer]
+            done: list[Tlp] = []
+            for _, tlp in self._mixed(pieces):
+                garbage = bytes(len(tlp.data))
+                if self.random.random() < 0.3:
+                    queue(replace(tlp, tag=tlp.tag ^ GENERATION, data=garbage))
+                if self.random.random() < 0.1:
+                    queue(replace(tlp, tag=tlp.tag ^ GENERATION, kind=Kind.CPL, status=4, length=0, data=b""))
+                if len(done) > SETTLES and self.random.random() < 0.3:
+                    again = self.random.choice(done[:-SETTLES])
+                    queue(replace(again, data=bytes(len(again.data))))
+                queue(tlp)
+                if 4 * tlp.length == tlp.byte_count:
+                    done.append(tlp)
+
+        result = await self.move(page, to_host, send)
+        assert result.moved, f"page {page} did not move: {result.reason}"
+
+    def _mixed(self, pieces: list[tuple[int, Tlp]]) -> list[tuple[int, Tlp]]:
+        """Pieces of different answers in any order, those of one answer in theirs."""
+        order = [number for number, _ in pieces]
+        self.random.shuffle(order)
+        rest: dict[int, list[tuple[int, Tlp]]] = {}
+        for piece in pieces:
+            rest.setdefault(piece[0], []).append(piece)
+        return [rest[number].pop(0) for number in order]
+
+
+def shuffled(names: list[str], random: Random) -> list[str]:
+    """The names in a random order."""
+    return random.sample(names, len(names))
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+async def odd_copies(dut: Any) -> None:
+    """Every way to spoil an answer; after each the page moves to and fro with strangers among the answers."""
+    config = BenchConfig("odd_copies")
+    names = config.get("cases", list(SPOILT))
+    config.refuse_unknown()
+    bench = OddCopies(dut, config)
+    await bench.start()
+    for number, name in enumerate(shuffled(names, bench.random)):
+        page = bench.random.randrange(PAGES)
+        # The owner map outlives a reset, so an earlier test may have brought it.
+        if await bench.driver.owner(page):
+            await bench.strangers(page, 0)
+        await bench.spoilt(name, page)
+        await bench.strangers(page, 1 - number % 2 * await bench.driver.owner(page))
+    assert bench.checked >= 2 * len(names), f"only {bench.checked} moves"
+    config.write({"checked": {"events": bench.checked, "final_bytes": PAGE * bench.checked}, "violations": {}})
