@@ -15,6 +15,9 @@ BENCHES = {
     "between": ({"requests": 600}, {"requests": 80}, {"events": 160}),
     "floods": ({}, {"cycles": 1500}, {"events": 100}),
     "harvests": ({"rounds": 16}, {"rounds": 2}, {"events": 200, "final_bytes": 4096}),
+    "edges": ({}, {}, {"events": 500}),
+    "read_back": ({}, {"rounds": 30}, {"events": 60}),
+    "odd_copies": ({}, {"cases": ["poison", "half a line"]}, {"events": 4, "final_bytes": 16384}),
     "forgotten": ({}, {"sizes": [1024], "ways": [0, 4]}, {"events": 200}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }
@@ -30,6 +33,9 @@ COVERED = [
     pytest.param("between", marks=pytest.mark.hazard("H24c", "D16", "I10")),
     pytest.param("floods", marks=pytest.mark.hazard("D8", "D17")),
     pytest.param("harvests", marks=pytest.mark.hazard("H46", "H47", "H58", "I12")),
+    pytest.param("edges", marks=pytest.mark.hazard("H24c", "H48", "D6")),
+    pytest.param("read_back", marks=pytest.mark.hazard("O1", "H18", "D6", "I5")),
+    pytest.param("odd_copies", marks=pytest.mark.hazard("H14", "D16", "I9")),
     pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
 ]

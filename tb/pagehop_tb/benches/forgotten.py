@@ -2,7 +2,8 @@
 
 One way after the other, the four between ports that carry re-tagged requests and the two of the device's reads: as many requests as there is
 room for, none of them answered. Those behind them go on when the first are given up, as many at a time as before, so no room is lost. What is
-answered after that reaches nobody and is counted. Requests that are answered slowly, in pieces, each in time, are answered to the end.
+answered after that reaches nobody and is counted. Requests that are answered slowly, in pieces, each in time, are answered to the end. Neither other
+traffic nor strange answers keep a request from being given up.
 """
 
 from collections import defaultdict
@@ -15,22 +16,26 @@ import cocotb
 
 from pagehop_tb.benches.floods import APERTURES, AT_HOST, BARS, HOST_B_OFFSET, PAGES, THROUGH_APERTURE
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.performance import DEVICE, GUEST, PAGE, Bench
+from pagehop_tb.benches.performance import DEVICE, DEVICE_ID, GUEST, HOST_IDS, PAGE, Bench
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.pins import TlpPortAgent
-from pagehop_tb.protocol import FlowClass, Tlp, memory_read, read_completions
+from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, read_completions
 
 CPU, LINE = 0x0000, 64
 #: The completion limit in the registers, and the cycles after which requests are given up.
 LIMIT = 40
 GIVEN_UP = 16 * LIMIT
+#: The bit of a tag that says that it is one of the interposer's.
+OURS = 0x80
 #: Entries of a table of tags, and rows of the table of the device's requests.
 ENTRIES, ROWS = 64, 1024
 #: Cycles within which a tag is given up, and within which all rows are.
 TAGS_WITHIN, ROWS_WITHIN = 2 * GIVEN_UP + 8 * ENTRIES + 100, GIVEN_UP + 4 * ROWS + 100
 #: First of the tags that are not the driver's; requests beyond what there is room for; requests that fit at least; rows that are used again.
 FIRST_TAG, BEYOND, FEWEST, AGAIN = 16, 8, 4, 4
+#: Rows and columns into which the table of tags is decoded.
+EIGHT = 8
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Forgotten:
         count = len(self.ask(way, size, (ENTRIES if way.tags else 8 * PAGE // size) + BEYOND))
         room = await self.settle()
         assert FEWEST <= room < count, f"{what}: {room} of {count} requests came out, so there was room for all or for few"
+        assert not way.tags or size > LINE or room == ENTRIES, f"{what}: {room} of {ENTRIES} tags were there"
         await self.arrive(count, (-(-count // room)) * (TAGS_WITHIN if way.tags else ROWS_WITHIN), what)
         self._reuse(way, what)
         gone = self.seen[:count] if way.tags else self.seen[:count - (count - 1) % room - 1]
@@ -202,12 +208,49 @@ class Forgotten:
         assert not wrong, f"{what}: tags {wrong[:4]} were not answered in full"
         self.got.clear()
 
+    async def beside_others(self, way: Way, shift: int) -> None:
+        """Most requests are not answered, and all given up in time although the others, one in each row and column, are asked and answered on."""
+        self.way, began, asked, done = way, self.fabric.cycle, 0, 0
+        self.seen.clear()
+        dead: dict[int, Tlp] = {}
+        while self.fabric.cycle - began < TAGS_WITHIN or done < asked:
+            if self.fabric.cycle - began < TAGS_WITHIN and asked - done < EIGHT:
+                asked += len(self.ask(way, LINE, EIGHT))
+            await self.fabric.wait(40)
+            for _, tlp in self.seen[done:]:
+                done += 1
+                number = tlp.tag % ENTRIES
+                if number not in dead and number // EIGHT != (number + shift) % EIGHT:
+                    dead[number], began = tlp, self.fabric.cycle
+                    continue
+                for completion in self.answer(way, tlp):
+                    self.ports[way.answers].queue(completion)
+        assert len(dead) == ENTRIES - EIGHT, f"{way.name}: only {len(dead)} tags were used"
+        await self.fabric.wait(60)
+        self.got.clear()
+        await self._too_late(way, list(dead.values()), f"{way.name}, beside others")
+        self.got.clear()
+
+    async def after_strangers(self, host: int) -> None:
+        """All tags come back whatever answer was looked at last: one to each, in turn, that was never asked for."""
+        self.way = way = WAYS[host]
+        for number in range(0, ENTRIES, 9):
+            tag = OURS | host << 6 | number
+            for port, requester in ((way.answers, DEVICE_ID), (1 - host, HOST_IDS[1 - host])):
+                self.ports[port].queue(Tlp(Kind.CPL, requester, tag, completer_id=CPU, status=1, byte_count=4))
+            await self.fabric.wait(40)
+            self.seen.clear()
+            self.ask(way, LINE, ENTRIES)
+            found = await self.settle()
+            assert found == ENTRIES, f"{way.name}, after a stranger with tag {tag:#x}: {found} of {ENTRIES} tags were there"
+            await self.fabric.wait(TAGS_WITHIN)
+
     async def slowly(self, way: Way) -> None:
         """Answers in pieces, each in time, the last of them long after the request."""
         self.way = way
         self.seen.clear()
-        tags = self.ask(way, 4 * LINE, FEWEST)
-        await self.arrive(FEWEST, GIVEN_UP, way.name)
+        tags = self.ask(way, 4 * LINE, EIGHT)
+        await self.arrive(EIGHT, GIVEN_UP, way.name)
         pieces = [read_completions(tlp, bytes(4 * tlp.length), CPU, LINE, LINE) for _, tlp in self.seen]
         for answers in zip(*pieces, strict=True):
             await self.fabric.wait(GIVEN_UP * 9 // 10)
@@ -236,5 +279,11 @@ async def forgotten(dut: Any) -> None:
         for size in sizes:
             await bench.unanswered(way, size)
         await bench.slowly(way)
+        if way.tags:
+            for shift in (0, 1):
+                await bench.beside_others(way, shift)
+    if ways == list(WAYS):
+        for host in (0, 1):
+            await bench.after_strangers(host)
     assert not bench.owed(), f"{bench.owed()[0].name}: credits were not returned: {bench.owed()[0].unreturned()}"
     config.write({"checked": {"events": bench.events}, "violations": {}})

@@ -48,7 +48,8 @@ def _longer(answer: list[Tlp]) -> list[Tlp]:
 SPOILT: dict[str, tuple[Change, int]] = {
     "success without data": (_without_data(0), Error.UNSUPPORTED), "unsupported request": (_without_data(1), Error.UNSUPPORTED),
     "retry": (_without_data(2), Error.UNSUPPORTED), "completer abort": (_without_data(4), Error.COMPLETER_ABORT),
-    "poison": (_first(poisoned=True), Error.POISONED), "half a line": (_half_a_line, Error.UNSUPPORTED), "too much data": (_longer, Error.UNSUPPORTED),
+    "poison": (_first(poisoned=True), Error.POISONED),
+    "half a line": (_half_a_line, Error.UNSUPPORTED), "too much data": (_longer, Error.UNSUPPORTED),
     "count beyond the read": (_first(byte_count=4 * LINE), Error.UNSUPPORTED), "count of 4096": (_first(byte_count=4096), Error.UNSUPPORTED),
     "count of a part of a line": (_first(byte_count=LINE + 4), Error.UNSUPPORTED), "count of bytes": (_first(byte_count=2), Error.UNSUPPORTED),
 }
