@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,10 @@ class Automatic:
         return max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
 
     def run(self, number: int) -> Caught:
-        """Run the benches on mutation ``number``, from 1, until one fails."""
+        """Run the benches on mutation ``number``, from 1, until one fails. One that is argued is not run: it would take the time of all benches."""
         mutation = self.mutations[number - 1]
+        if argued(mutation):
+            return Caught(described(mutation), mutation.source or mutation.module, "", "argued, not run", None, 0.0)
         started = time.monotonic()
         active = chosen(self.build, number)
         by = ""
@@ -226,6 +229,23 @@ class Automatic:
 def described(mutation: Mutation) -> str:
     """A line that tells a mutation from the others."""
     return f"{mutation.module}: {mutation.kind}: {mutation.before[:100]}"
+
+
+@cache
+def _arguments() -> list[dict[str, str]]:
+    path = ROOT / "tests" / "planted" / "survivors.toml"
+    found: list[dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8"))["survivor"]
+    return found
+
+
+def argued(mutation: Mutation) -> str:
+    """Why no bench can see this mutation, as ``survivors.toml`` says; empty when it does not.
+
+    An entry names the ``source`` (a file, or a module), and a pattern of the ``mutation``: its kind, what was there, what came in its place.
+    """
+    text = f"{mutation.kind}: {mutation.before} -> {mutation.after}"
+    return next((entry["reason"] for entry in _arguments()
+                 if entry["source"] in f"{mutation.source} {mutation.module}" and re.search(entry["mutation"], text)), "")
 
 
 def _follow(title: str, futures: Sequence[Future[Caught]], console: Console) -> list[Caught]:
@@ -269,20 +289,12 @@ def table(results: Iterable[Caught]) -> Table:
 
 
 def _survivors(automatic: Automatic, results: Sequence[Caught]) -> list[dict[str, str]]:
-    """Each surviving mutation, with why it may; the reason of an escape is empty.
-
-    An entry of ``survivors.toml`` names the ``source`` (file, without line), and a pattern of the ``mutation``: its kind and what was changed.
-    """
-    path = ROOT / "tests" / "planted" / "survivors.toml"
-    argued = tomllib.loads(path.read_text(encoding="utf-8"))["survivor"] if path.is_file() else []
+    """Each surviving mutation, with why it may; the reason of an escape is empty."""
     found = []
-    for number, result in enumerate(results, 1):
-        if not result.escaped:
-            continue
-        mutation = automatic.mutations[number - 1]
-        reason = next((entry["reason"] for entry in argued if entry["source"] in f"{mutation.source} {mutation.module}"
-                       and re.search(entry["mutation"], f"{mutation.kind}: {mutation.before}")), "")
-        found.append({"number": str(number), "mutation": result.name, "after": mutation.after, "source": mutation.source, "reason": reason})
+    for number, (mutation, result) in enumerate(zip(automatic.mutations, results, strict=True), 1):
+        if result.escaped:
+            found.append({"number": str(number), "mutation": result.name, "after": mutation.after, "source": mutation.source,
+                          "reason": argued(mutation)})
     return found
 
 

@@ -17,7 +17,7 @@ BENCHES = {
     "harvests": ({"rounds": 16}, {"rounds": 2}, {"events": 200, "final_bytes": 4096}),
     "edges": ({}, {}, {"events": 500}),
     "read_back": ({}, {"rounds": 30}, {"events": 60}),
-    "odd_copies": ({}, {"cases": ["poison", "half a line"]}, {"events": 4, "final_bytes": 16384}),
+    "odd_copies": ({}, {"cases": ["poison", "half a line"], "owed": 1}, {"events": 4, "final_bytes": 16384}),
     "forgotten": ({}, {"sizes": [1024], "ways": [0, 4]}, {"events": 200}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }

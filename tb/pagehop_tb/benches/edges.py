@@ -6,6 +6,7 @@ TLPs go to the registers, through its aperture, or to the device; what only the 
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -134,18 +135,22 @@ class Edges:
         assert self.completions == {tlp.tag: status}, f"host {'ab'[host]}: {tlp} was answered with {self.completions}, not with status {status}"
         self.compared += 1
 
-    async def of_the_active_host(self) -> None:
-        """Configuration requests and messages: those of the active host reach the device, the others are refused, and counted when posted."""
+    async def of_the_active_host(self, active: int) -> None:
+        """Configuration requests and messages: those of the active host reach the device, the others are refused, and counted when posted.
+
+        What is neither, such as an I/O request, reaches it from both.
+        """
         message = Tlp(Kind.MSGD, CPU, 0, 0, 1, 0, 0, b"\1\2\3\4", code=0x7E, routing=0b011)
-        request = Tlp(Kind.CFGRD0, CPU, TAGS[0], 0x0100_0000, 1, 0xF, 0)
-        active, other = self.setup.active_host, 1 - self.setup.active_host
+        request, other_kind = Tlp(Kind.CFGRD0, CPU, TAGS[0], 0x0100_0000, 1, 0xF, 0), Tlp(Kind.IORD, CPU, TAGS[1], 0x3F0, 1, 0xF, 0)
         before = await self.bench.driver.counter(regs.Unsupported.offset)
         self.expected[DEVICE_PORT][FlowClass.POSTED].append((message.address, message.data))
-        self.expected[DEVICE_PORT][FlowClass.NON_POSTED].append((request.address, b""))
-        for host in (active, other):
-            self.ports[host].queue(message)
-        self.ports[active].queue(request)
-        await self._answered(other, request, UNSUPPORTED)
+        self.expected[DEVICE_PORT][FlowClass.NON_POSTED] += [(tlp.address, b"") for tlp in (request, other_kind, other_kind)]
+        for tlp in (message, request, other_kind):
+            self.ports[active].queue(tlp)
+        await self.bench.fabric.wait(100)
+        for tlp in (message, other_kind):
+            self.ports[1 - active].queue(tlp)
+        await self._answered(1 - active, request, UNSUPPORTED)
         found = await self.bench.driver.counter(regs.Unsupported.offset) - before
         assert found == 2, f"{found} TLPs were counted as unsupported, and there were 2"
 
@@ -178,8 +183,10 @@ async def _run(dut: Any, number: int) -> None:
         edges.of_host(host)
         await edges.arrive(f"of host {'ab'[host]}")
         await edges.to_registers(host)
-    await edges.of_the_active_host()
-    await edges.arrive("of the active host")
+    for active in (HOST_B, HOST_A):
+        await bench.driver.setup(replace(setup, active_host=active))
+        await edges.of_the_active_host(active)
+        await edges.arrive(f"with host {'ab'[active]} active")
     assert edges.compared > 500, f"only {edges.compared} comparisons"
     config.write({"checked": {"events": edges.compared}, "violations": {}})
 

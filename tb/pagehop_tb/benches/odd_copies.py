@@ -19,6 +19,8 @@ from pagehop_tb.protocol import Kind, Tlp, read_completions, request_bytes
 CPU, LINE, PAGES = 0x0000, 64, 64
 HOST_B_OFFSET = 1 << 32
 GENERATION = 0x40
+#: The completion limit, and cycles after which nobody waits for an answer.
+LIMIT, NOBODY_WAITS = 400, 16 * 400
 #: Completions behind the last of an answer that may still be taken for a part of it.
 SETTLES = 4
 Error = regs.MoveError
@@ -62,6 +64,7 @@ class OddCopies:
         self.bench = Bench(dut, config, delay=20)
         self.fabric, self.driver, self.hosts = self.bench.fabric, self.bench.driver, self.bench.hosts
         self.random = config.random("odd")
+        self.requests: list[tuple[Tlp, bytes]] = []
         self.answers: list[list[Tlp]] = []
         self.checked = 0
         for host in self.hosts:
@@ -72,6 +75,7 @@ class OddCopies:
             if tlp.kind is Kind.MRD and tlp.first_be and tlp.requester_id in HOST_IDS:
                 start, size = request_bytes(tlp)
                 data = bytes(host.page(start)[start % PAGE:start % PAGE + size])
+                self.requests.append((tlp, data))
                 self.answers.append(read_completions(tlp, data, CPU, LINE, self.random.choice((LINE, 2 * LINE))))
             else:
                 usual(tlp)
@@ -80,15 +84,16 @@ class OddCopies:
     async def start(self) -> None:
         """Program the interposer."""
         await self.fabric.start()
-        await self.driver.setup(Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, completion_limit=400))
+        await self.driver.setup(Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, completion_limit=LIMIT))
 
     async def move(self, page: int, to_host: int, send: Callable[[list[list[Tlp]], Any], None]) -> Any:
         """Move a page. ``send(answers, queue)`` gets the answers to all reads, and queues what it will."""
         self.answers.clear()
+        self.requests.clear()
         source, copy = (self.hosts[host].page(self.driver.place(page, host)) for host in (1 - to_host, to_host))
         source[:] = self.random.randbytes(PAGE)
         running = cocotb.start_soon(self.driver.move(page, to_host))
-        while sum(tlp.byte_count for answer in self.answers for tlp in answer[:1]) < PAGE:
+        while sum(answer[0].byte_count for answer in self.answers) < PAGE:
             await self.fabric.wait(5)
         send(self.answers, self.hosts[1 - to_host].agent.queue)
         result = await running
@@ -110,6 +115,32 @@ class OddCopies:
 
         result = await self.move(page, 1, send)
         assert not result.moved and result.error == reason, f"{name}: the move ended with {result.reason}, not with {Error(reason).name}"
+
+    async def owed(self, page: int, comes: bool) -> None:
+        """One answer does not come and the move fails. The next begins when the last piece of it has come, or nobody waits for it any more."""
+        missing: list[Tlp] = []
+
+        def send(answers: list[list[Tlp]], queue: Any) -> None:
+            missing[:] = read_completions(*self.requests[self.random.randrange(len(answers))], CPU, LINE, LINE)
+            for answer in answers:
+                for tlp in answer if answer[0].tag != missing[0].tag else ():
+                    queue(tlp)
+
+        result = await self.move(page, 1, send)
+        assert not result.moved and result.error == Error.COPY_TIMEOUT, f"an answer that does not come ended the move with {result.reason}"
+        self.requests.clear()
+        began = self.fabric.cycle
+        running = cocotb.start_soon(self.strangers(page, 1))
+        for tlp in missing if comes else ():
+            await self.fabric.wait(200)
+            assert not self.requests, "the next copy began while an answer was owed to the one before"
+            self.hosts[0].agent.queue(replace(tlp, data=bytes(len(tlp.data))))
+        await running
+        waited = self.fabric.cycle - began
+        if not comes:
+            assert waited >= NOBODY_WAITS, f"the next move ended {waited} cycles after one whose answer was owed"
+        else:
+            assert waited < NOBODY_WAITS, f"the next move took {waited} cycles after the answer that was owed to the one before"
 
     async def strangers(self, page: int, to_host: int) -> None:
         """Good answers in any order, their pieces too; between them what nobody waits for: of another copy, and for what has come already."""
@@ -151,7 +182,7 @@ def shuffled(names: list[str], random: Random) -> list[str]:
 async def odd_copies(dut: Any) -> None:
     """Every way to spoil an answer; after each the page moves to and fro with strangers among the answers."""
     config = BenchConfig("odd_copies")
-    names = config.get("cases", list(SPOILT))
+    names, owed = config.get("cases", list(SPOILT)), config.get("owed", 2)
     config.refuse_unknown()
     bench = OddCopies(dut, config)
     await bench.start()
@@ -162,5 +193,9 @@ async def odd_copies(dut: Any) -> None:
             await bench.strangers(page, 0)
         await bench.spoilt(name, page)
         await bench.strangers(page, 1 - number % 2 * await bench.driver.owner(page))
+    for number in range(owed):
+        if await bench.driver.owner(number):
+            await bench.strangers(number, 0)
+        await bench.owed(number, comes=number % 2 == 0)
     assert bench.checked >= 2 * len(names), f"only {bench.checked} moves"
     config.write({"checked": {"events": bench.checked, "final_bytes": PAGE * bench.checked}, "violations": {}})
