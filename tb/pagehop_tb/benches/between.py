@@ -89,8 +89,9 @@ class Between:
         side.asked[tlp.tag] = requester, tag = other.order.popleft()
         other.path.on_received(replace(tlp, requester_id=requester, tag=tag))
         at = self.fabric.cycle
+        gaps = side.random.choice(((0,), (1, 5, 40, 300)))
         for completion in random_answer(side.random, tlp, COMPLETER):
-            at += side.random.choice((1, 5, 40, 300))
+            at += side.random.choice(gaps) + (at == self.fabric.cycle)
             self.fabric.at(at, partial(side.agent.queue, completion))
 
     async def start(self) -> None:

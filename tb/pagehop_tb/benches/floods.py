@@ -2,7 +2,7 @@
 
 Two sources flood one output, each of which alone would fill it. Meanwhile every kind of read is made again and again, one at a time: of both hosts by
 the device, of the device, the registers and the other host by each host. All links take what comes and hosts answer at once, so a late answer is the
-hardware's doing.
+hardware's doing. Last one host floods the device and the other answers its large reads, a line in every cycle, which share the way to it.
 """
 
 from collections import Counter, defaultdict
@@ -25,12 +25,14 @@ PAGES = 64
 HOST_B_OFFSET = 1 << 32
 BARS = (0x8000_0000, 0x8100_0000)
 APERTURES = (0x80_0000_0000, 0xA0_0000_0000)
-#: Pages of the window: one the device writes at each host, and one that each host writes through its aperture.
-AT_HOST, THROUGH_APERTURE = (0, 1), (2, 3)
+#: Pages of the window: one the device writes at each host, one that each host writes through its aperture, one the device reads at each host.
+AT_HOST, THROUGH_APERTURE, LINES = (0, 1), (2, 3), (4, 5)
 #: Share of an output's TLPs that each of two floods must get.
 LEAST_SHARE = 0.4
 #: Cycles within which each read is answered, and reads of each kind in a flood. A read stands behind the writes before it, which is most of it.
 LONGEST, FEWEST = 1300, 2
+#: Reads that the device makes at once, the tag of the first, and their size.
+BURST, BURST_TAG, BURST_BYTES = 1, 512, 512
 
 
 class Reads:
@@ -67,20 +69,23 @@ class Floods:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.fabric = bench, bench.fabric
         self.arrived: Counter[str] = Counter()
+        self.bursts: dict[int, bytes] = {}    # by tag, what must be read
+        self.burst_count = 0
         self.hosts = [host.agent for host in bench.hosts]
         self.stop = False
 
     async def setup(self, fence: bool) -> None:
-        """Program the interposer, and bring a page to Host B."""
+        """Program the interposer, and bring two pages to Host B."""
         await self.fabric.start()
         first, second = APERTURES
         await self.bench.driver.setup(Setup(
             window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, fence=fence,
             aperture_a=(first, PAGES, GUEST + HOST_B_OFFSET - first), aperture_b=(second, PAGES, GUEST - second)))
         # The owner map outlives a reset, so an earlier test may have brought it.
-        if not await self.bench.driver.owner(AT_HOST[1]):
-            result = await self.bench.driver.move(AT_HOST[1], 1)
-            assert result.moved, f"a page did not move before the floods began: {result.reason}"
+        for page in (AT_HOST[1], LINES[1]):
+            if not await self.bench.driver.owner(page):
+                result = await self.bench.driver.move(page, 1)
+                assert result.moved, f"a page did not move before the floods began: {result.reason}"
         self.readers = [Reads(self.bench, agent, requester)
                         for agent, requester in ((self.bench.device, DEVICE), *((agent, CPU) for agent in self.hosts))]
         for reader in self.readers:
@@ -89,7 +94,13 @@ class Floods:
 
     def _arrived(self, reader: Reads, usual: Callable[[Tlp], None], tlp: Tlp) -> None:
         if tlp.is_completion:
-            reader.completed(tlp)
+            if tlp.tag >= BURST_TAG:
+                due = self.bursts.pop(tlp.tag)
+                assert due.startswith(tlp.data), f"{tlp} should bring {due[:len(tlp.data)].hex()}"
+                if len(due) > len(tlp.data):
+                    self.bursts[tlp.tag] = due[len(tlp.data):]
+            else:
+                reader.completed(tlp)
             return
         if tlp.flow is FlowClass.POSTED:
             self.arrived[f"{reader.agent.name} {tlp.address & 0xFF_F000:#x}"] += 1
@@ -109,6 +120,26 @@ class Floods:
                 number += 1
             await self.fabric.wait(16)
 
+    async def read_bursts(self, host: int) -> None:
+        """Read much of a host at once, again and again, until :attr:`stop`; it answers with a completion a line, one in every cycle."""
+        random, plain = self.bench.config.random(f"bursts of host {host}"), self.bench.hosts[host]
+        address, page = GUEST + LINES[host] * PAGE, plain.page(self.bench.driver.place(LINES[host], host))
+        page[:] = random.randbytes(PAGE)
+        usual, plain.mps = plain.mps, LINE
+        while not self.stop:
+            for tag in range(BURST_TAG, BURST_TAG + BURST):
+                at = random.randrange(0, PAGE - BURST_BYTES, LINE)
+                self.bursts[tag] = bytes(page[at:at + BURST_BYTES])
+                self.bench.device.queue(memory_read(DEVICE, address + at, BURST_BYTES, tag))
+            for _ in range(LONGEST):
+                await self.fabric.wait(1)
+                if not self.bursts:
+                    break
+            assert not self.bursts, f"of a burst {len(self.bursts)} reads of host {'ab'[host]} were not answered in {LONGEST} cycles"
+            self.burst_count += 1
+            await self.fabric.wait(random.randint(1, 12))
+        plain.mps = usual
+
     def reads(self) -> list[tuple[Reads, str, int, int, int]]:
         """Reader, kind, tag, address and size of every kind of read."""
         device, *hosts = self.readers
@@ -119,13 +150,18 @@ class Floods:
                 (reader, "registers", 3, REGISTER_BASES[host] + regs.Identification.offset, 8)]
         return kinds
 
-    async def run(self, cycles: int, sources: list[tuple[TlpPortAgent, int, int]]) -> None:
-        """Let ``sources`` (agent, requester, address) flood and every reader read for ``cycles``, then wait for what is left."""
+    async def run(self, cycles: int, sources: list[tuple[TlpPortAgent, int, int]], bursts: int | None = None) -> None:
+        """Let ``sources`` (agent, requester, address) flood and every reader read for ``cycles``, then wait for what is left.
+
+        The device reads bursts of host ``bursts``.
+        """
         self.stop = False
         self.arrived.clear()
         async with TaskManager() as tasks:
             for source in sources:
                 tasks.start_soon(self.flood(*source))
+            if bursts is not None:
+                tasks.start_soon(self.read_bursts(bursts))
             for reader in self.readers:
                 reader.stop = False
                 reader.latencies.clear()
@@ -174,6 +210,9 @@ async def shares(dut: Any) -> None:
     await floods.run(cycles, [(agent, CPU, bar) for agent, bar in zip(floods.hosts, BARS, strict=True)])
     floods.share("device", BARS)
     dut._log.info(f"device: {floods.longest()}")
+    for host in (0, 1):
+        await floods.run(3 * cycles, [(floods.hosts[1 - host], CPU, BARS[1 - host])], bursts=host)
+    assert floods.burst_count >= 8, f"only {floods.burst_count} bursts were read"
     config.write({"checked": {"events": floods.events}, "violations": {}})
 
 

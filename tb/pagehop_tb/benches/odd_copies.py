@@ -66,7 +66,7 @@ class OddCopies:
         self.random = config.random("odd")
         self.requests: list[tuple[Tlp, bytes]] = []
         self.answers: list[list[Tlp]] = []
-        self.checked = 0
+        self.checked = self.looked = 0
         for host in self.hosts:
             self._collect(host, host.agent.on_tlp)
 
@@ -81,9 +81,16 @@ class OddCopies:
                 usual(tlp)
         host.agent.on_tlp = arrived
 
+    async def look_on(self) -> None:
+        """Host B reads a register without a rest; the driver at Host A nearly so. Their answers share the way out with copies."""
+        while True:
+            assert await self.hosts[1].read(regs.Identification.offset) == regs.Identification.reset
+            self.looked += 1
+
     async def start(self) -> None:
         """Program the interposer."""
         await self.fabric.start()
+        self.driver.poll_cycles = 1
         await self.driver.setup(Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, completion_limit=LIMIT))
 
     async def move(self, page: int, to_host: int, send: Callable[[list[list[Tlp]], Any], None]) -> Any:
@@ -186,6 +193,7 @@ async def odd_copies(dut: Any) -> None:
     config.refuse_unknown()
     bench = OddCopies(dut, config)
     await bench.start()
+    looking = cocotb.start_soon(bench.look_on())
     for number, name in enumerate(shuffled(names, bench.random)):
         page = bench.random.randrange(PAGES)
         # The owner map outlives a reset, so an earlier test may have brought it.
@@ -197,5 +205,7 @@ async def odd_copies(dut: Any) -> None:
         if await bench.driver.owner(number):
             await bench.strangers(number, 0)
         await bench.owed(number, comes=number % 2 == 0)
+    looking.cancel()
+    assert bench.looked > 10 * bench.checked, f"Host B read a register only {bench.looked} times"
     assert bench.checked >= 2 * len(names), f"only {bench.checked} moves"
     config.write({"checked": {"events": bench.checked, "final_bytes": PAGE * bench.checked}, "violations": {}})

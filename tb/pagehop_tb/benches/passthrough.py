@@ -134,9 +134,9 @@ class Bench:
 
     def _answer_later(self, agent: TlpPortAgent, request: Tlp, completer: int) -> None:
         completions = random_answer(self.random, request, completer)
-        at = self.fabric.cycle
+        at, gap = self.fabric.cycle, self.random.choice((0, 30))
         for completion in completions:
-            at += self.random.choice((1, 5, 40, 300)) if completion is completions[0] else self.random.randint(1, 30)
+            at += self.random.choice((1, 5, 40, 300)) if completion is completions[0] else self.random.randint(0, gap)
             self.fabric.at(at, partial(agent.queue, completion))
 
     # The run
