@@ -20,7 +20,7 @@ from pagehop_tb.benches.performance import DEVICE, DEVICE_ID, GUEST, HOST_IDS, P
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.pins import TlpPortAgent
-from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, read_completions
+from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, memory_write, read_completions
 
 CPU, LINE = 0x0000, 64
 #: The completion limit in the registers, and the cycles after which requests are given up.
@@ -32,6 +32,9 @@ OURS = 0x80
 ENTRIES, ROWS = 64, 1024
 #: Cycles within which a tag is given up, and within which all rows are.
 TAGS_WITHIN, ROWS_WITHIN = 2 * GIVEN_UP + 8 * ENTRIES + 100, GIVEN_UP + 4 * ROWS + 100
+#: The completion limit for flushes, and the cycles within which one is given up, with the way of the read.
+FLUSH_LIMIT = 400
+FLUSH_WITHIN = 3 * FLUSH_LIMIT // 2 + 2 * 16 + 40
 #: First of the tags that are not the driver's; requests beyond what there is room for; requests that fit at least; rows that are used again.
 FIRST_TAG, BEYOND, FEWEST, AGAIN = 16, 8, 4, 4
 #: Rows and columns into which the table of tags is decoded.
@@ -68,6 +71,7 @@ class Forgotten:
         self.got: dict[tuple[int, int], list[Tlp]] = defaultdict(list)
         self.seen: list[tuple[int, Tlp]] = []
         self.way: Way | None = None
+        self.mute: int | None = None    # the host that answers no flush
         self.next_tag, self.events = FIRST_TAG, 0
 
     async def start(self) -> None:
@@ -81,10 +85,14 @@ class Forgotten:
         if not await self.driver.owner(AT_HOST[1]):
             result = await self.driver.move(AT_HOST[1], 1)
             assert result.moved, f"a page did not move before the rounds began: {result.reason}"
-        limits = regs.MoveLimits
-        await self.driver.registers.write(limits.offset, limits.HOLD.of(5000) | limits.COMPLETION.of(LIMIT))
+        await self.limit(LIMIT)
         for number, agent in enumerate(self.ports):
             agent.on_tlp = partial(self._arrived, number, agent.on_tlp)
+
+    async def limit(self, cycles: int) -> None:
+        """Set the completion limit."""
+        limits = regs.MoveLimits
+        await self.driver.registers.write(limits.offset, limits.HOLD.of(5000) | limits.COMPLETION.of(cycles))
 
     def _arrived(self, port: int, usual: Callable[[Tlp], None] | None, tlp: Tlp) -> None:
         self.events += 1
@@ -93,7 +101,7 @@ class Forgotten:
             self.got[port, tlp.tag].append(tlp)
         elif way is not None and port == way.answers and tlp.flow is FlowClass.NON_POSTED:
             self.seen.append((self.fabric.cycle, tlp))
-        elif usual is not None:
+        elif usual is not None and not (port == self.mute and tlp.kind is Kind.MRD and not tlp.first_be):
             usual(tlp)
 
     def ask(self, way: Way, size: int, count: int, tags: list[int] | None = None) -> list[int]:
@@ -261,6 +269,28 @@ class Forgotten:
         assert not wrong, f"{way.name}: tags {wrong} got only a part of an answer that came slowly"
         self.got.clear()
 
+    async def flushes(self, host: int) -> None:
+        """Reads of ``host`` wait until what the device wrote at the other is proven there, and no longer than for a flush that is given up (H64)."""
+        self.way, device, page = None, self.ports[DEVICE_PORT], GUEST + AT_HOST[1 - host] * PAGE
+        await self.limit(FLUSH_LIMIT)
+        for number in range(3 * FEWEST):
+            self.mute = 1 - host if number % 3 == 1 else None
+            before, tag = await self.counter(regs.FlushTimeouts), FIRST_TAG + number
+            device.queue(memory_write(DEVICE, page + number * LINE, bytes(LINE)))
+            device.queue(memory_read(DEVICE, GUEST + AT_HOST[host] * PAGE, LINE, tag))
+            began = self.fabric.cycle
+            while not self.got[DEVICE_PORT, tag]:
+                await self.fabric.wait(1)
+                assert self.fabric.cycle - began < 10 * FLUSH_LIMIT, f"a read of host {'ab'[host]} waits for ever for a flush that is not answered"
+            took, lost = self.fabric.cycle - began, await self.counter(regs.FlushTimeouts) - before
+            least, most = (0, FLUSH_LIMIT // 4) if self.mute is None else (FLUSH_LIMIT, FLUSH_WITHIN)
+            assert least <= took <= most and lost == (self.mute is not None), (
+                f"a read of host {'ab'[host]} took {took} cycles, from {least} to {most} are allowed; {lost} flushes were given up")
+            self.got.clear()
+            await self.fabric.wait(number * 7)
+        self.mute = None
+        await self.limit(LIMIT)
+
     def owed(self) -> list[TlpPortAgent]:
         """Ports that were not given back all credits."""
         return [agent for agent in self.ports if not agent.idle or agent.unreturned()]
@@ -284,6 +314,7 @@ async def forgotten(dut: Any) -> None:
                 await bench.beside_others(way, shift)
     if ways == list(WAYS):
         for host in (0, 1):
+            await bench.flushes(host)
             await bench.after_strangers(host)
     assert not bench.owed(), f"{bench.owed()[0].name}: credits were not returned: {bench.owed()[0].unreturned()}"
     config.write({"checked": {"events": bench.events}, "violations": {}})

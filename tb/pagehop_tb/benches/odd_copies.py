@@ -185,7 +185,7 @@ def shuffled(names: list[str], random: Random) -> list[str]:
     return random.sample(names, len(names))
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def odd_copies(dut: Any) -> None:
     """Every way to spoil an answer; after each the page moves to and fro with strangers among the answers."""
     config = BenchConfig("odd_copies")

@@ -154,12 +154,20 @@ async def hold(dut: Any) -> None:
     for host, seen in zip(bench.hosts, trips, strict=True):
         _time_flushes(bench, host, seen)
     results = []
+    held = [0]
+    watching = cocotb.start_soon(_count_held(dut, bench, held))
     for page in range(8):
         bench.hosts[0].page(GUEST + page * PAGE)[:] = random.randbytes(PAGE)
+        began, held[0] = bench.fabric.cycle, 0
         results.append(await bench.driver.move(page, 1))
+        hold, total = results[-1].hold_cycles, results[-1].total_cycles
+        assert abs(hold - held[0]) <= 2, f"a page was held for {held[0]} cycles, the register says {hold}"
+        took = bench.fabric.cycle - began
+        assert hold < total <= took, f"a move took {took} cycles, the registers say {hold} held of {total}"
         source, copy = (bench.hosts[host].page(bench.driver.place(page, host)) for host in (0, 1))
         assert results[-1].moved, f"page {page} did not move: {results[-1].reason}"
         assert source == copy, f"the copy of page {page} differs"
+    watching.cancel()
     # The round trip of Host A is that of a read there, from tx to rx; both hosts answer after the same delay.
     limit = max(trips[0] or trips[1]) + max(trips[1]) + COPY_LINES * max(1, 64 // config.data_bytes) + MARGIN
     bench.report({
@@ -167,6 +175,12 @@ async def hold(dut: Any) -> None:
         "move_cycles": (float(max(result.total_cycles for result in results)), None, "cycles", "lower"),
     })
     config.write({"checked": {"events": 8, "final_bytes": 8 * PAGE}, "violations": {}})
+
+
+async def _count_held(dut: Any, bench: Bench, held: list[int]) -> None:
+    while True:
+        await bench.fabric.wait(1)
+        held[0] += int(dut.holding.value)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
