@@ -72,6 +72,7 @@ class Forgotten:
         self.seen: list[tuple[int, Tlp]] = []
         self.way: Way | None = None
         self.mute: int | None = None    # the host that answers no flush
+        self.flushed: tuple[int, int] | None = None    # the last flush: host and address
         self.next_tag, self.events = FIRST_TAG, 0
 
     async def start(self) -> None:
@@ -101,7 +102,11 @@ class Forgotten:
             self.got[port, tlp.tag].append(tlp)
         elif way is not None and port == way.answers and tlp.flow is FlowClass.NON_POSTED:
             self.seen.append((self.fabric.cycle, tlp))
-        elif usual is not None and not (port == self.mute and tlp.kind is Kind.MRD and not tlp.first_be):
+        elif tlp.kind is Kind.MRD and not tlp.first_be:
+            self.flushed = port, tlp.address
+            if usual is not None and port != self.mute:
+                usual(tlp)
+        elif usual is not None:
             usual(tlp)
 
     def ask(self, way: Way, size: int, count: int, tags: list[int] | None = None) -> list[int]:
@@ -270,7 +275,10 @@ class Forgotten:
         self.got.clear()
 
     async def flushes(self, host: int) -> None:
-        """Reads of ``host`` wait until what the device wrote at the other is proven there, and no longer than for a flush that is given up (H64)."""
+        """Reads of ``host`` wait until what the device wrote at the other is proven there, and no longer than for a flush that is given up (H64).
+
+        A flush reads where the last write went, because it must be memory.
+        """
         self.way, device, page = None, self.ports[DEVICE_PORT], GUEST + AT_HOST[1 - host] * PAGE
         await self.limit(FLUSH_LIMIT)
         for number in range(3 * FEWEST):
@@ -283,6 +291,8 @@ class Forgotten:
                 await self.fabric.wait(1)
                 assert self.fabric.cycle - began < 10 * FLUSH_LIMIT, f"a read of host {'ab'[host]} waits for ever for a flush that is not answered"
             took, lost = self.fabric.cycle - began, await self.counter(regs.FlushTimeouts) - before
+            place = self.driver.place(AT_HOST[1 - host], 1 - host) + number * LINE
+            assert self.flushed == (1 - host, place), f"the flush went to {self.flushed}, the write to host {'ab'[1 - host]}, {place:#x}"
             least, most = (0, FLUSH_LIMIT // 4) if self.mute is None else (FLUSH_LIMIT, FLUSH_WITHIN)
             assert least <= took <= most and lost == (self.mute is not None), (
                 f"a read of host {'ab'[host]} took {took} cycles, from {least} to {most} are allowed; {lost} flushes were given up")

@@ -1,9 +1,10 @@
-"""Registers read back: a host's register read never passes the posted writes before it, whatever these wait for (O1, H18, I5).
+"""Read back: a host's reads, of registers and of the device, never pass the posted writes before them, whatever these wait for (O1, H18, I5).
 
 The device takes posted writes only now and then, so that doorbells fill the way to it and stop what the host posts behind them. A register written
-there must be read with its new value.
+there must be read with its new value, and a read reaches the device behind all doorbells before it.
 """
 
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -13,13 +14,15 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.performance import BAR, DEVICE_ID, HOST_IDS, REGISTER_BASES
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, Starvation, TlpPortAgent
-from pagehop_tb.protocol import FlowClass, Tlp, memory_read, memory_write
+from pagehop_tb.protocol import FlowClass, Tlp, memory_read, memory_write, read_completions
 
 CPU = 0x0000
 #: Cycles in which the device takes nothing posted, and in which it does.
 HUNGER, MEALS = (200, 900), (10, 120)
 #: Doorbells in a row at most.
 DOORBELLS = 24
+#: First tag of the reads of the device.
+LOOK_TAG = 512
 #: Register reads whose answers wait: more than a lane of completions holds.
 READS = 160
 
@@ -31,6 +34,7 @@ class Side:
         self.number, self.agent, self.register = number, agent, REGISTER_BASES[number] + register
         self.value = self.rung = self.compared = 0
         self.asked: dict[int, int] = {}   # by tag: the value written before the read
+        self.looks: deque[int] = deque()  # doorbells before each read of the device
 
 
 class ReadBack:
@@ -56,9 +60,19 @@ class ReadBack:
         self.taken = [0, 0]
 
     def _at_device(self, tlp: Tlp) -> None:
-        self.taken[tlp.address >> 12 & 1] += 1
+        side = self.sides[tlp.address >> 12 & 1]
+        if tlp.flow is FlowClass.POSTED:
+            self.taken[side.number] += 1
+            return
+        before = side.looks.popleft()
+        assert self.taken[side.number] >= before, f"{side.agent.name}: a read reached the device before {before - self.taken[side.number]} doorbells"
+        for completion in read_completions(tlp, bytes(4), DEVICE_ID, 64, 256):
+            self.device.queue(completion)
 
     def _answered(self, side: Side, tlp: Tlp) -> None:
+        if tlp.tag >= LOOK_TAG:
+            side.compared += 1
+            return
         value = side.asked.pop(tlp.tag)
         found = int.from_bytes(tlp.data, "little")
         # Values only grow, and a later write may pass the read (D1).
@@ -75,6 +89,9 @@ class ReadBack:
             if random.random() < 0.7:
                 side.value += random.randint(1, 1 << 40) << 12
                 agent.queue(memory_write(CPU, side.register, side.value.to_bytes(8, "little")))
+            if random.random() < 0.5:
+                side.looks.append(side.rung)
+                agent.queue(memory_read(CPU, BAR + 0x1000 * side.number, 4, LOOK_TAG + tag))
             for _ in range(random.choice((1, 1, 2, 4))):
                 tag = (tag + 1) % 256
                 side.asked[tag] = side.value
@@ -87,6 +104,7 @@ class ReadBack:
         await self.fabric.wait(4000)
         for side in self.sides:
             assert not side.asked, f"{side.agent.name}: {len(side.asked)} reads of a register were never answered"
+            assert not side.looks, f"{side.agent.name}: {len(side.looks)} reads never reached the device"
             assert self.taken[side.number] == side.rung, f"{side.agent.name}: {self.taken[side.number]} of {side.rung} doorbells reached the device"
 
 
