@@ -15,7 +15,10 @@ from cocotb.triggers import TaskManager
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.models.delay import Delay
+from pagehop_tb.models.observer import Status
+from pagehop_tb.models.root_complex import Injection
 from pagehop_tb.models.system import SystemConfig
+from pagehop_tb.protocol import Kind
 
 WINDOW_BASE = 0x4000_0000
 WORD = 64
@@ -25,6 +28,10 @@ HARVESTS = 12
 ATOMICS = 6
 #: Pages of a word that one burst writes.
 WRITTEN = 40
+#: Cycles that a take among atomics may need: the slowest atomic, and flushes.
+SLOWEST = 2500
+#: Cycles after which a late read is answered, and numbers of epochs that the hardware tells apart.
+LATE, EPOCHS = 9000, 4
 #: Cycles from the first atomic of a round to its take: the mark, and the way of a register read.
 FARTHEST = 60
 
@@ -41,6 +48,7 @@ class Harvests:
     def __init__(self, guest: Guest, config: BenchConfig) -> None:
         self.guest, self.driver, self.random = guest, guest.driver, config.random("harvests")
         self.writer, self.counter = guest.system.functions.values()
+        self.stop = False
         self.values, self.wait = guest.system.values, guest.system.fabric.wait
 
     async def burst(self, word: int, read_word: int, clear: bool) -> None:
@@ -68,6 +76,42 @@ class Harvests:
         for task in running:
             await task
         self._check(pages, word, first, await self.driver.harvest(word, WORD))
+
+    async def among_atomics(self, word: int) -> None:
+        """Takes are answered although there is always an atomic on its way: they wait for those before them only (I7)."""
+        self.stop = False
+        running = [cocotb.start_soon(self._atomics_on(word + page)) for page in range(3)]
+        await self.wait(FARTHEST)
+        for _ in range(4):
+            began = self.guest.system.fabric.cycle
+            await self.driver.harvest(word, WORD)
+            took = self.guest.system.fabric.cycle - began
+            assert took <= SLOWEST, f"a take took {took} cycles among atomics, at most {SLOWEST} are allowed"
+        self.stop = True
+        for task in running:
+            await task
+        await self.driver.harvest(word, WORD)
+
+    async def _atomics_on(self, page: int) -> None:
+        address = WINDOW_BASE + page * PAGE
+        while not self.stop:
+            await self.counter.atomic("swap", address, self.values.take(address, 8))
+
+    async def old_read(self, page: int) -> None:
+        """A move ends after a read of the page that was on its way before it, also one that is older than many takes (H12)."""
+        address, host = WINDOW_BASE + page * PAGE, self.guest.system.hosts[0]
+        late = Injection(lambda tlp: tlp.kind is Kind.MRD and tlp.first_be != 0 and tlp.address == address, Status.TIMEOUT, late=LATE)
+        host.root_complex.injections.append(late)
+        reading = cocotb.start_soon(self.counter.read(address, 64))
+        # A move begins two epochs: the second has the number of that of the read again.
+        for number in range(EPOCHS - 2):
+            other = WINDOW_BASE + (page + 1 + number) * PAGE
+            await self.writer.write(other, self.values.take(other, 64))
+            await self.guest.system.fabric.wait(FARTHEST)
+            assert await self.driver.harvest(0, WORD), "nothing was taken, so nothing was shown"
+        assert not reading.done(), "the read was too quick to show anything"
+        result = await self.guest.move(page, 1)
+        assert result.moved and reading.done(), f"the move of page {page} ended with {result.reason} before a read of the page that came earlier"
 
     @staticmethod
     def _check(pages: list[int], word: int, *reports: int) -> None:
@@ -102,6 +146,10 @@ async def harvests(dut: Any) -> None:
             word, other = (0, WORD) if number % 2 else (WORD, 0)
             await bench.burst(word, word if number // 2 % 2 else other, clear=bool(number // 4 % 2))
             await bench.atomics(word, 1 + FARTHEST * number // rounds)
+        await bench.among_atomics(WORD)
+        await bench.old_read(3)
+        await guest.system.quiesce()
+        await guest.driver.harvest(0, 2 * WORD)
         left = await guest.driver.harvest(0, 2 * WORD)
         assert left == 0, f"dirty bits are left after a take: {left:#x}"
         config.progress(rounds, rounds, "checking")
