@@ -13,12 +13,12 @@ BENCHES = {
     "producer_consumer": ({"rounds": 90}, {"rounds": 9}, {"events": 200, "read_bytes": 1000, "final_bytes": 8192}),
     "registers": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 1000, "final_bytes": 4096}),
     "between": ({"requests": 600}, {"requests": 80}, {"events": 160}),
-    "floods": ({}, {"cycles": 1500}, {"events": 100}),
+    "floods": ({}, {"cycles": 1500, "burst_cycles": 1}, {"events": 100}),
     "harvests": ({"rounds": 16}, {"rounds": 2}, {"events": 200, "final_bytes": 4096}),
     "edges": ({}, {}, {"events": 500}),
     "read_back": ({}, {"rounds": 30}, {"events": 60}),
     "odd_copies": ({}, {"cases": ["poison", "half a line"], "owed": 1}, {"events": 4, "final_bytes": 16384}),
-    "forgotten": ({}, {"sizes": [1024], "ways": [0, 4]}, {"events": 200}),
+    "forgotten": ({}, {"sizes": [1024], "ways": [4]}, {"events": 100}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
 }
 COVERED = [
