@@ -1,4 +1,7 @@
-"""How fast the event log grows and is checked, and how much memory it takes: on a made-up run, so that no simulation is measured."""
+"""How fast the event log grows and is checked, and how much memory it takes: on a made-up run, so that no simulation is measured.
+
+``python -m pagehop_tb.checker.speed [events]`` prints the values for a run of so many events, 1 000 000 by default.
+"""
 
 import resource
 import sys
@@ -154,3 +157,8 @@ def appends_per_second(number: int = 300_000) -> float:
     for i in range(number):
         log.device_write(i, "nvme", BASE + i, data, None, False, False, i)
     return number / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    for name, entry in measure_checker(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000).items():
+        print(f"{name}: {entry['value']:.6g} {entry['unit']}")
