@@ -14,8 +14,9 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.passthrough import COMPLETER, DEVICE_ID, HOST_IDS, REGISTER_BASES, Path, is_last
+from pagehop_tb.benches.passthrough import COMPLETER, Path, is_last
 from pagehop_tb.benches.random_tlps import RandomRequests, random_answer
+from pagehop_tb.benches.three_ports import HOST_IDS, REGISTER_BASES, identify
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Tlp, memory_write
@@ -45,9 +46,7 @@ class Between:
     def __init__(self, dut: Any, config: BenchConfig) -> None:
         self.random = config.random("between")
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
-        dut.config_device.value = DEVICE_ID
-        dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
-        dut.config_host_b.value = HOST_IDS[1] | REGISTER_BASES[1] << 16
+        identify(dut)
         beats = BeatFormat(config.data_bytes)
         TlpPortAgent(dut, "device", self.fabric, beats)
         self.sides = [

@@ -14,13 +14,13 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.performance import DEVICE, PAGE, REGISTER_BASES, Bench
+from pagehop_tb.benches.three_ports import DEVICE, DEVICE_PORT, PAGE, REGISTER_BASES, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, memory_write
 
-HOST_A, HOST_B, DEVICE_PORT = 0, 1, 2
-CPU, LINE = 0x0000, 64
+HOST_A, HOST_B = 0, 1
+CPU = 0x0000
 ADDRESSES = 1 << 64
 REGISTER_SPACE = 1 << 18
 #: The tag of the driver's reads, and those of the others.
@@ -40,9 +40,9 @@ MOVED = 9
 class Edges:
     """One setup. ``expected`` are the TLPs that must come out at each port, in order, each class for itself."""
 
-    def __init__(self, bench: Bench, setup: Setup, random: Random) -> None:
+    def __init__(self, bench: ThreePorts, setup: Setup, random: Random) -> None:
         self.bench, self.setup, self.random = bench, setup, random
-        self.ports = [*(host.agent for host in bench.hosts), bench.device]
+        self.ports = bench.ports
         self.expected: list[dict[FlowClass, deque[tuple[int, bytes]]]] = [{flow: deque() for flow in FlowClass} for _ in self.ports]
         self.completions: dict[int, int] = {}   # status by tag, of what the registers answered
         self.compared, self.next_tag = 0, 0
@@ -168,14 +168,11 @@ class Edges:
 async def _run(dut: Any, number: int) -> None:
     config = BenchConfig("edges")
     config.refuse_unknown()
-    bench, setup = Bench(dut, config, delay=10), SETUPS[number]
-    await bench.fabric.start()
-    await bench.fabric.wait(1024)   # until the rows of the outstanding table are free
+    bench, setup = ThreePorts(dut, config, delay=10), SETUPS[number]
+    await bench.start_settled()
     await bench.driver.setup(setup)
-    for page in range(min(setup.window_pages, 64)):
-        # The owner map outlives a reset, so an earlier test may have brought one.
-        if await bench.driver.owner(page) != (page == MOVED):
-            assert (await bench.driver.move(page, int(page == MOVED))).moved, f"page {page} did not move"
+    for page in range(setup.window_pages):
+        await bench.bring(page, int(page == MOVED))
     edges = Edges(bench, setup, config.random(f"edges {number}"))
     edges.of_device()
     await edges.arrive("of the device")

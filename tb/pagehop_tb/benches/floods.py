@@ -14,7 +14,7 @@ import cocotb
 from cocotb.triggers import Event, TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.performance import DEVICE, GUEST, PAGE, REGISTER_BASES, Bench
+from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, REGISTER_BASES, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.pins import TlpPortAgent
@@ -31,14 +31,14 @@ AT_HOST, THROUGH_APERTURE, LINES = (0, 1), (2, 3), (4, 5)
 LEAST_SHARE = 0.4
 #: Cycles within which each read is answered, and reads of each kind in a flood. A read stands behind the writes before it, which is most of it.
 LONGEST, FEWEST = 1300, 2
-#: Reads that the device makes at once, the tag of the first, and their size.
-BURST, BURST_TAG, BURST_BYTES = 1, 512, 512
+#: Tag and size of a read that is answered with a burst.
+BURST_TAG, BURST_BYTES = 512, 512
 
 
 class Reads:
     """Reads of one requester at ``agent``, a tag for each kind; ``latencies`` by kind."""
 
-    def __init__(self, bench: Bench, agent: TlpPortAgent, requester: int) -> None:
+    def __init__(self, bench: ThreePorts, agent: TlpPortAgent, requester: int) -> None:
         self.bench, self.agent, self.requester = bench, agent, requester
         self.kinds: dict[str, tuple[int, int]] = {}
         self.latencies: dict[str, list[int]] = defaultdict(list)
@@ -66,10 +66,10 @@ class Reads:
 class Floods:
     """The three ports, their answers, and what arrived: ``arrived`` counts writes by where they arrived and what they were for."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ThreePorts) -> None:
         self.bench, self.fabric = bench, bench.fabric
         self.arrived: Counter[str] = Counter()
-        self.bursts: dict[int, bytes] = {}    # by tag, what must be read
+        self.due = b""          # what is still to come of a burst
         self.burst_count = 0
         self.hosts = [host.agent for host in bench.hosts]
         self.stop = False
@@ -81,11 +81,8 @@ class Floods:
         await self.bench.driver.setup(Setup(
             window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, fence=fence,
             aperture_a=(first, PAGES, GUEST + HOST_B_OFFSET - first), aperture_b=(second, PAGES, GUEST - second)))
-        # The owner map outlives a reset, so an earlier test may have brought it.
         for page in (AT_HOST[1], LINES[1]):
-            if not await self.bench.driver.owner(page):
-                result = await self.bench.driver.move(page, 1)
-                assert result.moved, f"a page did not move before the floods began: {result.reason}"
+            await self.bench.bring(page)
         self.readers = [Reads(self.bench, agent, requester)
                         for agent, requester in ((self.bench.device, DEVICE), *((agent, CPU) for agent in self.hosts))]
         for reader in self.readers:
@@ -94,11 +91,9 @@ class Floods:
 
     def _arrived(self, reader: Reads, usual: Callable[[Tlp], None], tlp: Tlp) -> None:
         if tlp.is_completion:
-            if tlp.tag >= BURST_TAG:
-                due = self.bursts.pop(tlp.tag)
-                assert due.startswith(tlp.data), f"{tlp} should bring {due[:len(tlp.data)].hex()}"
-                if len(due) > len(tlp.data):
-                    self.bursts[tlp.tag] = due[len(tlp.data):]
+            if tlp.tag == BURST_TAG:
+                assert tlp.data and self.due.startswith(tlp.data), f"{tlp} should bring {self.due[:LINE].hex()}"
+                self.due = self.due[len(tlp.data):]
             else:
                 reader.completed(tlp)
             return
@@ -127,15 +122,14 @@ class Floods:
         page[:] = random.randbytes(PAGE)
         usual, plain.mps = plain.mps, LINE
         while not self.stop:
-            for tag in range(BURST_TAG, BURST_TAG + BURST):
-                at = random.randrange(0, PAGE - BURST_BYTES, LINE)
-                self.bursts[tag] = bytes(page[at:at + BURST_BYTES])
-                self.bench.device.queue(memory_read(DEVICE, address + at, BURST_BYTES, tag))
+            at = random.randrange(0, PAGE - BURST_BYTES, LINE)
+            self.due = bytes(page[at:at + BURST_BYTES])
+            self.bench.device.queue(memory_read(DEVICE, address + at, BURST_BYTES, BURST_TAG))
             for _ in range(LONGEST):
                 await self.fabric.wait(1)
-                if not self.bursts:
+                if not self.due:
                     break
-            assert not self.bursts, f"of a burst {len(self.bursts)} reads of host {'ab'[host]} were not answered in {LONGEST} cycles"
+            assert not self.due, f"of a burst of host {'ab'[host]} {len(self.due)} bytes did not come in {LONGEST} cycles"
             self.burst_count += 1
             await self.fabric.wait(random.randint(1, 12))
         plain.mps = usual
@@ -199,7 +193,7 @@ async def shares(dut: Any) -> None:
     """The device and the other host flood each host in turn; then both hosts flood the device."""
     config = BenchConfig("floods")
     cycles, long = config.get("cycles", 2500), config.get("burst_cycles", 3)  # times as many for bursts
-    floods = Floods(Bench(dut, config, delay=20))
+    floods = Floods(ThreePorts(dut, config, delay=20))
     await floods.setup(fence=False)
     device = floods.bench.device
     for host, name in enumerate(("host_a", "host_b")):
@@ -221,7 +215,7 @@ async def fenced(dut: Any) -> None:
     """With the fence policy the device floods one host, and its reads of the other are answered all the same."""
     config = BenchConfig("floods")
     cycles = config.get("cycles", 2500)
-    floods = Floods(Bench(dut, config, delay=20))
+    floods = Floods(ThreePorts(dut, config, delay=20))
     await floods.setup(fence=True)
     for host in (0, 1):
         await floods.run(cycles, [(floods.bench.device, DEVICE, GUEST + AT_HOST[host] * PAGE)])

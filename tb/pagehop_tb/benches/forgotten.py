@@ -7,7 +7,7 @@ traffic nor strange answers keep a request from being given up.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import cocotb
 
 from pagehop_tb.benches.floods import APERTURES, AT_HOST, BARS, HOST_B_OFFSET, PAGES, THROUGH_APERTURE
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.performance import DEVICE, DEVICE_ID, GUEST, HOST_IDS, PAGE, Bench
+from pagehop_tb.benches.three_ports import DEVICE, DEVICE_ID, DEVICE_PORT, GUEST, HOST_IDS, PAGE, ROWS, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.pins import TlpPortAgent
@@ -28,8 +28,8 @@ LIMIT = 40
 GIVEN_UP = 16 * LIMIT
 #: The bit of a tag that says that it is one of the interposer's.
 OURS = 0x80
-#: Entries of a table of tags, and rows of the table of the device's requests.
-ENTRIES, ROWS = 64, 1024
+#: Entries of a table of tags.
+ENTRIES = 64
 #: Cycles within which a tag is given up, and within which all rows are.
 TAGS_WITHIN, ROWS_WITHIN = 2 * GIVEN_UP + 8 * ENTRIES + 100, GIVEN_UP + 4 * ROWS + 100
 #: The completion limit for flushes, and the cycles within which one is given up, with the way of the read.
@@ -53,7 +53,6 @@ class Way:
     tags: bool = True
 
 
-DEVICE_PORT = 2
 WAYS = (
     *(Way(f"host {'ab'[host]} to the device", host, DEVICE_PORT, CPU, BARS[host]) for host in (0, 1)),
     *(Way(f"host {'ab'[host]} to the other", host, 1 - host, CPU, APERTURES[host] + THROUGH_APERTURE[host] * PAGE) for host in (0, 1)),
@@ -65,9 +64,8 @@ class Forgotten:
     """The three ports. ``seen`` are the requests that came out of the way that is looked at, ``got`` the completions by port and tag."""
 
     def __init__(self, dut: Any, config: BenchConfig) -> None:
-        self.bench = Bench(dut, config, delay=10)
-        self.fabric, self.driver = self.bench.fabric, self.bench.driver
-        self.ports = [*(host.agent for host in self.bench.hosts), self.bench.device]
+        self.bench = ThreePorts(dut, config, delay=10)
+        self.fabric, self.driver, self.ports = self.bench.fabric, self.bench.driver, self.bench.ports
         self.got: dict[tuple[int, int], list[Tlp]] = defaultdict(list)
         self.seen: list[tuple[int, Tlp]] = []
         self.way: Way | None = None
@@ -77,15 +75,12 @@ class Forgotten:
 
     async def start(self) -> None:
         """Wait until all rows are free after the reset, program the interposer, bring a page to Host B, then lower the limit."""
-        await self.fabric.start()
-        await self.fabric.wait(ROWS)
+        await self.bench.start_settled()
         first, second = APERTURES
         await self.driver.setup(Setup(
             window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET,
             aperture_a=(first, PAGES, GUEST + HOST_B_OFFSET - first), aperture_b=(second, PAGES, GUEST - second)))
-        if not await self.driver.owner(AT_HOST[1]):
-            result = await self.driver.move(AT_HOST[1], 1)
-            assert result.moved, f"a page did not move before the rounds began: {result.reason}"
+        await self.bench.bring(AT_HOST[1])
         await self.limit(LIMIT)
         for number, agent in enumerate(self.ports):
             agent.on_tlp = partial(self._arrived, number, agent.on_tlp)
@@ -119,9 +114,13 @@ class Forgotten:
             self.ports[way.asks].queue(memory_read(way.requester, way.address + number * LINE % (PAGE - size + LINE), size, tag))
         return tags
 
-    def answer(self, way: Way, tlp: Tlp) -> list[Tlp]:
-        """The completions of a request."""
-        return read_completions(tlp, bytes(4 * tlp.length), DEVICE if way.answers == DEVICE_PORT else CPU, LINE, 256)
+    def answer(self, way: Way, requests: Iterable[Tlp]) -> int:
+        """Queue the completions of requests; return how many they are."""
+        completer = DEVICE if way.answers == DEVICE_PORT else CPU
+        answers = [tlp for request in requests for tlp in read_completions(request, bytes(4 * request.length), completer, LINE, 256)]
+        for tlp in answers:
+            self.ports[way.answers].queue(tlp)
+        return len(answers)
 
     async def settle(self) -> int:
         """Wait until no more requests come out; return how many have."""
@@ -186,12 +185,7 @@ class Forgotten:
 
     async def _too_late(self, way: Way, requests: list[Tlp], what: str) -> None:
         """Answers to what was given up are dropped, each counted."""
-        before, pieces = await self.counter(regs.Unexpected), 0
-        for tlp in requests[:ENTRIES]:
-            answer = self.answer(way, tlp)
-            pieces += len(answer)
-            for completion in answer:
-                self.ports[way.answers].queue(completion)
+        before, pieces = await self.counter(regs.Unexpected), self.answer(way, requests[:ENTRIES])
         await self.fabric.wait(20 * pieces + 100)
         found = await self.counter(regs.Unexpected) - before
         assert found == pieces, f"{what}: {pieces} answers came too late, {found} were counted"
@@ -200,21 +194,18 @@ class Forgotten:
 
     async def _all_is_back(self, way: Way, size: int, room: int, what: str) -> None:
         """What still waits is answered, then as many requests find room as at first, and get their answers."""
-        for _, tlp in self.seen:
-            if not way.tags:
-                for completion in self.answer(way, tlp):
-                    self.ports[way.answers].queue(completion)
-        await self.fabric.wait(20 * len(self.seen) * (size // LINE) ** (not way.tags) + 100)
+        # Under tags of the interposer all were given up before.
+        pieces = 0 if way.tags else self.answer(way, (tlp for _, tlp in self.seen))
+        await self.fabric.wait(20 * pieces + 100)
         self.seen.clear()
         tags = self.ask(way, size, room + BEYOND)
         found = await self.settle()
         assert found == room, f"{what}: at first there was room for {room} requests, then for {found}"
         answered = 0
         while answered < len(tags):
-            for _, tlp in self.seen[answered:]:
-                answered += 1
-                for completion in self.answer(way, tlp):
-                    self.ports[way.answers].queue(completion)
+            new = self.seen[answered:]
+            answered += len(new)
+            self.answer(way, (tlp for _, tlp in new))
             await self.fabric.wait(100)
         await self.fabric.wait(20 * room * size // LINE)
         wrong = [tag for tag in tags if sum(len(tlp.data) for tlp in self.got[way.asks, tag]) != size]
@@ -235,9 +226,8 @@ class Forgotten:
                 number = tlp.tag % ENTRIES
                 if number not in dead and number // EIGHT != (number + shift) % EIGHT:
                     dead[number], began = tlp, self.fabric.cycle
-                    continue
-                for completion in self.answer(way, tlp):
-                    self.ports[way.answers].queue(completion)
+                else:
+                    self.answer(way, (tlp,))
         assert len(dead) == ENTRIES - EIGHT, f"{way.name}: only {len(dead)} tags were used"
         await self.fabric.wait(60)
         self.got.clear()

@@ -14,12 +14,11 @@ import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.random_tlps import MPS, RandomRequests, random_answer
+from pagehop_tb.benches.three_ports import DEVICE_ID, REGISTER_BASES, identify
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Tlp, memory_write
 
-DEVICE_ID, HOST_IDS = 0x0100, (0x0208, 0x0310)
-REGISTER_BASES = (0xF000_0000, 0xE0_F000_0000)
 COMPLETER = 0x0000
 #: Data credits of the largest payload.
 LARGEST_UNITS = MPS // 16
@@ -67,9 +66,7 @@ class Bench:
     def __init__(self, dut: Any, config: BenchConfig, name: str, host: int, scarce_data: bool = False) -> None:
         self.random, self.scarce_data = config.random(name), scarce_data
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
-        dut.config_device.value = DEVICE_ID
-        dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
-        dut.config_host_b.value = HOST_IDS[1] | REGISTER_BASES[1] << 16
+        identify(dut)
         beats = BeatFormat(config.data_bytes)
         self.agents = {name: self._agent(dut, name, beats) for name in ("device", "host_a", "host_b")}
         self.device, self.host, self.host_number = self.agents["device"], self.agents[("host_a", "host_b")[host]], host

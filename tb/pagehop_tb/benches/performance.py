@@ -11,51 +11,29 @@ import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.plain_host import PlainHost
+from pagehop_tb.benches.three_ports import BAR, DEVICE, GUEST, PAGE, ThreePorts
 from pagehop_tb.checker.log import EventLog
-from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
-from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, memory_write, read_completions
 
-DEVICE_ID, HOST_IDS = 0x0100, (0x0208, 0x0310)
-REGISTER_BASES = (0xF000_0000, 0xE0_F000_0000)
-DEVICE = 0x0108
-GUEST, BAR = 0x1000_0000, 0x8000_0000
-PAGE = 4096
 COPY_LINES, MARGIN = 64, 40
 
 
-class Bench:
-    """Three ports with unlimited credits and no pauses, a plain host at two of them."""
-
-    def __init__(self, dut: Any, config: BenchConfig, delay: int) -> None:
-        self.config = config
-        self.fabric = Fabric(dut.clk, dut.rst)
-        dut.config_device.value = DEVICE_ID
-        dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
-        dut.config_host_b.value = HOST_IDS[1] | REGISTER_BASES[1] << 16
-        self.device, host_a, host_b = (self._agent(dut, name) for name in ("device", "host_a", "host_b"))
-        self.hosts = [PlainHost(agent, self.fabric, base, delay) for agent, base in zip((host_a, host_b), REGISTER_BASES, strict=True)]
-        self.driver = InterposerDriver(self.hosts[0], self.fabric.wait, lambda: self.fabric.cycle, EventLog())
-
-    def _agent(self, dut: Any, name: str) -> TlpPortAgent:
-        free = PortCredits(CreditConfig(infinite=True), CreditConfig(infinite=True))
-        return TlpPortAgent(dut, name, self.fabric, BeatFormat(self.config.data_bytes), free)
-
-    def report(self, values: dict[str, tuple[float, float | None, str, str]]) -> None:
-        """Write the values, and fail for those beyond their limits."""
-        result = {name: {"value": value, "limit": limit, "unit": unit, "better": better} for name, (value, limit, unit, better) in values.items()}
-        self.config.write_values(result)
-        for name, (value, limit, unit, better) in values.items():
-            cocotb.log.info(f"{name}: {value:.4g} {unit}, limit {limit}")
-            bad = limit is not None and (value < limit if better == "higher" else value > limit)
-            assert not bad, f"{name} is {value:.4g} {unit}, its limit is {limit}"
+def report(config: BenchConfig, values: dict[str, tuple[float, float | None, str, str]]) -> None:
+    """Write the values, and fail for those beyond their limits."""
+    result = {name: {"value": value, "limit": limit, "unit": unit, "better": better} for name, (value, limit, unit, better) in values.items()}
+    config.write_values(result)
+    for name, (value, limit, unit, better) in values.items():
+        cocotb.log.info(f"{name}: {value:.4g} {unit}, limit {limit}")
+        bad = limit is not None and (value < limit if better == "higher" else value > limit)
+        assert not bad, f"{name} is {value:.4g} {unit}, its limit is {limit}"
 
 
-async def _until(bench: Bench, ready: Any, limit: int, what: str) -> None:
+async def _until(bench: ThreePorts, ready: Any, limit: int, what: str) -> None:
     for _ in range(limit // 10):
         if ready():
             return
@@ -67,18 +45,18 @@ async def _until(bench: Bench, ready: Any, limit: int, what: str) -> None:
 async def rate(dut: Any) -> None:
     """Writes of 64 and 256 bytes in both directions at once keep every cycle of both outputs busy."""
     config = BenchConfig("performance")
-    bench = Bench(dut, config, delay=20)
+    bench = ThreePorts(dut, config, delay=20)
     await bench.fabric.start()
     values: dict[str, tuple[float, float | None, str, str]] = {}
     for size in (64, 256):
         count = 2000 * 64 // size
         for name, share in (await _both_ways(bench, size, count)).items():
             values[f"{name}_share_{size}"] = (share, 0.99, "share", "higher")
-    bench.report(values)
+    report(config, values)
     config.write({"checked": {"events": 2 * (2000 + 500)}, "violations": {}})
 
 
-async def _both_ways(bench: Bench, size: int, count: int) -> dict[str, float]:
+async def _both_ways(bench: ThreePorts, size: int, count: int) -> dict[str, float]:
     arrivals: dict[str, list[int]] = {"upstream": [], "downstream": []}
     data = bench.config.random("data").randbytes(size)
     bench.hosts[0].on_write = lambda tlp: arrivals["upstream"].append(bench.fabric.cycle)
@@ -96,20 +74,19 @@ async def _both_ways(bench: Bench, size: int, count: int) -> dict[str, float]:
 async def idle_latency(dut: Any) -> None:
     """One TLP of each class through an idle interposer, from rx to tx, with each host."""
     config = BenchConfig("performance")
-    bench = Bench(dut, config, delay=20)
-    await bench.fabric.start()
-    await bench.fabric.wait(1024)    # until the rows of the outstanding table are free
+    bench = ThreePorts(dut, config, delay=20)
+    await bench.start_settled()
     worst: dict[str, int] = {}
     events = sum([await _latencies(bench, host, worst) for host in (0, 1)])
-    bench.report({f"{name}_idle_latency": (float(cycles), 6.0, "cycles", "lower") for name, cycles in worst.items()})
+    report(config, {f"{name}_idle_latency": (float(cycles), 6.0, "cycles", "lower") for name, cycles in worst.items()})
     config.write({"checked": {"events": events}, "violations": {}})
 
 
-async def _latencies(bench: Bench, number: int, worst: dict[str, int]) -> int:
+async def _latencies(bench: ThreePorts, number: int, worst: dict[str, int]) -> int:
     """Note the worst latencies to and from a host by direction and class; return how many were seen."""
     await bench.driver.setup(Setup(window_base=GUEST, window_pages=0, active_host=number))
     sent: dict[FlowClass, int] = {}
-    count, host, before_this = 0, bench.hosts[number], dict(worst)
+    count, turn, host = 0, 0, bench.hosts[number]
     driver_tlp = host.agent.on_tlp
 
     def on_sent(tlp: Tlp) -> None:
@@ -118,8 +95,10 @@ async def _latencies(bench: Bench, number: int, worst: dict[str, int]) -> int:
     def arrived(direction: str, tlp: Tlp) -> None:
         nonlocal count
         name = direction if tlp.flow is FlowClass.POSTED else f"{direction}_{'completion' if tlp.is_completion else 'request'}"
-        # Sent at an edge is on rx in the cycle after it; seen at an edge was on tx in the cycle before it.
-        worst[name] = max(worst.get(name, 0), bench.fabric.cycle - sent[tlp.flow] - 1)
+        # The first read proves what the device has written at the other host, which takes a flush (H64).
+        if turn:
+            # Sent at an edge is on rx in the cycle after it; seen at an edge was on tx in the cycle before it.
+            worst[name] = max(worst.get(name, 0), bench.fabric.cycle - sent[tlp.flow] - 1)
         count += 1
         if tlp.flow is FlowClass.NON_POSTED:
             agent = host.agent if direction == "upstream" else bench.device
@@ -127,17 +106,14 @@ async def _latencies(bench: Bench, number: int, worst: dict[str, int]) -> int:
 
     host.agent.on_tlp, bench.device.on_tlp = (lambda tlp: arrived("upstream", tlp)), (lambda tlp: arrived("downstream", tlp))
     host.agent.on_sent = bench.device.on_sent = on_sent
-    for i in range(21):
-        if i == 1:
-            # The first read proved what the device had written at the other host, which takes a flush (H64).
-            worst.clear()
-            worst |= before_this
+    for turn in range(21):
         for agent, address in ((bench.device, GUEST), (host.agent, BAR)):
-            for tlp, comes in ((memory_write(DEVICE, address + 64 * i, bytes(64)), 1), (memory_read(DEVICE, address + 64 * i, 64, 16 + i), 2)):
+            for tlp, comes in ((memory_write(DEVICE, address + 64 * turn, bytes(64)), 1),
+                               (memory_read(DEVICE, address + 64 * turn, 64, 16 + turn), 2)):
                 before = count
                 agent.queue(tlp)
                 await _until(bench, lambda before=before, comes=comes: count == before + comes, 200, str(tlp))
-                await bench.fabric.wait(20 + i)
+                await bench.fabric.wait(20 + turn)
     host.agent.on_tlp, host.agent.on_sent, bench.device.on_tlp = driver_tlp, None, None
     return count
 
@@ -146,7 +122,7 @@ async def _latencies(bench: Bench, number: int, worst: dict[str, int]) -> int:
 async def hold(dut: Any) -> None:
     """Moves of pages under a device that writes elsewhere: held for two round trips, 64 lines and a margin at most."""
     config = BenchConfig("performance")
-    bench = Bench(dut, config, delay=250)
+    bench = ThreePorts(dut, config, delay=250)
     await bench.fabric.start()
     await bench.driver.setup(Setup(window_base=GUEST, window_pages=64, host_b_offset=1 << 32))
     random = config.random("pages")
@@ -170,14 +146,14 @@ async def hold(dut: Any) -> None:
     watching.cancel()
     # The round trip of Host A is that of a read there, from tx to rx; both hosts answer after the same delay.
     limit = max(trips[0] or trips[1]) + max(trips[1]) + COPY_LINES * max(1, 64 // config.data_bytes) + MARGIN
-    bench.report({
+    report(config, {
         "hold_cycles": (float(max(result.hold_cycles for result in results)), float(limit), "cycles", "lower"),
         "move_cycles": (float(max(result.total_cycles for result in results)), None, "cycles", "lower"),
     })
     config.write({"checked": {"events": 8, "final_bytes": 8 * PAGE}, "violations": {}})
 
 
-async def _count_held(dut: Any, bench: Bench, held: list[int]) -> None:
+async def _count_held(dut: Any, bench: ThreePorts, held: list[int]) -> None:
     while True:
         await bench.fabric.wait(1)
         held[0] += int(dut.holding.value)
@@ -214,7 +190,7 @@ async def simulation_speed(dut: Any) -> None:
     config.write({"checked": {"events": len(log.events), "read_bytes": pages * PAGE}, "violations": {}})
 
 
-def _time_flushes(bench: Bench, host: PlainHost, trips: list[int]) -> None:
+def _time_flushes(bench: ThreePorts, host: PlainHost, trips: list[int]) -> None:
     """Note for every zero-length read the cycles from its arrival at the host to the first beat of its answer on the wire."""
     arrived: dict[tuple[int, int], int] = {}
 

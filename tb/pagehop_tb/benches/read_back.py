@@ -11,7 +11,7 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.performance import BAR, DEVICE_ID, HOST_IDS, REGISTER_BASES
+from pagehop_tb.benches.three_ports import BAR, DEVICE_ID, REGISTER_BASES, identify
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, Starvation, TlpPortAgent
 from pagehop_tb.protocol import FlowClass, Tlp, memory_read, memory_write, read_completions
@@ -43,9 +43,7 @@ class ReadBack:
     def __init__(self, dut: Any, config: BenchConfig) -> None:
         random = config.random("read back")
         self.fabric = Fabric(dut.clk, dut.rst, seed=random.getrandbits(32))
-        dut.config_device.value = DEVICE_ID
-        dut.config_host_a.value = HOST_IDS[0] | REGISTER_BASES[0] << 16
-        dut.config_host_b.value = HOST_IDS[1] | REGISTER_BASES[1] << 16
+        identify(dut)
         beats = BeatFormat(config.data_bytes)
         scarce = PortCredits(CreditConfig(8, 32, delay=(1, 10)), CreditConfig(8, 8))
         self.device = TlpPortAgent(dut, "device", self.fabric, beats, scarce)
@@ -98,14 +96,14 @@ class ReadBack:
                 await agent.send(memory_read(CPU, side.register, 8, tag))
                 await self.fabric.wait(random.choice((1, 1, 3, 9, 60)))
 
-
-    async def finish(self) -> None:
-        """All has been answered and taken."""
+    async def finish(self, config: BenchConfig) -> None:
+        """All has been answered and taken; write how much."""
         await self.fabric.wait(4000)
         for side in self.sides:
             assert not side.asked, f"{side.agent.name}: {len(side.asked)} reads of a register were never answered"
             assert not side.looks, f"{side.agent.name}: {len(side.looks)} reads never reached the device"
             assert self.taken[side.number] == side.rung, f"{side.agent.name}: {self.taken[side.number]} of {side.rung} doorbells reached the device"
+        config.write({"checked": {"events": sum(side.compared for side in self.sides)}, "violations": {}})
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
@@ -122,8 +120,7 @@ async def read_back(dut: Any) -> None:
     for task in [cocotb.start_soon(bench.run(side, rounds, config.random(side.agent.name))) for side in bench.sides]:
         await task
     bench.hunger.stop()
-    await bench.finish()
-    config.write({"checked": {"events": sum(side.compared for side in bench.sides)}, "violations": {}})
+    await bench.finish(config)
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
@@ -141,5 +138,4 @@ async def answers_wait(dut: Any) -> None:
     for side in bench.sides:
         assert side.compared < READS // 8, f"{side.agent.name} took {side.compared} answers, so nothing was shown"
         side.agent.feed(FlowClass.COMPLETION)
-    await bench.finish()
-    config.write({"checked": {"events": sum(side.compared for side in bench.sides)}, "violations": {}})
+    await bench.finish(config)
