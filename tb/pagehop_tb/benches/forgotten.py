@@ -234,6 +234,25 @@ class Forgotten:
         await self._too_late(way, list(dead.values()), f"{way.name}, beside others")
         self.got.clear()
 
+    async def beside_younger(self, way: Way) -> None:
+        """Half of the tags are given up while the other half, asked later, waits on: that half is answered, whichever it is."""
+        self.way = way
+        for number in range(2 * FEWEST):
+            for answered in (True, False)[1 - number % 2:]:     # every other time it is the other half
+                self.seen.clear()
+                self.ask(way, LINE, ENTRIES // 2)
+                await self.settle()
+                self.answer(way, [tlp for _, tlp in self.seen] if answered else [])
+            await self.fabric.wait(GIVEN_UP * 19 // 20)
+            self.seen.clear()
+            tags = self.ask(way, LINE, ENTRIES // 2)
+            await self.fabric.wait(GIVEN_UP * 9 // 10)
+            self.answer(way, (tlp for _, tlp in self.seen))
+            await self.fabric.wait(TAGS_WITHIN)
+            wrong = [tag for tag in tags if len(self.got[way.asks, tag]) != 1]
+            assert not wrong, f"{way.name}, beside younger ones: tags {wrong[:4]} were given up with others that were asked before them"
+            self.got.clear()
+
     async def after_strangers(self, host: int) -> None:
         """All tags come back whatever answer was looked at last: one to each, in turn, that was never asked for."""
         self.way = way = WAYS[host]
@@ -312,6 +331,7 @@ async def forgotten(dut: Any) -> None:
         if way.tags:
             for shift in (0, 1):
                 await bench.beside_others(way, shift)
+            await bench.beside_younger(way)
     if ways == list(WAYS):
         for host in (0, 1):
             await bench.flushes(host)
