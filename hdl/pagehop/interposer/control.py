@@ -41,7 +41,7 @@ class Control(wiring.Component):
     i : each host's TLPs for the registers, requests only while ``read_ready``. ``answer``: completions.
     config : of both hosts' ports.
     settings : ready for the data path.
-    start, abort, request : a move that is asked for.
+    start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page.
     status, moved, failed : of the page slot.
     hold_limit, completion_limit : cycles.
     notify_* : where the end of a move is written.
@@ -56,7 +56,7 @@ class Control(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(2), "read_ready": Out(1).array(2),
             "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
-            "settings": Out(Settings), "start": Out(1), "abort": Out(1), "request": Out(MoveRequest), "status": In(MoveStatus),
+            "settings": Out(Settings), "start": Out(1), "abort": Out(1), "copied": Out(1), "request": Out(MoveRequest), "status": In(MoveStatus),
             "hold_limit": Out(32), "completion_limit": Out(32),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
@@ -130,6 +130,7 @@ class Control(wiring.Component):
         command, status = registers.move_command, registers.move_status
         m.d.comb += [
             self.start.eq(registers.move_command_written & command.start), self.abort.eq(registers.move_command_written & command.abort),
+            self.copied.eq(registers.move_command_written & command.copied), self.request.mode.eq(command.mode),
             self.request.source.eq(registers.move_source.address), self.request.destination.eq(registers.move_destination.address),
             self.request.to_host.eq(command.to_host), self.request.page_size.eq(command.page_size),
             self.hold_limit.eq(registers.move_limits.hold), self.completion_limit.eq(registers.move_limits.completion),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.issue import IssueRegister
-from pagehop.interposer.layouts import HOST_A, HOST_B, DeviceInfo, FlushView, Guard, Issued, Settings, lane_credits
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Settings, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -52,6 +52,8 @@ class DeviceIngress(wiring.Component):
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
+    absorb : stream, always ready; beats of writes to the page that is being copied, as they are accepted at its source. ``atomic``, ``atomic_offset``:
+        an atomic is, to this byte of the page.
     posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
     fence_started, fence_waits, unexpected : pulses for the counters.
     """
@@ -73,6 +75,7 @@ class DeviceIngress(wiring.Component):
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
+            "absorb": Out(stream.Signature(TlpBeat(data_bytes))), "atomic": Out(1), "atomic_offset": Out(PAGE_BITS),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
             "issue_entered": Out(4), "issue_accepted": Out(4),
             "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
@@ -189,7 +192,15 @@ class DeviceIngress(wiring.Component):
                 self.o[host].payload.beat.eq(issued.beat), self.o[host].payload.lane.eq(issued.lane),
                 self.o[host].payload.to_memory.eq(issued.to_memory),
             ]
-        m.d.comb += issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready))
+        absorbed = issue.o.valid & issue.o.ready & issued.absorbed
+        m.d.comb += [
+            issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready)),
+            self.absorb.valid.eq(absorbed & ~issued.non_posted), self.absorb.payload.eq(issued.beat),
+        ]
+        m.d.sync += [
+            self.atomic.eq(absorbed & issued.non_posted & issued.beat.first),
+            self.atomic_offset.eq(headers.address_of(issued.beat.header)[:PAGE_BITS]),
+        ]
         entry = self.allocate_entry
         flush = FlushView(Mux(entry.host == HOST_B, self.flush[HOST_A], self.flush[HOST_B]))
         m.d.sync += [

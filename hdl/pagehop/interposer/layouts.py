@@ -70,12 +70,11 @@ class PortConfig(data.Struct):
 class Guard(data.StructLayout):
     """What the page slot tells the gates.
 
-    ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass. ``committed``: its owner is ``to_host``, whatever
-    a look-up
-    from before says.
+    ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass, ``atomics_closed``: no atomic may. ``absorbs``: what
+    changes it is told to the copy engine. ``strict``: what changes it passes nothing, so it loses RO. ``committed``: its owner is ``to_host``, whatever a look-up from before says.
     """
     def __init__(self, window_pages):
-        super().__init__({"page": range(window_pages), "active": 1, "closed": 1, "committed": 1, "to_host": 1})
+        super().__init__({"page": range(window_pages), "active": 1, "closed": 1, "atomics_closed": 1, "absorbs": 1, "strict": 1, "committed": 1, "to_host": 1})
 
 
 class FlushView(data.Struct):
@@ -128,12 +127,14 @@ class HostInfo(data.Struct):
 class Issued(data.StructLayout):
     """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there.
 
+    ``absorbed``: the copy engine is told of it, for it changes a page that is being copied.
+
     Lanes offer these to a :class:`TlpArbiter`, whose ``ready`` comes with ``valid`` only.
     """
     def __init__(self, data_bytes):
         super().__init__({
             "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
-            "non_posted": 1, "atomic": 1, "lines": 7,
+            "non_posted": 1, "atomic": 1, "absorbed": 1, "lines": 7,
         })
 
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, PAGE_BITS, Settings
 
-__all__ = ["MoveError", "MoveRequest", "MoveCheck"]
+__all__ = ["MoveError", "MoveMode", "MoveRequest", "MoveCheck"]
 
 
 class MoveError(enum.Enum, shape=4):
@@ -25,6 +25,14 @@ class MoveError(enum.Enum, shape=4):
     HOLD_TIMEOUT    = 12
     ABORTED         = 13
     CROSS_ACCESS    = 14
+    MODE            = 15
+
+
+class MoveMode(enum.Enum, shape=2):
+    """What becomes of accesses to the page while it is copied. The values are those of ``move_mode`` in registers.rdl; a test compares them."""
+    HOLD      = 0
+    MERGE     = 1
+    HOST_COPY = 2
 
 
 class MoveRequest(data.Struct):
@@ -32,6 +40,7 @@ class MoveRequest(data.Struct):
     source:      64
     destination: 64
     to_host:     1
+    mode:        MoveMode
     page_size:   8
 
 
@@ -70,7 +79,9 @@ class MoveCheck(wiring.Component):
         ]
         m.d.comb += self.page.eq(offset)
         aligned = ~request.source[:PAGE_BITS].any() & ~request.destination[:PAGE_BITS].any()
-        with m.If(request.page_size != PAGE_BITS):
+        with m.If(request.mode.as_value() > MoveMode.HOST_COPY.value):
+            m.d.sync += self.error.eq(MoveError.MODE)
+        with m.Elif(request.page_size != PAGE_BITS):
             m.d.sync += self.error.eq(MoveError.PAGE_SIZE)
         with m.Elif(~aligned):
             m.d.sync += self.error.eq(MoveError.MISALIGNED)

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import LookupStage, far_header
+from pagehop.interposer.stages import LookupStage, far_header, strict_header
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.stream import connect_streams
 
@@ -16,7 +16,8 @@ class PostedLane(wiring.Component):
     """Look up the owner of each write's page and offer the write to the gate when nothing holds it.
 
     Two cycles from ``ahead`` to ``offer``, one beat a cycle. An offer may be withdrawn: a page can begin to move while the write waits. A write to
-    the page that is moving is not offered while the guard is closed, and everything stamped behind it waits too (H16).
+    the page that is moving is not offered while the guard is closed, and everything stamped behind it waits too (H16). While the guard absorbs, it is
+    marked for the copy engine; while the guard is strict, it loses RO.
 
     Members
     -------
@@ -49,19 +50,22 @@ class PostedLane(wiring.Component):
 
         Both follow the guard by one cycle, so they never mix what it says before the commit with what it says after.
         """
-        destination, go, owner = Signal(), Signal(), Signal()
+        destination, go, absorbed, strict, owner = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
         for moves, valid, info in ((1, lookup.middle_valid, lookup.middle.info), (0, 1, lookup.o.payload.head.info)):
             guarded, place = self.guard.active & info.in_window & (info.page == self.guard.page), Signal(name=f"place_{moves}")
             m.d.comb += place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, owner), self.settings.active_host))
             with m.If(lookup.advance == moves):
-                m.d.sync += [destination.eq(place), go.eq(valid & ~(guarded & self.guard.closed) & self.room.bit_select(place, 1))]
-        return destination, go
+                m.d.sync += [
+                    destination.eq(place), absorbed.eq(guarded & self.guard.absorbs), strict.eq(guarded & self.guard.strict),
+                    go.eq(valid & ~(guarded & self.guard.closed) & self.room.bit_select(place, 1)),
+                ]
+        return destination, go, absorbed, strict
 
-    def _offer(self, m, source, head, info, destination, go):
+    def _offer(self, m, source, head, info, destination, go, absorbed, strict):
         """Offer the beat of a TLP about which it was decided. Its item stays until its last beat leaves."""
-        first, destination_q, proven, taken = head.beat.first, Signal(), Signal(), Signal()
-        issued = self.offer.payload
+        first, destination_q, absorbed_q, proven, taken = head.beat.first, Signal(), Signal(), Signal(), Signal()
+        issued, header = self.offer.payload, strict_header(head.beat.header, strict)
         m.d.comb += [
             proven.eq(~info.needs_proof | self.proven.bit_select(destination, 1)),
             self.offer.valid.eq(self.i.valid & (~first | (go & proven))),
@@ -69,11 +73,11 @@ class PostedLane(wiring.Component):
             taken.eq(self.offer.ready), self.i.ready.eq(taken), source.ready.eq(taken & head.beat.last),
             issued.beat.eq(head.beat),
             issued.lane.eq(EgressLane.POSTED), issued.to_memory.eq(info.in_window),
-            issued.destination.eq(Mux(first, destination, destination_q)),
+            issued.destination.eq(Mux(first, destination, destination_q)), issued.absorbed.eq(Mux(first, absorbed, absorbed_q)),
             self.dirty.eq(first & info.in_window & self.settings.track_dirty),
-            self.dirty_page.eq(info.page),
+            self.dirty_page.eq(info.page), issued.beat.header.eq(header),
         ]
         with m.If(first & info.in_window & (destination == HOST_B)):
-            m.d.comb += issued.beat.header.eq(far_header(head.beat.header, head.info.far))
+            m.d.comb += issued.beat.header.eq(far_header(header, head.info.far))
         with m.If(taken & first):
-            m.d.sync += destination_q.eq(destination)
+            m.d.sync += [destination_q.eq(destination), absorbed_q.eq(absorbed)]

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import far_header
+from pagehop.interposer.stages import far_header, strict_header
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
 
@@ -46,7 +46,7 @@ class RequestLane(wiring.Component):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, Signal(self.ahead.payload.shape())
-        found = Signal(data.StructLayout({"destination": 1, "settled": 1, "occupied": 1, "full": 1}))
+        found = Signal(data.StructLayout({"destination": 1, "absorbed": 1, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         moves = Signal()   # it is of the page in the guard, which changes only while no page moves
         m.d.comb += [
@@ -54,7 +54,7 @@ class RequestLane(wiring.Component):
             taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
         m.d.sync += [go.eq(0), moves.eq(looked.info.in_window & (looked.info.page == self.guard.page))]
-        self._offer(m, head, info, found.destination, go, body)
+        self._offer(m, head, info, found, go, body)
         with m.FSM():
             with m.State("Take"):
                 m.d.comb += [self.ahead.ready.eq(1), looked.eq(self.ahead.payload), looks.eq(self.ahead.valid)]
@@ -66,16 +66,19 @@ class RequestLane(wiring.Component):
                 m.next = "Read"
             with m.State("Read"):
                 guarded, place, opens = self.guard.active & moves, Signal(), Signal()
+                closed = self.guard.closed | (self.guard.atomics_closed & info.atomic)
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~(guarded & self.guard.closed) & may_go(known.stamp, self.posted)),
+                    opens.eq(self.clear & ~self.occupied & ~(guarded & closed) & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
-                    found.destination.eq(place), found.settled.eq(self.clear), found.occupied.eq(self.occupied),
+                    found.destination.eq(place), found.absorbed.eq(guarded & self.guard.absorbs & info.atomic),
+                    found.strict.eq(guarded & self.guard.strict & info.atomic),
+                    found.settled.eq(self.clear), found.occupied.eq(self.occupied),
                     found.full.eq(~Mux(place, holds[1], holds[0])),
                     go.eq(opens & Mux(place, fits[1], fits[0])),
                 ]
@@ -97,9 +100,10 @@ class RequestLane(wiring.Component):
                     m.next = "Take"
         return m
 
-    def _offer(self, m, head, info, destination, go, body):
+    def _offer(self, m, head, info, found, go, body):
         """Drive what is offered, when no fence stands before it."""
-        proven, issued = Signal(), self.offer.payload
+        proven, issued, destination = Signal(), self.offer.payload, found.destination
+        header = strict_header(head.beat.header, found.strict & ~body)
         m.d.comb += [
             proven.eq(self.proven.bit_select(destination, 1)),
             self.offer.valid.eq((go & proven) | (body & self.i.valid)),
@@ -107,11 +111,11 @@ class RequestLane(wiring.Component):
             self.dirty.eq(head.beat.first & info.in_window & info.atomic & self.settings.track_dirty),
             self.dirty_page.eq(info.page),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
-            issued.destination.eq(destination),
+            issued.beat.header.eq(header), issued.destination.eq(destination), issued.absorbed.eq(found.absorbed),
             issued.non_posted.eq(1), issued.atomic.eq(info.atomic), issued.lines.eq(info.lines),
         ]
         with m.If(~body & info.in_window & (destination == HOST_B)):
-            m.d.comb += issued.beat.header.eq(far_header(head.beat.header, head.info.far))
+            m.d.comb += issued.beat.header.eq(far_header(header, head.info.far))
 
     def _wait(self, m, found):
         """Count for how long the row, or room, is missing. What has it is long dead then, and this request must not wait for ever (H24b)."""

@@ -3,20 +3,31 @@
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
 from pagehop.interposer.layouts import HOST_B, FlushView, Guard, Settings
-from pagehop.interposer.move_check import MoveCheck, MoveError, MoveRequest
+from pagehop.interposer.move_check import MoveCheck, MoveError, MoveMode, MoveRequest
+from pagehop.memory.chunk_sets import CopySet
 
 __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
 
 #: Cycles after which a gate certainly sees a change of the guard, and a look-up one of the owner map.
 SEEN_CYCLES = 6
 
+#: Cycles after which a gate has certainly seen that the guard closed.
+CLOSED_CYCLES = 3
 
-class MovePhase(enum.Enum, shape=3):
+#: Rounds of reading again what atomics have changed, until atomics wait for the last one.
+ROUNDS = 4
+
+#: A move that lets accesses pass takes so many times the longest hold at most.
+PATIENCE = 16
+
+
+class MovePhase(enum.Enum, shape=4):
     """What a move is doing. The values are those of ``move_phase`` in registers.rdl; a test compares them."""
     IDLE   = 0
     GATE   = 1
@@ -26,6 +37,7 @@ class MovePhase(enum.Enum, shape=3):
     DRAIN  = 5
     SETTLE = 6
     RETIRE = 7
+    HOST   = 8
 
 
 class MoveStatus(data.Struct):
@@ -44,6 +56,9 @@ class MoveStatus(data.Struct):
 class PageSlot(wiring.Component):
     """Move one page at a time: gate, copy, flush, commit, drain, settle, retire (docs/interposer.md, "A move").
 
+    In hold mode nothing reaches the page from the gate to the commit. Otherwise accesses go on, writes into the differential of the copy engine too,
+    until all that is left is to send the last chunks that were written to: then the page is held for the turn of its owner, a few cycles.
+
     Parameters
     ----------
     window_pages : pages of the window.
@@ -56,6 +71,7 @@ class PageSlot(wiring.Component):
     owner_op, owner_answer, owner_answer_valid : port of the owner map.
     issue_*, posted_*, local_* : counts of the device's issue register and queue, and of the destination's local source, to set marks on.
     advance, advance_ready, atomics_settled, settled : epochs of the outstanding table.
+    copied : pulse, the host says that its copy of the page is visible at the destination.
     copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
     flush, flush_request, flush_lost : trackers of both hosts; a flush was given up or answered with an error.
     cross_write, cross_address : writes through each host's aperture; index 0 is from Host A, so to Host B.
@@ -65,12 +81,14 @@ class PageSlot(wiring.Component):
     def __init__(self, window_pages, stamp_bits):
         self.window_pages, self.stamp_bits = window_pages, stamp_bits
         super().__init__({
-            "settings": In(Settings), "start": In(1), "abort": In(1), "request": In(MoveRequest), "hold_limit": In(32),
+            "settings": In(Settings), "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32),
             "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner_answer": In(1), "owner_answer_valid": In(1),
             "issue_entered": In(4), "issue_accepted": In(4), "local_entered": In(4).array(2), "local_accepted": In(4).array(2),
             "posted_accepted": In(stamp_bits), "posted_left": In(stamp_bits),
             "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1), "settled": In(1),
+            "copy_prepare": Out(1), "copy_set": Out(CopySet), "copy_prepared": In(1), "absorbing": Out(1), "copy_absorbed": In(1),
+            "copy_stale": In(1), "copy_fetched": In(1),
             "copy_start": Out(1), "copy_stop": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
             "copy_written": In(1), "copy_outstanding": In(1), "copy_owed": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(1).array(2),
@@ -84,9 +102,10 @@ class PageSlot(wiring.Component):
         m.submodules.local_mark = local_mark = Mark(4)
         m.submodules.posted_mark = posted_mark = Mark(self.stamp_bits)
         m.submodules.wait = wait = FlushWait()
-        request = Signal(MoveRequest)
+        m.submodules.source_wait = source_wait = FlushWait()
+        request, rounds, hosts_turn = Signal(MoveRequest), Signal(range(ROUNDS + 1)), Signal()   # the host has still to copy the page
         owner, delay, reason = Signal(), Signal(4), Signal(MoveError)
-        self._watch(m, check, reason)
+        self._watch(m, check, reason, hosts_turn)
         m.d.sync += delay.eq(Mux(delay.any(), delay - 1, 0))
         m.d.comb += [
             check.request.eq(request), check.settings.eq(self.settings),
@@ -99,25 +118,33 @@ class PageSlot(wiring.Component):
             local_mark.count.eq(Mux(request.to_host, self.local_accepted[1], self.local_accepted[0])),
             posted_mark.target.eq(self.posted_accepted), posted_mark.count.eq(self.posted_left),
             wait.flush.eq(Mux(request.to_host, self.flush[1], self.flush[0])),
-            self.flush_request[0].eq(wait.request & ~request.to_host), self.flush_request[1].eq(wait.request & request.to_host),
+            source_wait.flush.eq(Mux(request.to_host, self.flush[0], self.flush[1])),
+            self.flush_request[0].eq(Mux(request.to_host, source_wait.request, wait.request)),
+            self.flush_request[1].eq(Mux(request.to_host, wait.request, source_wait.request)),
+            self.absorbing.eq(request.mode != MoveMode.HOLD), self.guard.atomics_closed.eq(rounds == ROUNDS),
+            self.guard.strict.eq(self.absorbing & self.guard.active),
             self.owner_op.payload.index.eq(check.page),
         ]
+        with m.If(~self.guard.active):
+            m.d.sync += hosts_turn.eq(request.mode == MoveMode.HOST_COPY)
         with m.FSM():
-            self._accept(m, request, check, owner, delay)
-            self._before_commit(m, request, reason, delay, issue_mark, local_mark, wait)
-            self._after_commit(m, delay, issue_mark, posted_mark, wait)
+            self._accept(m, request, check, owner, delay, rounds)
+            self._before_commit(m, request, reason, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn)
+            self._after_commit(m, delay, issue_mark, posted_mark, wait, source_wait)
             self._end(m)
         self._count(m)
         return m
 
-    def _watch(self, m, check, reason):
+    def _watch(self, m, check, reason, hosts_turn):
         """Latch the first reason to abort; it counts only before the commit."""
-        crossed = Signal()
+        crossed, age = Signal(), Signal(32)
+        m.d.sync += age.eq(Mux(self.guard.active, age + 1, 0))
         lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
+        # The host that copies the page writes to its destination.
         m.d.sync += crossed.eq(
-            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]))
-            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:])))
-        with m.If(~self.guard.closed):
+            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]) & ~(hosts_turn & self.to_host))
+            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:]) & ~(hosts_turn & ~self.to_host)))
+        with m.If(~self.guard.active | self.guard.committed):
             m.d.sync += reason.eq(MoveError.NONE)
         with m.Elif(reason == MoveError.NONE):
             with m.If(self.copy_error.any() & (self.status.phase == MovePhase.COPY)):
@@ -128,16 +155,16 @@ class PageSlot(wiring.Component):
                 m.d.sync += reason.eq(MoveError.ABORTED)
             with m.Elif(crossed):
                 m.d.sync += reason.eq(MoveError.CROSS_ACCESS)
-            with m.Elif(self.status.hold >= self.hold_limit):
+            with m.Elif((self.status.hold >= self.hold_limit) | (age[exact_log2(PATIENCE):] >= self.hold_limit)):
                 m.d.sync += reason.eq(MoveError.HOLD_TIMEOUT)
 
-    def _accept(self, m, request, check, owner, delay):
+    def _accept(self, m, request, check, owner, delay, rounds):
         status = self.status
         with m.State("Idle"):
             with m.If(self.start):
                 m.d.sync += [
                     request.eq(self.request), status.busy.eq(1), status.done.eq(0), status.failed.eq(0), status.refused.eq(MoveError.NONE),
-                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), delay.eq(4),
+                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), delay.eq(4), rounds.eq(0),
                 ]
                 m.next = "Check"
         with m.State("Check"):
@@ -163,11 +190,22 @@ class PageSlot(wiring.Component):
                 with m.If(self.abort):
                     m.d.sync += status.error.eq(MoveError.ABORTED)
                     m.next = "Failed"
+            with m.Elif(request.mode != MoveMode.HOLD):
+                # All of the page, or what is written while a host copies it.
+                m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(Mux(request.mode == MoveMode.MERGE, CopySet.ALL, CopySet.NONE))]
+                m.next = "Prepare"
             with m.Else():
                 m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(3)]
                 m.next = "Close"
+        with m.State("Prepare"):
+            with m.If(self.abort):
+                m.d.sync += status.error.eq(MoveError.ABORTED)
+                m.next = "Failed"
+            with m.Elif(self.copy_prepared):
+                m.d.sync += [self.guard.active.eq(1), self.guard.absorbs.eq(1), self.guard.committed.eq(0), delay.eq(3)]
+                m.next = "Close"
 
-    def _before_commit(self, m, request, reason, delay, issue_mark, local_mark, wait):
+    def _before_commit(self, m, request, reason, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn):
         status = self.status
 
         def state(name, phase, follow):
@@ -175,7 +213,7 @@ class PageSlot(wiring.Component):
             with m.State(name):
                 m.d.comb += status.phase.eq(phase)
                 with m.If(reason != MoveError.NONE):
-                    m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), status.error.eq(reason)]
+                    m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), status.error.eq(reason)]
                     m.d.comb += self.copy_stop.eq(1)
                     m.next = "Give Up"
                 with m.Else():
@@ -195,14 +233,44 @@ class PageSlot(wiring.Component):
 
         def atomics():
             with m.If((delay == 0) & self.atomics_settled):
-                m.d.comb += self.copy_start.eq(1)
-                m.d.sync += delay.eq(1)
-                m.next = "Copy"
+                with m.If(hosts_turn):
+                    m.d.comb += source_wait.start.eq(1)
+                    m.next = "Show Source"
+                with m.Else():
+                    m.d.comb += self.copy_start.eq(1)
+                    m.d.sync += delay.eq(1)
+                    m.next = "Copy"
+
+        def show_source():
+            # The host reads its memory: what is not in the differential must be there.
+            with m.If(source_wait.done):
+                m.next = "Host Copies"
+
+        def host_copies():
+            with m.If(self.copied):
+                m.d.sync += hosts_turn.eq(0)
+                read_again()
+
+        def read_again():
+            m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(CopySet.STALE)]
+            m.d.sync += [self.guard.closed.eq(0), rounds.eq(rounds + (rounds != ROUNDS))]
+            m.next = "Read Again"
+
+        def prepared():
+            # What was absorbed before it was cleared has its place before the reads.
+            with m.If(self.copy_prepared):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Clear"
 
         def copy():
-            with m.If((delay == 0) & self.copy_written & ~self.copy_error.any()):
+            with m.If(~self.guard.absorbs & (delay == 0) & self.copy_written & ~self.copy_error.any()):
                 m.d.comb += local_mark.set.eq(1)
                 m.next = "Push"
+            with m.If(self.guard.absorbs & (delay == 0) & self.copy_fetched & ~self.copy_error.any()):
+                m.d.comb += local_mark.set.eq(1)
+                m.next = "Push"
+                with m.If(self.copy_stale):
+                    read_again()
 
         def push():
             with m.If(local_mark.passed):
@@ -212,6 +280,28 @@ class PageSlot(wiring.Component):
         def prove():
             with m.If(wait.done):
                 m.next = "Commit"
+                with m.If(self.guard.absorbs):
+                    m.d.sync += [self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]
+                    m.next = "Turn"
+
+        def turn():
+            with m.If(delay == 0):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Gather"
+
+        def gather():
+            # All that passed the gate is at the source. What it wrote is in the differential, or on its way there.
+            with m.If(issue_mark.passed & self.copy_absorbed):
+                with m.If(self.copy_stale):
+                    read_again()
+                with m.Elif(self.copy_written):
+                    m.d.comb += local_mark.set.eq(1)
+                    m.next = "Place"
+
+        def place():
+            # The last of the copy has its place at the destination: what comes later stays behind it (O2, O3).
+            with m.If(local_mark.passed):
+                m.next = "Commit"
 
         def commit():
             m.d.comb += [
@@ -220,18 +310,24 @@ class PageSlot(wiring.Component):
             ]
             with m.If(self.owner_op.ready):
                 m.d.comb += self.committed.eq(1)
-                m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), delay.eq(SEEN_CYCLES)]
+                m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]
                 m.next = "Open"
 
         state("Close", MovePhase.GATE, close)
         state("Clear", MovePhase.GATE, clear)
         state("Atomics", MovePhase.GATE, atomics)
+        state("Show Source", MovePhase.GATE, show_source)
+        state("Host Copies", MovePhase.HOST, host_copies)
+        state("Read Again", MovePhase.COPY, prepared)
         state("Copy", MovePhase.COPY, copy)
         state("Push", MovePhase.FLUSH, push)
         state("Prove", MovePhase.FLUSH, prove)
+        state("Turn", MovePhase.COMMIT, turn)
+        state("Gather", MovePhase.COMMIT, gather)
+        state("Place", MovePhase.COMMIT, place)
         state("Commit", MovePhase.COMMIT, commit)
 
-    def _after_commit(self, m, delay, issue_mark, posted_mark, wait):
+    def _after_commit(self, m, delay, issue_mark, posted_mark, wait, source_wait):
         status = self.status
         with m.State("Open"):
             m.d.comb += status.phase.eq(MovePhase.DRAIN)
@@ -247,11 +343,12 @@ class PageSlot(wiring.Component):
         with m.State("Drained"):
             m.d.comb += status.phase.eq(MovePhase.DRAIN)
             with m.If(issue_mark.passed):
-                m.d.comb += wait.start.eq(1)
+                # Of what was absorbed the source may have the last writes on their way.
+                m.d.comb += [wait.start.eq(1), source_wait.start.eq(self.absorbing)]
                 m.next = "Settle"
         with m.State("Settle"):
             m.d.comb += status.phase.eq(MovePhase.SETTLE)
-            with m.If(wait.done):
+            with m.If(wait.done & source_wait.done):
                 m.next = "Retire"
         with m.State("Retire"):
             m.d.comb += status.phase.eq(MovePhase.RETIRE)

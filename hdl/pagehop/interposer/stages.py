@@ -1,18 +1,25 @@
 """Pipeline stages between an ordering queue and its gate."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.tlp import headers
 
-__all__ = ["Looked", "LookupStage", "far_header"]
+__all__ = ["Looked", "LookupStage", "far_header", "strict_header"]
 
 
 def far_header(header, far):
     """``header`` of a memory or atomic request at the same place in another page, a :class:`FarPage`."""
     return headers.with_address(header, Cat(headers.address_of(header)[:PAGE_BITS], far.number), far.wide)
+
+
+def strict_header(header, strict):
+    """``header`` without RO when ``strict``."""
+    value = Value.cast(header)
+    place = headers.RequestHeader()["relaxed_ordering"].offset
+    return Cat(value[:place], value[place] & ~strict, value[place + 1:])
 
 
 class Looked(data.StructLayout):

@@ -193,8 +193,10 @@ class Interposer(wiring.Component):
 
     def _moves(self, m, device, table, slot, copy, owners, dirty, notifier, control, hosts):
         connect_streams(m, slot.owner_op, owners.op)
+        connect_streams(m, device.absorb, copy.absorb)
         m.d.comb += [
-            slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.request.eq(control.request),
+            slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.copied.eq(control.copied),
+            slot.request.eq(control.request),
             slot.hold_limit.eq(control.hold_limit), control.status.eq(slot.status), device.guard.eq(slot.guard),
             slot.owner_answer.eq(owners.answer), slot.owner_answer_valid.eq(owners.answer_valid),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
@@ -202,6 +204,10 @@ class Interposer(wiring.Component):
             table.advance.eq(slot.advance | dirty.advance), slot.advance_ready.eq(table.advance_ready),
             slot.atomics_settled.eq(table.atomics_settled), slot.settled.eq(table.settled),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
+            copy.prepare.eq(slot.copy_prepare), copy.prepare_set.eq(slot.copy_set), copy.absorbing.eq(slot.absorbing),
+            copy.atomic.eq(device.atomic), copy.atomic_offset.eq(device.atomic_offset),
+            slot.copy_prepared.eq(copy.prepared), slot.copy_absorbed.eq(copy.absorbed), slot.copy_stale.eq(copy.stale),
+            slot.copy_fetched.eq(copy.fetched), device.pause.eq(dirty.pause | copy.pause),
             copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
             copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
@@ -241,7 +247,7 @@ class Interposer(wiring.Component):
         wiring.connect(m, control.dirty_take, dirty.take)
         wiring.connect(m, control.dirty_peek, dirty.peek)
         m.d.comb += [
-            dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page), device.pause.eq(dirty.pause),
+            dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page),
             dirty.advance_ready.eq(table.advance_ready), dirty.atomics_settled.eq(table.atomics_settled),
             dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
             device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),

@@ -1,15 +1,17 @@
 """Copying one page between hosts."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from pagehop.memory.chunk_sets import ChunkSets, CopySet
+from pagehop.memory.differential import Differential
 from pagehop.memory.page_buffer import LINE_BYTES, PAGE_BYTES, PageBuffer
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
 from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
-__all__ = ["CHUNK_BYTES", "CopyEngine", "CopyError"]
+__all__ = ["CHUNK_BYTES", "CopyEngine", "CopyError", "CopySet"]
 
 #: Sizes that a copy may be cut into. Also the payload of its writes, so no more than the hosts' Max_Payload_Size.
 CHUNK_BYTES = (64, 128, 256, 512)
@@ -43,8 +45,12 @@ class CopyEngine(wiring.Component):
       shows to the completions from the third cycle after its last on, so a host that answers twice in a row with other data spoils the page. One
       bit tells a late answer from those of the next copy, not of the one after it: start none while ``owed``.
     - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` five cycles after its last completion beat was
-      transferred, if nothing is before it, and the rest follows without a gap. Chunks leave in the order in which they became whole, one
-      beat a cycle.
+      transferred, if nothing is before it, and the rest follows without a gap, one beat a cycle. Of the chunks that are whole the lowest leaves first.
+    - **Absorbing**: while ``absorbing``, what devices write to the page at its source comes in on ``absorb`` as well. It is kept in a
+      :class:`Differential` whose bytes stand over those of the source in every chunk that leaves, and a chunk that was written to after it had left
+      leaves again. An atomic leaves its result at the source alone, so its chunk becomes ``stale`` and must be read again. Pulse ``prepare`` with the
+      :class:`CopySet` that is to be read: its rows of the differential are cleared, which takes a cycle a row, more while writes come; when
+      ``prepared``, let what was absorbed so far reach the source, then ``start``. Without ``absorbing``, ``start`` alone reads the whole page.
     - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), or
       ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error`` until ``start``. After an error, as
       after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears in one of
@@ -64,14 +70,18 @@ class CopyEngine(wiring.Component):
     Members
     -------
     start, stop : in, pulses
+    prepare, prepare_set, prepared : in, in, out. The first of a copy is not STALE, and begins with nothing written
+    absorbing : in; stays during a copy. ``absorb``: stream of write TLPs, in, always ready. ``atomic``, ``atomic_offset``: in, an atomic went to the
+        source, to this byte of the page. ``absorbed``: out, nothing of ``absorb`` is on its way to the differential
+    stale : out, a chunk must be read again. ``pause``: out, ask for cycles without ``absorb``
     source_address, destination_address : in, page aligned; sampled with ``start``
     source_id, destination_id : in, requester IDs of the reads and writes; sampled with ``start``
     limit : in
     o_read : stream of one-beat reads, out
     o_write : stream of writes, out
     completion : stream, in, always ready; the completions with copy tags
-    reads_sent : out, all reads have been transferred
-    written : out, all chunks have been transferred
+    reads_sent : out, all reads have been transferred. ``fetched``: all chunks that were to be read are here
+    written : out, ``fetched``, and all that there is to write has been transferred
     outstanding : out, a read is offered, or unanswered and not given up, or ``writing``: something of this copy is still to come
     owed : out, a read that was given up may still be answered
     writing : out, a write is offered or about to be
@@ -89,13 +99,17 @@ class CopyEngine(wiring.Component):
         super().__init__({
             "start": In(1), "stop": In(1), "source_address": In(64), "destination_address": In(64),
             "source_id": In(16), "destination_id": In(16), "limit": In(32),
+            "prepare": In(1), "prepare_set": In(CopySet), "prepared": Out(1), "absorbing": In(1), "absorb": In(beat), "absorbed": Out(1),
+            "atomic": In(1), "atomic_offset": In(exact_log2(PAGE_BYTES)), "stale": Out(1), "pause": Out(1),
             "o_read": Out(beat), "o_write": Out(beat), "completion": In(beat),
-            "reads_sent": Out(1), "written": Out(1), "outstanding": Out(1), "owed": Out(1), "writing": Out(1), "error": Out(CopyError),
+            "reads_sent": Out(1), "fetched": Out(1), "written": Out(1), "outstanding": Out(1), "owed": Out(1), "writing": Out(1), "error": Out(CopyError),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.buffer = buffer = PageBuffer(self.data_bytes)
+        m.submodules.differential = differential = Differential(self.data_bytes)
+        m.submodules.sets = sets = ChunkSets(self.chunks)
         generation, halted = Signal(), Signal()
         unanswered, asked, answered = Signal(self.chunks), Signal(self.chunks), Signal(self.chunks)
         given_up, heard = Signal(), Signal()
@@ -107,14 +121,40 @@ class CopyEngine(wiring.Component):
             m.d.sync += [stopped.eq(0), generation.eq(~generation)]
         with m.Elif(self.stop):
             m.d.sync += stopped.eq(1)
-        self._read(m, generation, halted, asked)
+        self._read(m, generation, halted, asked, sets.wanted)
         piece, piece_valid = self._decode(m, generation, unanswered)
         whole, whole_chunk, error = self._collect(m, buffer, piece, piece_valid, unanswered, answered, heard)
         self._time(m, unanswered, asked, heard, given_up)
         self._owe(m, unanswered & ~answered, given_up, piece, piece_valid)
         self._latch_error(m, error, given_up & ~stopped)
-        self._write(m, buffer, whole, whole_chunk, halted)
+        m.d.comb += [
+            sets.whole.eq(whole), sets.whole_chunk.eq(whole_chunk),
+            self.fetched.eq(self.reads_sent & sets.fetched), self.stale.eq(sets.stale),
+        ]
+        self._absorb(m, differential, sets)
+        self._write(m, buffer, differential, sets, halted)
         return m
+
+    def _absorb(self, m, differential, sets):
+        """Keep what devices write, and say of which chunks; clear what is to be read."""
+        rows_per_chunk = self.chunk_bytes // self.data_bytes
+        chunk_bits = exact_log2(rows_per_chunk)
+        row, sweeping, ours, following = Signal.like(differential.clear_row), Signal(), Signal(), Signal.like(differential.wrote_row)
+        m.d.comb += [
+            differential.write.valid.eq(self.absorb.valid & self.absorbing), differential.write.payload.eq(self.absorb.payload),
+            self.absorb.ready.eq(1), self.absorbed.eq(~differential.busy), following.eq(differential.wrote_row + 1),
+            sets.wrote.eq(Cat(differential.wrote, differential.wrote & differential.wrote_next)),
+            sets.wrote_chunks[0].eq(differential.wrote_row[chunk_bits:]), sets.wrote_chunks[1].eq(following[chunk_bits:]),
+            sets.atomic.eq(self.atomic), sets.atomic_chunk.eq(self.atomic_offset[exact_log2(self.chunk_bytes):]),
+            sets.prepare.eq(self.prepare | (self.start & ~self.absorbing)), sets.prepare_set.eq(Mux(self.prepare, self.prepare_set, CopySet.ALL)),
+            ours.eq(sets.wanted.bit_select(row[chunk_bits:], 1)),
+            differential.clear.eq(sweeping & ours), differential.clear_row.eq(row), self.prepared.eq(~sweeping),
+            self.pause.eq(sweeping & ours & ~differential.cleared),
+        ]
+        with m.If(self.prepare):
+            m.d.sync += [sweeping.eq(self.absorbing & (self.prepare_set != CopySet.NONE)), row.eq(0)]
+        with m.Elif(~ours | differential.cleared):
+            m.d.sync += [row.eq(row + 1), sweeping.eq(sweeping & (row != differential.rows - 1))]
 
     def _request(self, m, name, has_data, address, requester_id):
         """Header of a read or write of one chunk in the page at ``address``, sampled at ``start``. Returns it, and the offset in the page to set."""
@@ -135,23 +175,24 @@ class CopyEngine(wiring.Component):
         ]
         return header, offset
 
-    def _read(self, m, generation, halted, asked):
+    def _read(self, m, generation, halted, asked, wanted):
         header, offset = self._request(m, "read_header", 0, self.source_address, self.source_id)
-        reading, chunk = Signal(), Signal(range(self.chunks))
+        reading, chunk, following = Signal(), Signal(range(self.chunks)), Signal(range(self.chunks))
+        asks, done = Signal(), Signal()   # this chunk is wanted; nothing more stands before the next
         m.d.comb += [
             header.tag.eq(generation << 6 | chunk),
             offset.eq(chunk << exact_log2(self.chunk_bytes)),
-            self.o_read.valid.eq(reading),
+            self.o_read.valid.eq(reading & asks), done.eq(reading & (~asks | self.o_read.ready)), following.eq(chunk + 1),
             self.o_read.payload.header.eq(header),
             self.o_read.payload.first.eq(1),
             self.o_read.payload.last.eq(1),
             asked.eq((self.o_read.valid & self.o_read.ready) << chunk),
         ]
         with m.If(self.start):
-            m.d.sync += [reading.eq(1), chunk.eq(0), self.reads_sent.eq(0)]
-        with m.Elif(self.o_read.valid & self.o_read.ready):
+            m.d.sync += [reading.eq(1), chunk.eq(0), asks.eq(wanted[0] | ~self.absorbing), self.reads_sent.eq(0)]
+        with m.Elif(done):
             m.d.sync += [
-                chunk.eq(chunk + 1),
+                chunk.eq(following), asks.eq(wanted.bit_select(following, 1)),
                 reading.eq((chunk != self.chunks - 1) & ~halted & ~self.stop),
                 self.reads_sent.eq(chunk == self.chunks - 1),
             ]
@@ -271,45 +312,36 @@ class CopyEngine(wiring.Component):
             with m.Elif(timeout):
                 m.d.sync += self.error.eq(CopyError.TIMEOUT)
 
-    def _write(self, m, buffer, whole, whole_chunk, halted):
-        """Queue of whole chunks, then three stages: address, memory, output register. They move together, so a chunk has no gaps."""
-        m.submodules.queue = queue = memory.Memory(shape=range(self.chunks), depth=self.chunks, init=[])
-        push, head = queue.write_port(), queue.read_port(domain="comb")
-        pushed, popped = Signal(range(self.chunks)), Signal(range(self.chunks))
-        waiting, left = Signal(range(self.chunks + 1)), Signal(range(self.chunks + 1), init=self.chunks)   # in the queue, and to be transferred
-        pops = Signal()
+    def _write(self, m, buffer, differential, sets, halted):
+        """Three stages behind the choice of a chunk: address, memory, output register. They move together, so a chunk has no gaps."""
+        pops, chunk = Signal(), sets.o.payload
         beats = self.chunk_bytes // self.data_bytes
         beat, beat_valid, last = Signal(exact_log2(beats)), Signal(), Signal()
         fetch_valid, fetch_first, fetch_last, fetch_chunk = Signal(), Signal(), Signal(), Signal(range(self.chunks))
         free_fetch, free_out = Signal(), Signal()
         header, offset = self._request(m, "write_header", 1, self.destination_address, self.destination_id)
         m.d.comb += [
-            push.addr.eq(pushed), push.data.eq(whole_chunk), push.en.eq(whole), head.addr.eq(popped),
             free_out.eq(~self.o_write.valid | self.o_write.ready),
             free_fetch.eq(~fetch_valid | free_out),
-            beat_valid.eq(waiting.any() & (~halted | (beat != 0))),
-            last.eq(beat == beats - 1), pops.eq(free_fetch & beat_valid & last),
-            buffer.read_enable.eq(free_fetch),
-            buffer.read_beat.eq(Cat(beat, head.data)),
+            beat_valid.eq(sets.o.valid & (~halted | (beat != 0))),
+            last.eq(beat == beats - 1), pops.eq(free_fetch & beat_valid & last), sets.o.ready.eq(pops),
+            buffer.read_enable.eq(free_fetch), buffer.read_beat.eq(Cat(beat, chunk)),
+            differential.read_enable.eq(free_fetch), differential.read_row.eq(buffer.read_beat),
             offset.eq(fetch_chunk << exact_log2(self.chunk_bytes)),
             self.writing.eq(self.o_write.valid | fetch_valid | beat_valid),
-            self.written.eq(left == 0),
+            self.written.eq(self.fetched & sets.idle & ~fetch_valid & ~self.o_write.valid),
         ]
         with m.If(free_fetch):
             m.d.sync += [
-                fetch_valid.eq(beat_valid), fetch_first.eq(beat == 0), fetch_last.eq(last), fetch_chunk.eq(head.data),
+                fetch_valid.eq(beat_valid), fetch_first.eq(beat == 0), fetch_last.eq(last), fetch_chunk.eq(chunk),
                 beat.eq(beat + beat_valid),
             ]
         out = self.o_write.payload
+        merged = Cat(Mux(self.absorbing & differential.read_there[byte], differential.read_data.word_select(byte, 8),
+                         buffer.read_data.word_select(byte, 8)) for byte in range(self.data_bytes))
         with m.If(free_out):
             m.d.sync += [
                 self.o_write.valid.eq(fetch_valid),
-                out.data.eq(buffer.read_data), out.header.eq(Mux(fetch_first, header, 0)),
+                out.data.eq(merged), out.header.eq(Mux(fetch_first, header, 0)),
                 out.dwords.eq(self.data_bytes // 4), out.first.eq(fetch_first), out.last.eq(fetch_last),
             ]
-        m.d.sync += [
-            pushed.eq(pushed + whole), popped.eq(popped + pops), waiting.eq(waiting + whole - pops),
-            left.eq(left - (self.o_write.valid & self.o_write.ready & out.last)),
-        ]
-        with m.If(self.start):
-            m.d.sync += [pushed.eq(0), popped.eq(0), waiting.eq(0), left.eq(self.chunks)]

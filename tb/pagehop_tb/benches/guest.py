@@ -29,6 +29,8 @@ NOTIFY_ADDRESS, NOTIFY_DATA = 0xFEE0_1000, 0x4D
 HOST_B_OFFSET = 0x12_0000_0000
 APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
 BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
+#: Bytes that a hypervisor copies at a time.
+COPY_BYTES = 64
 #: Tries after which a page that does not move is given up.
 TRIES = 8
 
@@ -40,7 +42,8 @@ class Guest:
 
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
     hosts' delays, then perhaps the probability and the bound of rare long ones), ``posted_credits`` (posted TLPs that a host takes before the first
-    is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own).
+    is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own),
+    ``mode`` of the moves (``hold``, ``merge`` or ``host_copy``).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -57,6 +60,8 @@ class Guest:
         self.system = System(dut, machine(self._system(functions)), self.log)
         cpu = self.system.hosts[0].cpu
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
+        self.driver.mode = regs.MoveMode[config.get("mode", "hold").upper()]
+        self.driver.copier = self._copy
         cpu.on_interrupt.append(self._interrupt)
         self.retries = 0
         self._judgements: list[tuple[str, str]] = []
@@ -75,6 +80,15 @@ class Guest:
             seed=config.seed, data_bytes=config.data_bytes, hosts=(host, host), pauses=pauses, shuffle=0.2 if pauses else 0.0,
             functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name]) for number, name in enumerate(functions)),
             apertures=((APERTURE_A, size), (APERTURE_B, size)), host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
+
+    async def _copy(self, page: int, to_host: int) -> None:
+        """Host A's hypervisor copies a page: one of its two places is local, the other behind the aperture. The last bytes are read back (O9)."""
+        assert self.setup.aperture_a is not None
+        cpu, far = self.system.hosts[0].cpu, self.setup.aperture_a[0] + page * PAGE
+        source, destination = (self.driver.place(page, 0), far) if to_host else (far, self.driver.place(page, 0))
+        for offset in range(0, PAGE, COPY_BYTES):
+            await cpu.store(destination + offset, await cpu.load(source + offset, COPY_BYTES), read_back=False)
+        await cpu.load(destination + PAGE - COPY_BYTES, COPY_BYTES)
 
     def _interrupt(self, address: int, data: bytes) -> None:
         if address == NOTIFY_ADDRESS:

@@ -113,9 +113,12 @@ class EventLog:
         """A read of ``width`` dirty bits from page ``first_page`` on, issued in cycle ``issued``, has returned."""
         self.events.append((19, cycle, issued, first_page, bits, width, clear))
 
-    def move_begin(self, cycle: int, page: int, host: int) -> None:
-        """The driver has asked for a move of window page ``page`` to ``host``."""
-        self.events.append((20, cycle, page, host))
+    def move_begin(self, cycle: int, page: int, host: int, absorbs: bool = False) -> None:
+        """The driver has asked for a move of window page ``page`` to ``host``.
+
+        With ``absorbs`` devices write to the page while it is copied, at its source and into its copy.
+        """
+        self.events.append((20, cycle, page, host, absorbs))
 
     def move_end(self, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
         """The driver has learnt how the move ended."""

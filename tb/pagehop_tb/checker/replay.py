@@ -4,6 +4,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import chain
 
+from pagehop_tb.checker.absorbed import absorbed_writes
 from pagehop_tb.checker.invariants.abort import Abort
 from pagehop_tb.checker.invariants.equal_copy import EqualCopy
 from pagehop_tb.checker.invariants.errors import Errors
@@ -56,6 +57,7 @@ class Replay:
         self.interrupts: list[tuple[int, int, int]] = []  # event, host, index of the write
         self.channel: list[int] = []                    # events by which agents tell each other something beside memory
         self.links: list[int] = []                      # events of TLPs on links
+        self.absorbing: dict[int, list[list[int]]] = {} # page: begin and end of the moves in which devices go on writing to it
         self.blamed: set[int] = set()                   # events of accesses that some check has called wrong
         self.open_reads: dict[int, OpenRead] = {}       # by key
         self.open_atomics: dict[int, int] = {}          # key: index of the write
@@ -67,6 +69,8 @@ class Replay:
         self._atomic_olds: dict[tuple, list[tuple[bytes, int]]] = {}  # what memory gave, and to which write
         self._atomic_versions: dict[int, int] = {}      # write: its entry of the versions
         self._cycles: list[int] = []
+        self._absorbed = absorbed_writes(log, config, self.owners)
+        self._old_places: set[int] = set()              # writes absorbed at a commit, which their old place has not seen: events
         self._add_invariants()
 
     def _add_invariants(self) -> None:
@@ -183,6 +187,9 @@ class Replay:
         if byte_enables == (1 << len(data)) - 1:
             byte_enables = None
         key = (location, data, byte_enables)
+        if event in self._old_places:
+            self._patch(self.shadow, location, data, byte_enables)
+            return
         waiting = self._pending.get(key)
         if not waiting:
             stored = (host, *self._stored(location, data, byte_enables))
@@ -192,7 +199,7 @@ class Replay:
         if source != "link" or rid in self.config.engine_ids:
             if not self.is_owner(location, host):
                 self._patch(self.shadow, location, data, byte_enables)
-            elif source == "link":
+            elif source == "link" and not self.equal_copy.lands(location, data):
                 self.equal_copy.late(cycle, location, host)
             return
         if waiting:
@@ -220,6 +227,7 @@ class Replay:
         if not self.is_owner(location, host):
             self._patch(self.shadow, location, data, byte_enables)
         elif byte_enables != 0:
+            self.equal_copy.written(self.cycle_of(event), location)
             self._patch(self.image, location, data, byte_enables)
             self._version(event, index, location, len(data), byte_enables)
 
@@ -322,11 +330,34 @@ class Replay:
         if not self.one_owner.committed(cycle, page, host):
             return
         self.errors.committed(cycle, page)
-        self.equal_copy.committed(cycle, page, host)
+        for absorbed in self._absorbed.get(event, ()):
+            self._absorb(event, absorbed)
+        self.equal_copy.committed(cycle, page, host, absorbs=self._absorbs(page))
         self.shadow[page] = bytearray(self.image.get(page, bytes(PAGE)))
         self.owners[page] = host
         self.commits.append((event, page, host))
         self.committed_at[page] = event
+
+    def _absorbs(self, page: int) -> bool:
+        """Devices go on writing to ``page`` in the move that runs."""
+        moves = self.absorbing.get(page)
+        return bool(moves) and len(moves[-1]) == 1
+
+    def _absorb(self, commit: int, event: int) -> None:
+        """What the old place shows at ``event``, after the commit, was taken into the copy: its place among the versions is the commit."""
+        _, _, host, address, data, byte_enables, _, _ = self.log.events[event]
+        location = self.config.of_host(host, address)
+        if byte_enables == (1 << len(data)) - 1:
+            byte_enables = None
+        key = (location, data, byte_enables)
+        waiting = self._pending.get(key)
+        if not waiting or self.writes[waiting[0]].event > commit:
+            return
+        index = waiting.pop(0)
+        self._finished.add(key)
+        self._old_places.add(event)
+        self._perform(index, commit, host, location, data, byte_enables)
+        self.writes[index].performed = event
 
     def _holding(self, event: int, cycle: int, level: int) -> None:
         self.progress.holding(cycle, level)
@@ -334,14 +365,19 @@ class Replay:
     def _inject(self, event: int, cycle: int, host: int, address: int, length: int, status: int, rid: int) -> None:
         self.errors.injected(event, self.config.of_host(host, address), length, status, rid)
 
-    def _move_begin(self, event: int, cycle: int, page: int, host: int) -> None:
+    def _move_begin(self, event: int, cycle: int, page: int, host: int, absorbs: bool = False) -> None:
+        if absorbs:
+            self.absorbing.setdefault(page, []).append([event])
         self.errors.begun(page)
         self.old_place.begun(page)
         self.abort.begun(event, page)
 
     def _move_end(self, event: int, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
+        if self._absorbs(page):
+            self.absorbing[page][-1].append(event)
         self.abort.ended(cycle, page, host, moved)
         self.old_place.ended(cycle, page, moved)
+        self.equal_copy.ended(cycle, page)
 
     def _vcpu(self, event: int, cycle: int, host: int) -> None:
         self.interrupt_rules.runs_at(host)

@@ -71,6 +71,8 @@ class Values:
         order = np.argsort(key, kind="stable")
         self.key = key[order]
         self.rank, self.event = self.key >> SHIFT, self.key & ((1 << SHIFT) - 1)
+        # Position among all performed writes, 0 before the first: of those that a commit took over together, too.
+        self.moment = np.concatenate([np.zeros(places, np.int64), entry + 1])[order]
         contents = np.concatenate([self._initial(), np.frombuffer(b"".join(versions.data), "<u4")])
         self.content = contents[order]
         writer = np.array(versions.writer, np.int64)[entry] if len(entry) else np.zeros(0, np.int64)
@@ -169,9 +171,9 @@ class Values:
             return
         version, number = self.first[chosen], self.read_of[chosen]
         after = np.minimum(version + 1, len(self.key) - 1)
-        end = np.where((after > version) & (self.rank[after] == self.rank[version]), self.event[after], 1 << SHIFT)
+        end = np.where((after > version) & (self.rank[after] == self.rank[version]), self.moment[after], 1 << SHIFT)
         groups = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
-        torn = groups[np.maximum.reduceat(self.event[version], groups) >= np.minimum.reduceat(end, groups)]
+        torn = groups[np.maximum.reduceat(self.moment[version], groups) >= np.minimum.reduceat(end, groups)]
         for i in torn:
             self.replay.blamed.add(self.reads[int(number[i])].done)
             where = self.replay.config.name(self.reads[int(number[i])].location)

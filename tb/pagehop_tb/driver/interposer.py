@@ -24,8 +24,8 @@ class DriverError(Exception):
 class MoveObserver(Protocol):
     """Is told what the driver asked for and learnt."""
 
-    def move_begin(self, cycle: int, page: int, host: int) -> None:
-        """A move was requested."""
+    def move_begin(self, cycle: int, page: int, host: int, absorbs: bool = False) -> None:
+        """A move was requested; ``absorbs``: devices go on writing to the page meanwhile, at its source and into its copy."""
 
     def move_end(self, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
         """A move has ended."""
@@ -58,7 +58,8 @@ class InterposerDriver:
 
     ``pause(cycles)`` waits between two polls, ``now()`` is the cycle for the ``observer``. With a notification set up, who receives interrupts calls
     :meth:`notified`, and a move waits for that before it reads the status (but no longer than ``patience`` cycles, because an interrupt that never
-    comes must not hang the driver). ``mappings`` keeps the contract with the CPUs: unmapped before a move, mapped after it.
+    comes must not hang the driver). ``mappings`` keeps the contract with the CPUs: unmapped before a move, mapped after it. ``mode`` is that of moves
+    that name none. ``copier(page, to_host)`` copies a page from the other host, and returns when the copy is visible.
     """
 
     def __init__(self, registers: RegisterAccess, pause: Callable[[int], Awaitable[None]], now: Callable[[], int], observer: MoveObserver,
@@ -68,6 +69,8 @@ class InterposerDriver:
         self.mappings: Mappings = mappings or NoMappings()
         self.poll_cycles, self.patience = poll_cycles, patience
         self.setup_done: Setup | None = None
+        self.mode: int = regs.MoveMode.HOLD
+        self.copier: Callable[[int, int], Awaitable[None]] | None = None
         self._notified = False
 
     async def setup(self, setup: Setup) -> None:
@@ -112,28 +115,46 @@ class InterposerDriver:
         address = self.setup_done.window_base + page * PAGE
         return (address + self.setup_done.host_b_offset) % ADDRESSES if host else address
 
-    async def move(self, page: int, to_host: int) -> MoveResult:
-        """Move window page ``page`` to ``to_host`` and return how it ended. One move at a time."""
+    async def move(self, page: int, to_host: int, mode: int | None = None) -> MoveResult:
+        """Move window page ``page`` to ``to_host`` in ``mode`` (a :class:`MoveMode`; :attr:`mode` without) and return how it ended.
+
+        One move at a time. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
+        """
         await self.mappings.unmap(page)
-        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page)
+        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode)
         await self.mappings.map(page, to_host if result.moved else 1 - to_host)
         return result
 
-    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1) -> MoveResult:
+    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1, mode: int = 0) -> MoveResult:
         """Make the request as it stands, without a check, and wait for its end: what tests of refused requests use."""
         self._notified = False
-        self.observer.move_begin(self.now(), page, to_host)
-        await self.start(source, destination, to_host, page_size)
+        self.observer.move_begin(self.now(), page, to_host, mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY))
+        await self.start(source, destination, to_host, page_size, mode)
+        if mode == regs.MoveMode.HOST_COPY:
+            await self._copy(page, to_host)
         result = await self._ended()
         self.observer.move_end(self.now(), page, to_host, result.moved, result.error, result.hold_cycles, result.total_cycles)
         return result
 
-    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12) -> None:
+    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0) -> None:
         """Write a request into the registers."""
         await self.registers.write(regs.MoveSource.offset, source)
         await self.registers.write(regs.MoveDestination.offset, destination)
         command = regs.MoveCommand
-        await self.registers.write(command.offset, command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size))
+        await self.registers.write(command.offset,
+                                   command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size) | command.MODE.of(mode))
+
+    async def _copy(self, page: int, to_host: int) -> None:
+        """When the interposer watches the page, let the host copy it and say so."""
+        fields = regs.MoveStatus
+        while fields.PHASE.get(status := await self.status()) != regs.MovePhase.HOST:
+            if not fields.BUSY.get(status):
+                return
+            await self.pause(LOOK_CYCLES)
+        if self.copier is None:
+            raise DriverError("A move in which the host copies needs somebody who does")
+        await self.copier(page, to_host)
+        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.COPIED.of(1))
 
     async def _ended(self) -> MoveResult:
         fields = regs.MoveStatus

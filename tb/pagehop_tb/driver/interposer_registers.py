@@ -50,6 +50,18 @@ class MoveError(IntEnum):
     ABORTED = 13
     #: A host wrote to the page through the aperture during the move.
     CROSS_ACCESS = 14
+    #: There is no such mode.
+    MODE = 15
+
+
+class MoveMode(IntEnum):
+    """Values of fields that the register map calls ``move_mode``."""
+    #: They wait.
+    HOLD = 0
+    #: They go on, and what they write is merged into the copy. No CPU may write to the page.
+    MERGE = 1
+    #: The same, and a host copies the page. No CPU may write to the page.
+    HOST_COPY = 2
 
 
 class MovePhase(IntEnum):
@@ -62,6 +74,7 @@ class MovePhase(IntEnum):
     DRAIN = 5
     SETTLE = 6
     RETIRE = 7
+    HOST = 8
 
 
 class Identification:
@@ -235,6 +248,10 @@ class MoveCommand:
     START = Field(0, 1)
     #: Write 1 to abort the running move, if it has not committed.
     ABORT = Field(1, 1)
+    #: Write 1 when the host has copied the page and its copy is visible at the destination (host_copy).
+    COPIED = Field(2, 1)
+    #: What becomes of accesses to the page while it is copied. Encoded as :class:`MoveMode`.
+    MODE = Field(4, 2)
     #: Host the page moves to (0 is A, 1 is B).
     TO_HOST = Field(8, 1)
     #: Base-2 logarithm of the page size; only 12 is supported.
@@ -251,8 +268,8 @@ class MoveStatus:
     DONE = Field(1, 1)
     #: 1 when the last move ended without moving the page.
     FAILED = Field(2, 1)
-    #: What the move is doing. Encoded as :class:`MovePhase`.
-    PHASE = Field(4, 3)
+    #: What the move is doing; in host it waits for the host to copy the page. Encoded as :class:`MovePhase`.
+    PHASE = Field(4, 4)
     #: Why the last move or request failed. Encoded as :class:`MoveError`.
     ERROR = Field(8, 4)
     #: Error of the last start that was refused because a move was running. Encoded as :class:`MoveError`.
@@ -265,7 +282,7 @@ class MoveCycles:
     """move_cycles (read only)"""
     offset = 0xa0
     reset = 0x0
-    #: Cycles for which the last move held the page.
+    #: Cycles for which the last move held the page; in merge and host_copy that is the turn of its owner.
     HOLD = Field(0, 32)
     #: Cycles of the last move from its request to its end.
     TOTAL = Field(32, 32)
@@ -275,7 +292,7 @@ class MoveLimits:
     """move_limits (read and write)"""
     offset = 0xa8
     reset = 0x9c400001388
-    #: Most cycles that a page is held before the move is aborted.
+    #: Most cycles that a page is held before the move is aborted; in merge and host_copy the move may take sixteen times as long until its commit.
     HOLD = Field(0, 32)
     #: Most cycles to wait for a copy or flush read, and for late completions after an abort. Sixteen times as long for the requests of devices and
     #: hosts.

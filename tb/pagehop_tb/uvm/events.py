@@ -154,8 +154,8 @@ class MoveWatch(EventLog):
 
     # What the log is told
 
-    def move_begin(self, cycle: int, page: int, host: int) -> None:
-        super().move_begin(cycle, page, host)
+    def move_begin(self, cycle: int, page: int, host: int, absorbs: bool = False) -> None:
+        super().move_begin(cycle, page, host, absorbs)
         self.page, self.to_host, self._stopped = page, host, ""
         self._enter("asked")
 

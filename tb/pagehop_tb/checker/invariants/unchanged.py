@@ -1,7 +1,7 @@
 """I10: posted TLPs come out of the interposer as they went in, and not in an order that PCIe forbids."""
 
 from pagehop_tb.checker.replay import Replay
-from pagehop_tb.checker.space import HOST_SPACE, CheckConfig
+from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig
 from pagehop_tb.checker.verdict import Verdict
 
 __all__ = ["check_unchanged"]
@@ -12,7 +12,8 @@ PORTS = ("the device port", "Host A", "Host B")
 def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     """*Invented*: a TLP on a link that did not come in like that. *Reordered*: it passed an earlier one that it may not pass, or kept IDO (H62).
 
-    It may change its address (to that of the owner) and must lose IDO on its way to a host. Judges the ``link`` events of the log; without any it
+    It may change its address (to that of the owner) and must lose IDO on its way to a host; it may lose RO on its way to a page that moves while devices
+    write to it. Judges the ``link`` events of the log; without any it
     says nothing. What goes in and does not come out is seen where it should have been performed (I3).
     """
     waiting: dict[tuple, list[int]] = {}
@@ -20,7 +21,7 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     for event in replay.links:
         _, cycle, port, upstream, kind, address, data, requester_id, traffic_class, ro, ido, no_snoop, poisoned = replay.log.events[event]
         place = _place(replay.config, port, upstream, address)
-        key = (upstream, kind, place, data, requester_id, traffic_class, ro, no_snoop, poisoned)
+        key = (upstream, kind, place, data, requester_id, traffic_class, no_snoop, poisoned)
         if upstream == (port == 0):
             waiting.setdefault(key, []).append(event)
         elif requester_id not in replay.config.engine_ids:
@@ -30,13 +31,27 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
                 verdict.add("invented", f"{what} as none came in")
                 continue
             sent = came_in.pop(0)
+            relaxed = replay.log.events[sent][9]
+            if ro != relaxed and (ro or not _moving(replay, place, sent, event)):
+                verdict.add("invented", f"{what} with{'' if ro else 'out'} RO, as it did not come in")
             stream = (upstream, port, traffic_class)
             if upstream and ido:
                 verdict.add("reordered", f"{what} with IDO")
             if sent < latest.get(stream, -1):
                 verdict.add("reordered", f"{what} after one that came in later and may not pass it")
-            if not ro and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
+            if not relaxed and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
                 latest[stream] = max(sent, latest.get(stream, -1))
+
+
+def _moving(replay: Replay, place: tuple[bool, int], sent: int, event: int) -> bool:
+    """Between the two positions the page of ``place`` was moving, and devices could write to it."""
+    in_guest, location = place
+    return in_guest and any(begin < event and sent < ends for begin, ends in _moves(replay, location // PAGE))
+
+
+def _moves(replay: Replay, page: int) -> list[tuple[int, int]]:
+    last = len(replay.log.events)
+    return [(move[0], move[1] if len(move) > 1 else last) for move in replay.absorbing.get(page, ())]
 
 
 def _place(config: CheckConfig, port: int, upstream: bool, address: int) -> tuple[bool, int]:
