@@ -52,8 +52,8 @@ class DeviceIngress(wiring.Component):
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
-    absorb : stream, always ready; beats of writes to the page that is being copied, as they are accepted at its source. ``atomic``, ``atomic_offset``:
-        an atomic is, to this byte of the page.
+    absorb : stream, always ready; beats of writes to the page that is being copied, as they are accepted at its source.
+    atomic, atomic_offset : an atomic was accepted there in the cycle before, to this byte of the page.
     posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
     fence_started, fence_waits, unexpected : pulses for the counters.
     """

@@ -71,10 +71,13 @@ class Guard(data.StructLayout):
     """What the page slot tells the gates.
 
     ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass, ``atomics_closed``: no atomic may. ``absorbs``: what
-    changes it is told to the copy engine. ``strict``: what changes it passes nothing, so it loses RO. ``committed``: its owner is ``to_host``, whatever a look-up from before says.
+    changes it is told to the copy engine. ``strict``: what changes it passes nothing, so it loses RO. ``committed``: its owner is ``to_host``,
+    whatever a look-up from before says.
     """
     def __init__(self, window_pages):
-        super().__init__({"page": range(window_pages), "active": 1, "closed": 1, "atomics_closed": 1, "absorbs": 1, "strict": 1, "committed": 1, "to_host": 1})
+        super().__init__({
+            "page": range(window_pages), "active": 1, "closed": 1, "atomics_closed": 1, "absorbs": 1, "strict": 1, "committed": 1, "to_host": 1,
+        })
 
 
 class FlushView(data.Struct):

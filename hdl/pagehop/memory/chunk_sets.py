@@ -1,6 +1,6 @@
 """Which chunks of a page are where, while the page is copied."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,7 +19,8 @@ class CopySet(enum.Enum, shape=2):
 class ChunkSets(wiring.Component):
     """Keep, a bit a chunk, what has been read, what must be read again, and what must be written; choose what is written next.
 
-    A chunk is *wanted* when it belongs to the reads that were prepared last, *covered* when it ever did since ``prepare`` with another set than STALE.
+    A chunk is *wanted* when it belongs to the reads that were prepared last, *covered* when it ever did since ``prepare`` with a set that is not
+    STALE.
     It is written when it has come whole, and again whenever somebody wrote to it later. It is *stale*, to be read again, when an atomic went to the
     source, or when somebody wrote to it and it was not covered, so that the rest of it is not known here.
 

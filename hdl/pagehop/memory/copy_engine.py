@@ -45,7 +45,7 @@ class CopyEngine(wiring.Component):
       shows to the completions from the third cycle after its last on, so a host that answers twice in a row with other data spoils the page. One
       bit tells a late answer from those of the next copy, not of the one after it: start none while ``owed``.
     - **Writes** are store-and-forward (D14): the first beat of a chunk appears on ``o_write`` five cycles after its last completion beat was
-      transferred, if nothing is before it, and the rest follows without a gap, one beat a cycle. Of the chunks that are whole the lowest leaves first.
+      transferred, if nothing is before it, and the rest follows without a gap, one beat a cycle. Of those that are whole the lowest leaves first.
     - **Absorbing**: while ``absorbing``, what devices write to the page at its source comes in on ``absorb`` as well. It is kept in a
       :class:`Differential` whose bytes stand over those of the source in every chunk that leaves, and a chunk that was written to after it had left
       leaves again. An atomic leaves its result at the source alone, so its chunk becomes ``stale`` and must be read again. Pulse ``prepare`` with the
@@ -102,7 +102,8 @@ class CopyEngine(wiring.Component):
             "prepare": In(1), "prepare_set": In(CopySet), "prepared": Out(1), "absorbing": In(1), "absorb": In(beat), "absorbed": Out(1),
             "atomic": In(1), "atomic_offset": In(exact_log2(PAGE_BYTES)), "stale": Out(1), "pause": Out(1),
             "o_read": Out(beat), "o_write": Out(beat), "completion": In(beat),
-            "reads_sent": Out(1), "fetched": Out(1), "written": Out(1), "outstanding": Out(1), "owed": Out(1), "writing": Out(1), "error": Out(CopyError),
+            "reads_sent": Out(1), "fetched": Out(1),
+            "written": Out(1), "outstanding": Out(1), "owed": Out(1), "writing": Out(1), "error": Out(CopyError),
         })
 
     def elaborate(self, platform):

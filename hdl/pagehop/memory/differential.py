@@ -27,8 +27,8 @@ class Differential(wiring.Component):
     A row is ``data_bytes`` of the page. Each double word of a row stands in a memory of its own, so that a payload that begins anywhere in a row is
     stored in one cycle, half in its row and half in the next; data and mark of a byte stand beside each other, 9 bits that are written as one.
 
-    - **Writes** are always taken, one beat a cycle, TLPs of any length and alignment inside the page (H21). A beat can be read four cycles after it was
-      taken; ``wrote`` says so in that cycle, ``wrote_row`` is its first row and with ``wrote_next`` some of it went to the next one.
+    - **Writes** are always taken, one beat a cycle, TLPs of any length and alignment inside the page (H21). A beat can be read four cycles after it
+      was taken; ``wrote`` says so in that cycle, ``wrote_row`` is its first row and with ``wrote_next`` some of it went to the next one.
     - **Clears** take the cycles in which no write ends: hold ``clear`` until ``cleared``.
     - **Reads**: data and marks of ``read_row`` are there in the cycle after ``read_enable`` and stay until the next.
 

@@ -87,10 +87,14 @@ class Saboteur:
         return injection
 
     async def _store(self, page: int, host: int) -> None:
-        """A store of the host that is to get the page, through its aperture, soon after the page is held (H59, D5)."""
+        """A store of the host that is to get the page, through its aperture, soon after the page is held or its copy begins (H59, D5)."""
         guest, apertures = self.guest, self.guest.check_config.apertures
-        while not guest.dut.holding.value:
-            await guest.system.fabric.wait(10)
+        if guest.driver.mode == regs.MoveMode.HOLD:
+            while not guest.dut.holding.value:
+                await guest.system.fabric.wait(10)
+        else:
+            while regs.MovePhase(regs.MoveStatus.PHASE.get(await guest.driver.status())) in (regs.MovePhase.IDLE, regs.MovePhase.GATE):
+                await guest.system.fabric.wait(10)
         await guest.system.fabric.wait(self.random.randint(1, EARLY))
         offset = page * PAGE + self.random.randrange(0, PAGE, 64)
         await guest.system.hosts[host].cpu.store(apertures[host].base + offset, guest.system.values.take(WINDOW_BASE + offset, 64))

@@ -340,7 +340,7 @@ class Replay:
 
     def _absorbs(self, page: int) -> bool:
         """Devices go on writing to ``page`` in the move that runs."""
-        moves = self.absorbing.get(page)
+        moves = self.absorbing.get(page, ())
         return bool(moves) and len(moves[-1]) == 1
 
     def _absorb(self, commit: int, event: int) -> None:

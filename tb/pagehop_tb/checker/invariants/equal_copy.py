@@ -50,13 +50,13 @@ class EqualCopy:
         With ``absorbs`` what was written to the page stands in the reference, and the last of the copy may be on its way.
         """
         self._landing.pop(page, None)
-        copy = self.replay.shadow.get(page, bytes(PAGE))
+        copy = self.replay.shadow.get(page, bytearray(PAGE))
         if absorbs:
             self._landing[page] = bytearray(copy), cycle
         else:
             self._compare(cycle, page, copy, f"committed to {host_name(host)}")
 
-    def _compare(self, cycle: int, page: int, copy: bytes, what: str) -> None:
+    def _compare(self, cycle: int, page: int, copy: bytes | bytearray, what: str) -> None:
         there = self.replay.image.get(page, bytes(PAGE))
         if there != copy:
             different = [i for i in range(PAGE) if there[i] != copy[i]]

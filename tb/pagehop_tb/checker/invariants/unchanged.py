@@ -12,8 +12,8 @@ PORTS = ("the device port", "Host A", "Host B")
 def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     """*Invented*: a TLP on a link that did not come in like that. *Reordered*: it passed an earlier one that it may not pass, or kept IDO (H62).
 
-    It may change its address (to that of the owner) and must lose IDO on its way to a host; it may lose RO on its way to a page that moves while devices
-    write to it. Judges the ``link`` events of the log; without any it
+    It may change its address (to that of the owner) and must lose IDO on its way to a host; it may lose RO on its way to a page that moves while
+    devices write to it. Judges the ``link`` events of the log; without any it
     says nothing. What goes in and does not come out is seen where it should have been performed (I3).
     """
     waiting: dict[tuple, list[int]] = {}
