@@ -6,6 +6,7 @@ from tests.planted.bug import Bug, with_host, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.slot import PageSlot
+from pagehop.memory.chunk_sets import ChunkSets
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import edited
@@ -92,7 +93,8 @@ def store_through_the_aperture_not_seen() -> Any:
 
 def second_copy_is_written_already() -> Any:
     """What the first copy said of its end stands when the second begins."""
-    return with_copy(("waiting.eq(0), left.eq(self.chunks)]", "waiting.eq(0)]"))
+    sets = edited(ChunkSets, ("resident.eq((resident | came) & ~again)", "resident.eq(resident | came)"), (", resident.eq(0), due", ", due"))
+    return with_parts(CopyEngine=edited(CopyEngine, ChunkSets=sets))
 
 
 def late_answer_meets_the_next_copy() -> Any:
@@ -145,6 +147,44 @@ def engine_reads_with_id_ordering() -> Any:
     return with_host(Egress=edited(Egress, ("cleared.id_ordering.eq(0)", "cleared.id_ordering.eq(source.payload.lane == EgressLane.ENGINE)")))
 
 
+def commit_before_the_last_chunks() -> Any:
+    """In merge mode the owner changes although chunks that were written to have not been sent."""
+    return with_slot(("with m.Elif(self.copy_written):", "with m.Elif(1):"))
+
+
+def turn_does_not_gather() -> Any:
+    """In merge mode the owner changes although writes that passed the gate have not reached the differential."""
+    return with_slot(("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(1):"))
+
+
+def atomics_not_read_again() -> Any:
+    """What atomics left at the source while it was copied is not read again."""
+    return with_copy(("sets.atomic.eq(self.atomic)", "sets.atomic.eq(0)"))
+
+
+def atomics_never_wait() -> Any:
+    """In merge mode a page under a stream of atomics is read again for ever."""
+    return with_slot(("self.guard.atomics_closed.eq(rounds == ROUNDS)", "self.guard.atomics_closed.eq(0)"))
+
+
+def done_before_the_old_place_is_quiet() -> Any:
+    """In merge mode "done" is said while writes are on their way to the old place."""
+    return with_slot(("with m.If(wait.done & source_wait.done):", "with m.If(wait.done):"))
+
+
+def written_while_the_host_copied() -> Any:
+    """What devices wrote while the host copied is not read again."""
+    return with_copy(("sets.wrote.eq(Cat(differential.wrote, differential.wrote & differential.wrote_next))", "sets.wrote.eq(0)"))
+
+
+def differential_is_not_merged() -> Any:
+    """A chunk leaves as the source gave it, without what was written meanwhile."""
+    return with_copy(("self.absorbing & differential.read_there[byte]", "0"))
+
+
+#: Writes to the moving page that nothing but credits stops, and quick hosts.
+FLOOD = {"moves": 4, "mode": "merge", "reads": 0, "write_delay": [20, 200], "read_delay": [20, 100]}
+
 MOVES = (
     Bug("copy_not_flushed", ("H03",), copy_not_flushed, "hot_page", {"moves": 6}, "lost"),
     Bug("commit_before_the_copy", ("I2",), commit_before_the_copy, "hot_page", {"moves": 2}, "lost"),
@@ -174,5 +214,16 @@ MOVES = (
     Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, "in spite of a store through the aperture"),
     Bug("copy_reads_pass_writes", ("H01",), copy_reads_pass_writes, "hot_page",
         {"moves": 4, "posted_credits": 4, "write_delay": [50, 200]}, "lost"),
+    Bug("commit_before_the_last_chunks", ("I2", "H03"), commit_before_the_last_chunks, "hot_page", FLOOD, "lost", simulator="verilator"),
+    Bug("turn_does_not_gather", ("H61", "I2"), turn_does_not_gather, "hot_page",
+        FLOOD | {"moves": 16, "gap": 20}, "lost", simulator="verilator", seeds=2),
+    Bug("atomics_not_read_again", ("H10", "H58"), atomics_not_read_again, "hot_page", {"moves": 4, "mode": "merge"}, ""),
+    Bug("atomics_never_wait", ("H11",), atomics_never_wait, "hot_page", {"moves": 2, "mode": "merge", "hold_limit": 1000}, "did not move"),
+    Bug("done_before_the_old_place_is_quiet", ("H12", "I13"), done_before_the_old_place_is_quiet, "hot_page",
+        FLOOD | {"gap": 60, "write_delay": [0, 20], "write_delay_b": [800, 2000], "completion_limit": 9000, "hold_limit": 20_000},
+        "misdirected", simulator="verilator"),
+    Bug("written_while_the_host_copied", ("H05", "I2"), written_while_the_host_copied, "hot_page",
+        {"moves": 2, "mode": "host_copy"}, "lost", simulator="verilator"),
+    Bug("differential_is_not_merged", ("H22", "I2"), differential_is_not_merged, "hot_page", {"moves": 4, "mode": "merge"}, "lost"),
     Bug("engine_reads_with_id_ordering", ("H13",), engine_reads_with_id_ordering, "hot_page", {"moves": 4}, "lost"),
 )

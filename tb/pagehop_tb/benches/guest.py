@@ -41,9 +41,9 @@ class Guest:
     ``machine`` changes the configuration of hosts, links and functions; Host B keeps the guest ``host_b_offset`` above its addresses.
 
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
-    hosts' delays, then perhaps the probability and the bound of rare long ones), ``posted_credits`` (posted TLPs that a host takes before the first
-    is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer sees both hosts by a path of its own),
-    ``mode`` of the moves (``hold``, ``merge`` or ``host_copy``).
+    hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
+    TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
+    sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge`` or ``host_copy``).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -73,11 +73,12 @@ class Guest:
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         config = self.config
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
-        host = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE))
+        hosts = [RootComplexConfig(posted=Delay(*delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE))
+                 for delay in (write_delay, config.get("write_delay_b", write_delay))]
         pauses = config.get("pauses", 0.1)
         size, posted = self.pages * PAGE, config.get("posted_credits", 64)
         return SystemConfig(
-            seed=config.seed, data_bytes=config.data_bytes, hosts=(host, host), pauses=pauses, shuffle=0.2 if pauses else 0.0,
+            seed=config.seed, data_bytes=config.data_bytes, hosts=(hosts[0], hosts[1]), pauses=pauses, shuffle=0.2 if pauses else 0.0,
             functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name]) for number, name in enumerate(functions)),
             apertures=((APERTURE_A, size), (APERTURE_B, size)), host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
 

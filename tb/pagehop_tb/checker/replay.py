@@ -340,8 +340,8 @@ class Replay:
 
     def _absorbs(self, page: int) -> bool:
         """Devices go on writing to ``page`` in the move that runs."""
-        moves = self.absorbing.get(page, ())
-        return bool(moves) and len(moves[-1]) == 1
+        moves = self.absorbing.get(page)
+        return moves is not None and len(moves[-1]) == 1
 
     def _absorb(self, commit: int, event: int) -> None:
         """What the old place shows at ``event``, after the commit, was taken into the copy: its place among the versions is the commit."""

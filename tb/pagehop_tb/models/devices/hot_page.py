@@ -11,12 +11,15 @@ _PAGE = 4096
 
 
 class HotPageWriter:
-    """Writes the page at ``address`` line by line in random order, without a pause; each ``reads``-th access reads a line instead.
+    """Writes the page at ``address`` line by line in random order; each ``reads``-th access reads a line instead.
+
+    Waits up to ``gap`` cycles after each.
 
     *Members*: ``stop`` ends the run; ``count``, accesses so far.
     """
 
-    def __init__(self, function: DeviceFunction, address: int, values: UniqueValues, seed: int, reads: int = 4, line: int = 64) -> None:
+    def __init__(self, function: DeviceFunction, address: int, values: UniqueValues, seed: int, reads: int = 4, line: int = 64,
+                 gap: int = 0) -> None:
         if line not in (16, 32, 64, 128, 256):
             raise ValueError(f"Line must be 16, 32, 64, 128 or 256 bytes, not {line}")
         self.function = function
@@ -25,6 +28,7 @@ class HotPageWriter:
         self.random = Random(seed)
         self.reads = reads
         self.line = line
+        self.gap = gap
         self.stop = False
         self.count = 0
 
@@ -37,3 +41,5 @@ class HotPageWriter:
                 await self.function.read(address, self.line)
             else:
                 await self.function.write(address, self.values.take(address, self.line))
+            if self.gap:
+                await self.function.link.fabric.wait(1 + self.random.randrange(self.gap))
