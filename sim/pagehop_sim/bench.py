@@ -37,7 +37,7 @@ class Measurement:
     timeout_seconds: int = 900
 
 
-MEASUREMENTS = (Measurement("performance"),)
+MEASUREMENTS = (Measurement("performance"), Measurement("latency"))
 
 
 def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -5,6 +5,9 @@ import pytest
 #: Small enough to compile and elaborate quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
 
+#: Cycles for which a page may be held while its owner changes: the gate closes, the differential fills, its last chunks leave.
+TURN = 100
+
 #: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
 BENCHES = {
     "passthrough": ({"requests": 600}, {"requests": 120}, {"events": 240}),
@@ -47,6 +50,30 @@ def test_bench(bench, simulator, name):
     bench(name, simulator, on_verilator if simulator == "verilator" else on_icarus, HARDWARE, least=least)
 
 
+#: Parameters of `hot_page` on Verilator and on Icarus, by what they are about.
+ABSORBING = {
+    "merge": ({"moves": 10, "mode": "merge"}, {"moves": 2, "mode": "merge"}),
+    "flood": ({"moves": 6, "mode": "merge", "reads": 0, "gap": 20, "relaxed": 0.3, "write_delay": [20, 200], "read_delay": [20, 100]}, None),
+    "host copy": ({"moves": 4, "mode": "host_copy"}, {"moves": 1, "mode": "host_copy"}),
+}
+
+
+@pytest.mark.hazard("H01", "H03", "H10", "H11", "H12", "H22", "H23", "H58", "H60", "H61", "H62", "D9", "I2", "I3", "I4", "I13")
+@pytest.mark.parametrize("name", ABSORBING)
+def test_devices_go_on_while_a_page_moves(bench, simulator, name):
+    on_verilator, on_icarus = ABSORBING[name]
+    parameters = on_verilator if simulator == "verilator" else on_icarus
+    if parameters is None:
+        return      # as many accesses as a flood makes take Icarus minutes
+    found = bench("hot_page", simulator, parameters, HARDWARE, least={"events": 400, "final_bytes": 8192})
+    assert found.result["hold_cycles"]["max"] <= TURN, "a page was held for longer than its owner's turn takes"
+
+
+@pytest.mark.hazard("H07", "H09", "H14", "H59", "I8", "I9")
+def test_aborts_while_devices_go_on(bench):
+    bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "merge"}, HARDWARE, least=BENCHES["aborts"][2])
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_more_seeds(bench, seed):
     for name in ("aborts", "producer_consumer"):
@@ -66,6 +93,11 @@ def test_without_fences_such_an_observer_sees_disorder(bench):
     outcome = bench("aborts", "verilator", BENCHES["aborts"][0] | {"out_of_band": True}, HARDWARE, check=False)
     violations = {name: count for name, count in outcome.result["violations"].items() if count}
     assert set(violations) == {"reordered"}, f"the wrong policy for a topology must be seen to fail: {violations}"
+
+
+@pytest.mark.hazard("H24d")
+def test_a_page_that_moves_hardly_costs_latency(bench):
+    bench("latency", "verilator", {"cycles": 20_000}, HARDWARE, least={"events": 1000})
 
 
 @pytest.mark.hazard("D8", "D13")

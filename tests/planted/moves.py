@@ -157,6 +157,11 @@ def turn_does_not_gather() -> Any:
     return with_slot(("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(1):"))
 
 
+def relaxed_writes_while_absorbing() -> Any:
+    """Writes that go into the differential keep RO: the source may show them in another order, the destination before the copy."""
+    return with_slot(("self.guard.strict.eq(self.absorbing & self.guard.active)", "self.guard.strict.eq(0)"))
+
+
 def atomics_not_read_again() -> Any:
     """What atomics left at the source while it was copied is not read again."""
     return with_copy(("sets.atomic.eq(self.atomic)", "sets.atomic.eq(0)"))
@@ -217,6 +222,8 @@ MOVES = (
     Bug("commit_before_the_last_chunks", ("I2", "H03"), commit_before_the_last_chunks, "hot_page", FLOOD, "lost", simulator="verilator"),
     Bug("turn_does_not_gather", ("H61", "I2"), turn_does_not_gather, "hot_page",
         FLOOD | {"moves": 16, "gap": 20}, "lost", simulator="verilator", seeds=2),
+    Bug("relaxed_writes_while_absorbing", ("H62", "H03"), relaxed_writes_while_absorbing, "hot_page",
+        FLOOD | {"moves": 8, "relaxed": 0.5}, "", simulator="verilator", seeds=2),
     Bug("atomics_not_read_again", ("H10", "H58"), atomics_not_read_again, "hot_page", {"moves": 4, "mode": "merge"}, ""),
     Bug("atomics_never_wait", ("H11",), atomics_never_wait, "hot_page", {"moves": 2, "mode": "merge", "hold_limit": 1000}, "did not move"),
     Bug("done_before_the_old_place_is_quiet", ("H12", "I13"), done_before_the_old_place_is_quiet, "hot_page",

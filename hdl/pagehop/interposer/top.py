@@ -46,7 +46,7 @@ class Sizes:
 
 
 class Interposer(wiring.Component):
-    """The interposer of docs/interposer.md, figures 7A and 10, hold mode.
+    """The interposer of docs/interposer.md, figures 7A and 10.
 
     Six cycles from rx to tx when idle, either way; one beat a cycle in every direction at once.
 

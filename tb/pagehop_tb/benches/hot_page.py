@@ -24,16 +24,16 @@ async def hot_page(dut: Any) -> None:
     """A writer and reader on the hot page, a counter on its neighbour, random traffic on both; the two pages change hosts in turn.
 
     Each ``reads``-th access of the writer is a read, which it waits for; with 0 nothing but credits stops it, and no read is delayed. It
-    waits up to ``gap`` cycles after each access.
+    waits up to ``gap`` cycles after each access; a share of its writes, ``relaxed``, has RO.
     """
     config = BenchConfig("hot_page")
-    moves, reads, gap = config.get("moves", 20), config.get("reads", 4), config.get("gap", 0)
+    moves, reads, gap, relaxed = config.get("moves", 20), config.get("reads", 4), config.get("gap", 0), config.get("relaxed", 0.0)
     guest = Guest(dut, config, WINDOW_BASE, PAGES, ("nvme", "nic", "third"))
     config.refuse_unknown()
     hot, counting = (WINDOW_BASE + page * PAGE for page in (HOT, COUNTING))
     guest.fill(HOT)
     functions, values = guest.system.functions, guest.system.values
-    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"), reads, gap=gap)
+    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"), reads, gap=gap, relaxed=relaxed)
     counter = AtomicCounter(functions["nic"], counting + 0x100)
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=100)
     agents = (writer, counter, traffic)

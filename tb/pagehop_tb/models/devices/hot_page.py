@@ -13,13 +13,13 @@ _PAGE = 4096
 class HotPageWriter:
     """Writes the page at ``address`` line by line in random order; each ``reads``-th access reads a line instead.
 
-    Waits up to ``gap`` cycles after each.
+    Waits up to ``gap`` cycles after each. A share of the writes is ``relaxed``, with RO.
 
     *Members*: ``stop`` ends the run; ``count``, accesses so far.
     """
 
     def __init__(self, function: DeviceFunction, address: int, values: UniqueValues, seed: int, reads: int = 4, line: int = 64,
-                 gap: int = 0) -> None:
+                 gap: int = 0, relaxed: float = 0.0) -> None:
         if line not in (16, 32, 64, 128, 256):
             raise ValueError(f"Line must be 16, 32, 64, 128 or 256 bytes, not {line}")
         self.function = function
@@ -29,6 +29,7 @@ class HotPageWriter:
         self.reads = reads
         self.line = line
         self.gap = gap
+        self.relaxed = relaxed
         self.stop = False
         self.count = 0
 
@@ -40,6 +41,6 @@ class HotPageWriter:
             if self.reads and self.count % self.reads == 0:
                 await self.function.read(address, self.line)
             else:
-                await self.function.write(address, self.values.take(address, self.line))
+                await self.function.write(address, self.values.take(address, self.line), ro=self.random.random() < self.relaxed)
             if self.gap:
                 await self.function.link.fabric.wait(1 + self.random.randrange(self.gap))
