@@ -5,14 +5,14 @@ the copy engine and the flush tracker as their docstrings say.
 """
 
 
-from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from rules import any_constant, any_value, framed, held, past
 
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import DeviceInfo, Settings
-from pagehop.interposer.move_check import MoveError, MoveRequest
+from pagehop.interposer.move_check import MoveError, MoveMode, MoveRequest
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import MovePhase, PageSlot
@@ -23,7 +23,7 @@ from pagehop_sim.planted import edited, planted
 
 PAGES = 64
 STAMP_BITS = 4
-HELD = (MovePhase.GATE, MovePhase.COPY, MovePhase.FLUSH, MovePhase.COMMIT)
+PENDING = (MovePhase.GATE, MovePhase.COPY, MovePhase.FLUSH, MovePhase.COMMIT, MovePhase.HOST)
 COMMITTED = (MovePhase.DRAIN, MovePhase.SETTLE, MovePhase.RETIRE)
 
 #: Cycles that a page is held beyond the limit: one to notice, one to open.
@@ -65,11 +65,18 @@ class AnyMoves(Elaboratable):
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
         for name in ("start", "owner_answer", "owner_answer_valid", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
-        m.d.comb += [dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready"))]
+        m.d.comb += [
+            dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready")),
+            dut.request.mode.eq(self.mode(m)), dut.copied.eq(any_value(m, 1, "copied")),
+        ]
         self.stops(m, dut)
         self.neighbours(m, dut)
         self.claim(m, dut)
         return m
+
+    def mode(self, m):
+        """Of the moves that are asked for."""
+        return any_value(m, 2, "mode")
 
     def stops(self, m, dut):
         """All that ends a move before its commit, but for a lost flush."""
@@ -81,6 +88,14 @@ class AnyMoves(Elaboratable):
             m.d.comb += [
                 dut.cross_write[host].eq(any_value(m, 1, f"cross{host}")), dut.cross_address[host].eq(any_value(m, 1, f"cross_page{host}") << 12),
             ]
+
+    def modes_differ(self, dut):
+        """Before the commit a page is either held, or absorbs what is written and is held at the turn of its owner only."""
+        pending = is_one_of(dut.status.phase, PENDING)
+        return (Assert(~dut.guard.absorbs | (pending & dut.guard.active)), Assert(~pending | dut.guard.closed | dut.guard.absorbs),
+                Assert(~pending | ~dut.guard.committed), Assert(~pending | dut.guard.active),
+                Assert(~dut.guard.closed | (dut.guard.active & ~dut.guard.committed)),
+                Assert(~(dut.guard.closed & dut.guard.absorbs) | (dut.status.phase == MovePhase.COMMIT)))
 
     def neighbours(self, m, dut):
         """Whatever the slot waits for, without any contract."""
@@ -94,7 +109,8 @@ class AnyMoves(Elaboratable):
 
     def copy(self, m, dut):
         """The copy engine, the destination's local source and the flush trackers."""
-        m.d.comb += dut.copy_written.eq(any_value(m, 1, "copy_written"))
+        for name in ("written", "fetched", "stale", "prepared", "absorbed"):
+            m.d.comb += getattr(dut, f"copy_{name}").eq(any_value(m, 1, f"copy_{name}"))
         for name in ("local_entered", "local_accepted", "flush_lost"):
             m.d.comb += [port.eq(any_value(m, len(port), f"{name}{host}")) for host, port in enumerate(getattr(dut, name))]
         for host, view in enumerate(dut.flush):
@@ -109,8 +125,7 @@ class HoldEnds(AnyMoves):
     """Whatever the neighbours do, a page is held for no more than two cycles beyond the limit, and only between the gate and the commit."""
     def claim(self, m, dut):
         m.d.comb += [
-            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
-            Assert(~dut.guard.closed | dut.guard.active),
+            Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)), *self.modes_differ(dut),
         ]
         cycles, expired = Signal(32), past(m, dut.status.hold >= dut.hold_limit, "expired")
         m.d.comb += Assume(dut.hold_limit < 1 << 31)
@@ -132,8 +147,8 @@ class CommitIsFinal(AnyMoves):
             Assert(moved == dut.guard.committed), Assert(moved == is_one_of(dut.status.phase, COMMITTED)),
             Assert(~dut.committed | ~moved), Assert(~dut.committed | (dut.owner_op.valid & dut.owner_op.ready)),
             Assert(~moved | (~dut.copy_stop & ~dut.guard.closed & ~dut.owner_op.valid & dut.guard.active)),
-            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)),
-            Assert(dut.guard.active == (dut.guard.closed | dut.guard.committed)),
+            Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)),
+            Assert(dut.guard.active == (is_one_of(dut.status.phase, PENDING) | dut.guard.committed)), *self.modes_differ(dut),
             Assert(~dut.ended | (moved == (dut.status.phase == MovePhase.RETIRE))),
         ]
         ended_well, ended = past(m, dut.ended & moved, "ended_well"), past(m, dut.ended, "ended")
@@ -142,7 +157,10 @@ class CommitIsFinal(AnyMoves):
 
 
 class Unhindered(AnyMoves):
-    """Moves that nothing stops but a lost flush: what stops them comes before a commit and is looked at by itself."""
+    """Moves in hold mode that nothing stops but a lost flush: what stops them comes before a commit and is looked at by itself."""
+    def mode(self, m):
+        return MoveMode.HOLD.value
+
     def stops(self, m, dut):
         m.d.comb += dut.hold_limit.eq(-1)
 
@@ -266,20 +284,82 @@ class CopyIsVisible(Unhindered):
             m.d.comb += Assert(self.proven)
 
 
+class TurnIsComplete(Unhindered):
+    """At a commit in merge mode every write that passed the gate has its place at the source, and, if the copy had begun, in the differential too,
+    and the chunk that took it from there has its place at the destination. What comes before the turn takes as little time as it can."""
+    def mode(self, m):
+        return MoveMode.MERGE.value
+
+    def gate(self, m, dut):
+        """The device's issue register; one write to the page is watched."""
+        m.submodules.issue = issue = IssueRegister(GHOST)
+        m.d.comb += [dut.advance_ready.eq(1), dut.atomics_settled.eq(1)]
+        seen, told = Signal(), Signal()
+        absorbed, may_pass = past(m, dut.guard.absorbs, "absorbs"), ~(dut.guard.closed & past(m, dut.guard.closed, "closed"))
+        payload = issue.i.payload
+        m.d.comb += [
+            issue.i.valid.eq(any_value(m, 1, "issue_valid")), issue.o.ready.eq(any_value(m, 1, "issue_ready")),
+            payload.beat.first.eq(1), payload.beat.last.eq(1), payload.watched.eq(~seen & may_pass & any_value(m, 1, "watch")),
+            dut.issue_entered.eq(issue.entered), dut.issue_accepted.eq(issue.accepted),
+        ]
+        with m.If(issue.i.valid & issue.i.ready & payload.watched):
+            m.d.sync += [seen.eq(1), told.eq(absorbed)]
+        accepts, accepted = Signal(), Signal()
+        m.d.comb += accepts.eq(issue.o.valid & issue.o.ready & issue.o.payload.watched)
+        m.d.sync += accepted.eq(accepted | accepts)
+        self.seen, self.told, self.accepts, self.accepted = seen, told, accepts, accepted
+
+    def copy(self, m, dut):
+        """The copy engine: the write is four cycles on its way to the differential, then its chunk is due until it enters the local source."""
+        m.submodules.local = local = IssueRegister(GHOST)
+        way, due, sends, sent, placed = Signal(4), Signal(), Signal(), Signal(), Signal()
+        payload = local.i.payload
+        m.d.sync += way.eq(Cat(self.accepts & self.told, way))
+        m.d.comb += [
+            local.i.valid.eq(any_value(m, 1, "local_valid")), local.o.ready.eq(any_value(m, 1, "local_ready")),
+            payload.beat.first.eq(1), payload.beat.last.eq(1), payload.watched.eq(due & any_value(m, 1, "send")),
+            sends.eq(local.i.valid & local.i.ready & payload.watched), dut.copy_absorbed.eq(~way.any()),
+            dut.copy_written.eq(any_value(m, 1, "may_be_written") & ~due),
+        ]
+        m.d.sync += [
+            due.eq((due | way[3]) & ~sends), sent.eq(sent | sends),
+            placed.eq(placed | (local.o.valid & local.o.ready & local.o.payload.watched)),
+        ]
+        m.d.comb += [dut.copy_prepared.eq(1), dut.copy_fetched.eq(1)]
+        for host in range(2):
+            here = dut.to_host == host
+            m.d.comb += [
+                dut.local_entered[host].eq(Mux(here, local.entered, any_value(m, 4, f"other_entered{host}"))),
+                dut.local_accepted[host].eq(Mux(here, local.accepted, any_value(m, 4, f"other_accepted{host}"))),
+            ]
+        self.placed = placed
+
+    def claim(self, m, dut):
+        before_copy = Signal()
+        with m.If(dut.copy_start):
+            m.d.sync += before_copy.eq(self.accepted | self.accepts)
+        with m.If(dut.committed):
+            m.d.comb += Assert(~self.seen | before_copy | (self.accepted & self.told & self.placed))
+
+
 class NoCommitAfterStop(AnyMoves):
     """Once an abort, an error of the copy, a write of the other host to the page or the hold limit was seen, the page is released in the next
     cycle but one and not committed."""
     def claim(self, m, dut):
         far = Mux(dut.to_host, dut.copy_destination, dut.copy_source)[12]
         near = Mux(dut.to_host, dut.copy_source, dut.copy_destination)[12]
-        crossed = (dut.cross_write[0] & (dut.cross_address[0][12] == far)) | (dut.cross_write[1] & (dut.cross_address[1][12] == near))
+        # A host that copies the page writes to its destination.
+        to_far, to_near = dut.cross_write[0] & ~(dut.absorbing & dut.to_host), dut.cross_write[1] & ~(dut.absorbing & ~dut.to_host)
+        crossed = (to_far & (dut.cross_address[0][12] == far)) | (to_near & (dut.cross_address[1][12] == near))
         stop, stopped = Signal(), Signal()
         m.d.comb += stop.eq(dut.abort | past(m, crossed, "crossed") | (dut.status.hold >= dut.hold_limit)
                             | (dut.copy_error.any() & (dut.status.phase == MovePhase.COPY)))
-        m.d.sync += stopped.eq(dut.guard.closed & (stopped | stop))
+        pending = dut.guard.active & ~dut.guard.committed
+        m.d.sync += stopped.eq(pending & (stopped | stop))
         m.d.comb += [
-            Assert(dut.guard.closed == is_one_of(dut.status.phase, HELD)), Assert(~dut.committed | ~stopped),
-            Assert(~(stopped & past(m, stopped, "stopped") & dut.guard.closed)),
+            Assert(pending == is_one_of(dut.status.phase, PENDING)), Assert(~dut.committed | ~stopped), *self.modes_differ(dut),
+            Assert(~dut.guard.committed | is_one_of(dut.status.phase, COMMITTED)),
+            Assert(~(stopped & past(m, stopped, "stopped") & pending)),
         ]
 
 
@@ -338,12 +418,18 @@ SLOT_BUGS = {
     "the gate is not given time to close": ("delay.eq(3)", "delay.eq(0)"),
     "the issue register is not awaited": ("issue_mark.passed & self.advance_ready", "self.advance_ready"),
     "atomics are not awaited": ("(delay == 0) & self.atomics_settled", "(delay == 0)"),
-    "copy writes are not followed to the egress": ("with m.If(local_mark.passed):", "with m.If(1):"),
+    "copy writes are not followed to the egress": (
+        "with m.If(local_mark.passed):\n                m.d.comb += wait.start.eq(1)", "with m.If(1):\n                m.d.comb += wait.start.eq(1)"),
+    "the turn does not wait for what passed the gate": ("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(self.copy_absorbed):"),
+    "the turn does not wait for the differential": ("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(issue_mark.passed):"),
+    "the last chunks are not followed to the egress": (
+        'with m.If(local_mark.passed):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
+    "the turn does not close the gate": ("[self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]", "[delay.eq(CLOSED_CYCLES)]"),
     "the flush is not awaited": ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
     "a lost flush is taken for a proof": ("lost & (self.status.phase == MovePhase.FLUSH)", "0"),
     "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase != MovePhase.GATE)):"),
     "the gate opens when the copy begins": (
-        "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                m.d.sync += self.guard.closed.eq(0)"),
+        "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                    m.d.sync += self.guard.closed.eq(0)"),
     "a commit is not told": ("m.d.comb += self.committed.eq(1)", "m.d.comb += self.committed.eq(0)"),
     "the hold timer is not looked at": ("self.status.hold >= self.hold_limit", "0"),
     "the guard says committed from the start": ("self.guard.committed.eq(0), delay.eq(3)", "self.guard.committed.eq(1), delay.eq(3)"),
@@ -362,6 +448,9 @@ PROOFS = [
         "the gate opens when the copy begins")),
     Proof("move_copy_is_visible", CopyIsVisible.__doc__, CopyIsVisible, "bmc", 24, seconds=600, bugs=bugs(
         CopyIsVisible, "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof")),
+    Proof("move_turn_is_complete", TurnIsComplete.__doc__, TurnIsComplete, "bmc", 30, seconds=600, bugs=bugs(
+        TurnIsComplete, "the turn does not wait for what passed the gate", "the turn does not wait for the differential",
+        "the last chunks are not followed to the egress", "the turn does not close the gate")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
     Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "a commit is not told")),
@@ -373,6 +462,6 @@ PROOFS = [
             PostedLane, "with m.If(lookup.advance == moves):", "with m.If(lookup.advance & (moves == 1)):")),
     }),
     Proof("gate_holds_requests", GateHolds.__doc__, request_gate, "bmc", 9, fast=True, bugs={
-        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(guarded & self.guard.closed)", "")),
+        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(guarded & closed)", "")),
     }),
 ]

@@ -14,8 +14,8 @@ OUT_OF_SCOPE = {
     "H02": "There is no translation cache in the interposer; the IOMMU brings one (issue 5).",
     "H05": "CPUs are stopped by the hypervisor, and a store to its own host's memory does not come by; one through the aperture does: H59.",
     "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
-    "H15": "In hold mode one host serves a whole access; answers are put together from two sources in merge mode only (issue 4).",
-    "H20": "No read of the device is answered inside the interposer before merge mode (issue 4); the rule holds for every read already: H64.",
+    "H15": "One host serves a whole access in every mode: while a page is copied its source has all that was written.",
+    "H20": "No read of the device is answered inside the interposer in any mode; the rule holds for every read: H64.",
     "H24f": "Encrypted and trusted streams are recognised and refused with issue 4.",
     "H65": "The watchdog of an egress, which discards and answers for a dead host, comes with issue 4.",
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
@@ -26,5 +26,5 @@ OUT_OF_SCOPE = {
     "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
     "D12": "The watchdog of an egress comes with issue 4, as for H65.",
     "D13": "A size, not a rule: a queue that is too small costs rate, which `make bench` measures against its limits.",
-    "D15": "There is no merging on the way back before merge mode (issue 4).",
+    "D15": "Nothing is merged on the way back: the source answers reads in merge mode too.",
 }

@@ -229,7 +229,7 @@ MOVES = (
     Bug("done_before_the_old_place_is_quiet", ("H12", "I13"), done_before_the_old_place_is_quiet, "hot_page",
         FLOOD | {"gap": 60, "write_delay": [0, 20], "write_delay_b": [800, 2000], "completion_limit": 9000, "hold_limit": 20_000},
         "misdirected", simulator="verilator"),
-    Bug("written_while_the_host_copied", ("H05", "I2"), written_while_the_host_copied, "hot_page",
+    Bug("written_while_the_host_copied", ("I2",), written_while_the_host_copied, "hot_page",
         {"moves": 2, "mode": "host_copy"}, "lost", simulator="verilator"),
     Bug("differential_is_not_merged", ("H22", "I2"), differential_is_not_merged, "hot_page", {"moves": 4, "mode": "merge"}, "lost"),
     Bug("engine_reads_with_id_ordering", ("H13",), engine_reads_with_id_ordering, "hot_page", {"moves": 4}, "lost"),

@@ -140,10 +140,10 @@ class PageSlot(wiring.Component):
         crossed, age = Signal(), Signal(32)
         m.d.sync += age.eq(Mux(self.guard.active, age + 1, 0))
         lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
-        # The host that copies the page writes to its destination.
+        copies = hosts_turn & self.absorbing    # the host that copies the page writes to its destination
         m.d.sync += crossed.eq(
-            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]) & ~(hosts_turn & self.to_host))
-            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:]) & ~(hosts_turn & ~self.to_host)))
+            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]) & ~(copies & self.to_host))
+            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:]) & ~(copies & ~self.to_host)))
         with m.If(~self.guard.active | self.guard.committed):
             m.d.sync += reason.eq(MoveError.NONE)
         with m.Elif(reason == MoveError.NONE):
@@ -202,7 +202,7 @@ class PageSlot(wiring.Component):
                 m.d.sync += status.error.eq(MoveError.ABORTED)
                 m.next = "Failed"
             with m.Elif(self.copy_prepared):
-                m.d.sync += [self.guard.active.eq(1), self.guard.absorbs.eq(1), self.guard.committed.eq(0), delay.eq(3)]
+                m.d.sync += [self.guard.active.eq(1), self.guard.committed.eq(0), self.guard.absorbs.eq(1), delay.eq(CLOSED_CYCLES)]
                 m.next = "Close"
 
     def _before_commit(self, m, request, reason, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn):
@@ -253,7 +253,7 @@ class PageSlot(wiring.Component):
 
         def read_again():
             m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(CopySet.STALE)]
-            m.d.sync += [self.guard.closed.eq(0), rounds.eq(rounds + (rounds != ROUNDS))]
+            m.d.sync += [self.guard.closed.eq(~self.guard.absorbs), rounds.eq(rounds + (rounds != ROUNDS))]
             m.next = "Read Again"
 
         def prepared():

@@ -15,6 +15,7 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.performance import report
 from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import MoveResult
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.protocol import Kind, Tlp, memory_read, memory_write
 
@@ -101,7 +102,7 @@ async def while_a_page_moves(dut: Any) -> None:
     other = await device.run(cycles // 2)
     still = {name: max(value, other[name]) for name, value in still.items()}
     running = cocotb.start_soon(device.run(cycles))
-    results = []
+    results: list[MoveResult] = []
     while not running.done():
         results.append(await bench.driver.move(MOVING, 1 - len(results) % 2, regs.MoveMode.MERGE))
         assert results[-1].moved, f"the page did not move: {results[-1].reason}"
