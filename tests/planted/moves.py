@@ -46,7 +46,8 @@ def gate_not_closed() -> Any:
 
 def done_before_the_drain_is_visible() -> Any:
     """"Done" is said when the held writes have been issued."""
-    return with_slot(('with m.If(wait.done):\n                m.next = "Retire"', 'with m.If(1):\n                m.next = "Retire"'))
+    return with_slot((
+        'with m.If(wait.done & source_wait.done):\n                m.next = "Retire"', 'with m.If(1):\n                m.next = "Retire"'))
 
 
 def done_before_old_reads_are_answered() -> Any:
@@ -56,18 +57,18 @@ def done_before_old_reads_are_answered() -> Any:
 
 def aborted_writes_to_the_destination() -> Any:
     """After an abort the held writes go where the page did not come to be."""
-    return with_slot(("self.guard.closed.eq(0), self.guard.active.eq(0), status.error.eq(reason)",
-                      "self.guard.closed.eq(0), self.guard.committed.eq(1), status.error.eq(reason)"))
+    return with_slot(("self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0)",
+                      "self.guard.closed.eq(0), self.guard.committed.eq(1), self.guard.absorbs.eq(0)"))
 
 
 def abort_after_the_commit() -> Any:
     """A host's abort is obeyed while a committed page settles: the move is reported as failed."""
     return with_slot((
-        'with m.If(wait.done):\n                m.next = "Retire"',
+        'with m.If(wait.done & source_wait.done):\n                m.next = "Retire"',
         'with m.If(self.abort):\n'
         '                m.d.sync += [self.guard.active.eq(0), self.guard.committed.eq(0), status.error.eq(MoveError.ABORTED)]\n'
         '                m.next = "Failed"\n'
-        '            with m.Elif(wait.done):\n                m.next = "Retire"'))
+        '            with m.Elif(wait.done & source_wait.done):\n                m.next = "Retire"'))
 
 
 def hold_timer_missing() -> Any:
