@@ -18,6 +18,8 @@ from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.observer import Status
 
 WINDOW_BASE = 0x4000_0000
+#: A page that no device uses.
+UNUSED = 5
 WINDOW_PAGES = 128
 Error = regs.MoveError
 
@@ -32,8 +34,8 @@ class Requests:
         self.source = WINDOW_BASE + self.page * PAGE
         self.destination = self.source + guest.setup.host_b_offset
 
-    async def _refused(self, expected: Error, source: int, destination: int, to_host: int = 1, page_size: int = 12) -> None:
-        result = await self.driver.request(source, destination, to_host, page_size, page=self.page)
+    async def _refused(self, expected: Error, source: int, destination: int, to_host: int = 1, page_size: int = 12, mode: int = 0) -> None:
+        result = await self.driver.request(source, destination, to_host, page_size, page=self.page, mode=mode)
         assert not result.moved and result.error == expected, f"the request should end with {expected.name}, and ended with {result}"
         assert await self.driver.owner(self.page) == 0, "a refused request must not move the page"
 
@@ -42,6 +44,19 @@ class Requests:
         window = self.guest.setup.window_pages * PAGE
         for source in (WINDOW_BASE - PAGE, WINDOW_BASE + window, 0, WINDOW_BASE + (1 << 40)):
             await self._refused(Error.NOT_IN_WINDOW, source, source + self.guest.setup.host_b_offset)
+
+    async def registers_of_others(self) -> None:
+        """A page of the window that the MMIO range covers; no device uses it."""
+        source = WINDOW_BASE + UNUSED * PAGE
+        for pages in (1, 0):
+            await self.driver.registers.write(regs.MmioBase.offset, source)
+            await self.driver.registers.write(regs.MmioPages.offset, pages)
+            if pages:
+                await self._refused(Error.NOT_IN_WINDOW, source, source + self.guest.setup.host_b_offset)
+
+    async def mode(self) -> None:
+        """A mode that there is not."""
+        await self._refused(Error.MODE, self.source, self.destination, mode=3)
 
     async def page_size(self) -> None:
         """Page sizes other than 4 KB."""
@@ -138,7 +153,8 @@ async def registers(dut: Any) -> None:
     requests, harvester = Requests(guest, config), Harvester(guest)
     agents: list[RandomTraffic | Harvester] = [*traffic, harvester]
     cases: list[Callable[[], Awaitable[None]]] = [
-        requests.outside, requests.page_size, requests.misaligned, requests.already_there, requests.destination_elsewhere, requests.busy,
+        requests.outside, requests.registers_of_others, requests.mode,
+        requests.page_size, requests.misaligned, requests.already_there, requests.destination_elsewhere, requests.busy,
         requests.same_page_twice, requests.abort_idle, requests.bad_accesses]
 
     async def scenario(manager: TaskManager) -> None:
