@@ -66,16 +66,19 @@ class OddCopies:
         self.requests: list[tuple[Tlp, bytes]] = []
         self.answers: list[list[Tlp]] = []
         self.checked = self.looked = 0
-        for host in self.hosts:
-            self._collect(host, host.agent.on_tlp)
+        self.refuses: int | None = None     # the host that answers flushes with UR
+        for number, host in enumerate(self.hosts):
+            self._collect(number, host, host.agent.on_tlp)
 
-    def _collect(self, host: Any, usual: Any) -> None:
+    def _collect(self, number: int, host: Any, usual: Any) -> None:
         def arrived(tlp: Tlp) -> None:
             if tlp.kind is Kind.MRD and tlp.first_be and tlp.requester_id in HOST_IDS:
                 start, size = request_bytes(tlp)
                 data = bytes(host.page(start)[start % PAGE:start % PAGE + size])
                 self.requests.append((tlp, data))
                 self.answers.append(read_completions(tlp, data, CPU, LINE, self.random.choice((LINE, 2 * LINE))))
+            elif tlp.kind is Kind.MRD and not tlp.first_be and number == self.refuses:
+                host.agent.queue(Tlp(Kind.CPL, tlp.requester_id, tlp.tag, completer_id=CPU, status=1, byte_count=4))
             else:
                 usual(tlp)
         host.agent.on_tlp = arrived
@@ -121,6 +124,18 @@ class OddCopies:
 
         result = await self.move(page, 1, send)
         assert not result.moved and result.error == reason, f"{name}: the move ended with {result.reason}, not with {Error(reason).name}"
+
+    async def unproven(self, page: int, to_host: int) -> None:
+        """The destination refuses the flush behind the copy: nothing proves that the copy is there, so the page stays (H03, H14)."""
+        def send(answers: list[list[Tlp]], queue: Any) -> None:
+            for tlp in self._mixed(answers):
+                queue(tlp)
+
+        self.refuses = to_host
+        result = await self.move(page, to_host, send)
+        self.refuses = None
+        assert not result.moved and result.error == Error.COPY_TIMEOUT, f"a flush that was refused ended the move with {result.reason}"
+        assert result.total_cycles < LIMIT, f"a flush that was refused ended the move only after {result.total_cycles} cycles"
 
     async def owed(self, page: int, comes: bool) -> None:
         """One answer does not come and the move fails. The next begins when the last piece of it has come, or nobody waits for it any more."""
@@ -192,6 +207,9 @@ async def odd_copies(dut: Any) -> None:
             await bench.strangers(page, 0)
         await bench.spoilt(name, page)
         await bench.strangers(page, 1)
+    for to_host in (0, 1):      # the last page is at Host B
+        await bench.unproven(page, to_host)
+        await bench.strangers(page, to_host)
     for number in range(owed):
         if await bench.driver.owner(number):
             await bench.strangers(number, 0)
