@@ -95,7 +95,8 @@ def bench_parameters(bench: str) -> dict[str, Any]:
     """Return the parameters of a bench with their defaults: those of the shipped scenario that is called after it."""
     path = FOLDER / f"{bench.replace('_', '-')}.toml"
     if not path.is_file():
-        benches = ", ".join(name.replace("-", "_") for name in shipped())
+        named = {name.replace("-", "_"): tomllib.loads(place.read_text(encoding="utf-8"))["bench"] for name, place in shipped().items()}
+        benches = ", ".join(name for name, own in named.items() if name == own)
         raise ToolError(f"bench must be one of {benches}, not {bench!r}")
     parameters: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("parameters", {})
     return parameters
@@ -138,8 +139,8 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
     for stale in ("result.json", "verdict.json", "report.html"):
         (folder / stale).unlink(missing_ok=True)
     known = {
-        "scenario": scenario.name, "mechanism": scenario.mechanism, "topology": scenario.topology, "mode": scenario.mode, "simulator": simulator,
-        "seed": seed, "trace": trace_file and trace_file.stem, "config": scenario.hardware | scenario.parameters, "version": package_version(),
+        "scenario": scenario.name, "mechanism": scenario.mechanism, "topology": scenario.topology,
+        "mode": scenario.parameters.get("mode", scenario.mode), "simulator": simulator, "seed": seed, "trace": trace_file and trace_file.stem, "config": scenario.hardware | scenario.parameters, "version": package_version(),
     }
     module = f"pagehop_tb.benches.{scenario.bench}"
     limit = scenario.timeout_seconds * (ICARUS_FACTOR if simulator == "icarus" else 1)
