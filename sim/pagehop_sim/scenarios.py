@@ -140,7 +140,8 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
         (folder / stale).unlink(missing_ok=True)
     known = {
         "scenario": scenario.name, "mechanism": scenario.mechanism, "topology": scenario.topology,
-        "mode": scenario.parameters.get("mode", scenario.mode), "simulator": simulator, "seed": seed, "trace": trace_file and trace_file.stem, "config": scenario.hardware | scenario.parameters, "version": package_version(),
+        "mode": scenario.parameters.get("mode", scenario.mode), "simulator": simulator, "seed": seed,
+        "trace": trace_file and trace_file.stem, "config": scenario.hardware | scenario.parameters, "version": package_version(),
     }
     module = f"pagehop_tb.benches.{scenario.bench}"
     limit = scenario.timeout_seconds * (ICARUS_FACTOR if simulator == "icarus" else 1)

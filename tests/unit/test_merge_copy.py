@@ -6,7 +6,6 @@ from copy_driver import Driver, header, request
 
 from pagehop.memory.chunk_sets import ChunkSets, CopySet
 from pagehop.memory.copy_engine import CopyEngine
-from pagehop.memory.differential import Differential
 from pagehop_sim.planted import edited, planted
 from pagehop_tb.simulate import run
 
@@ -176,8 +175,6 @@ BUGS = {
     "chunks that nobody read count as known": lambda: engine_with(ChunkSets=planted(ChunkSets, "(changed & ~covered) | ", "")),
     "what comes while it is chosen is forgotten": lambda: engine_with(
         ChunkSets=planted(ChunkSets, "due.eq((due & ~Mux(free, first, 0)) |", "due.eq((due & ~Mux(free, due, 0)) |")),
-    "told too early": lambda: engine_with(Differential=planted(
-        Differential, "self.wrote.eq(fine_valid), self.wrote_row.eq(fine.row)", "self.wrote.eq(came_valid), self.wrote_row.eq(came.row)")),
 }
 
 
