@@ -22,7 +22,7 @@ SHAPE: dict[str, Any] = {
     "violations": dict.fromkeys(VIOLATIONS),
     "checked": dict.fromkeys(("events", "edges", "read_bytes", "final_bytes")),
     "cycles": None, "clock_ns": None,
-    "move_cycles": _PERCENTILES, "hold_cycles": _PERCENTILES,
+    "move_cycles": dict(_PERCENTILES), "hold_cycles": dict(_PERCENTILES),     # each its own: copies of one would be one
     "latency_cycles": {}, "litmus": {},
     "wire_share": _SIDES, "fences": dict.fromkeys(("count", "cycles")),
     "dirty": dict.fromkeys(("pages_written", "pages_reported", "missed", "false_positive")),
