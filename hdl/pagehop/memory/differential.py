@@ -64,7 +64,7 @@ class Differential(wiring.Component):
         coarse, coarse_valid = self._rotate(m, "coarse", came, came_valid, 4)
         fine, fine_valid = self._rotate(m, "fine", coarse, coarse_valid, 1)
         self._banks(m, fine, fine_valid)
-        lanes = [Mux(fine.shift > lane, fine.enables.word_select(lane, 4), 0).any() for lane in range(self.data_bytes // 4)]
+        lanes = [Mux(fine.shift > lane, fine.enables.word_select(lane, 4), 0).any() for lane in range(self.data_bytes // 4 - 1)]
         m.d.comb += [self.write.ready.eq(1), self.busy.eq(came_valid | coarse_valid | fine_valid | self.wrote)]
         m.d.sync += [self.wrote.eq(fine_valid), self.wrote_row.eq(fine.row), self.wrote_next.eq(Cat(lanes).any())]
         return m
@@ -112,12 +112,15 @@ class Differential(wiring.Component):
         """A memory for each double word of a row, written at a row of its own."""
         following = Signal.like(placed.row)
         m.d.comb += [following.eq(placed.row + 1), self.cleared.eq(self.clear & ~placed_valid)]
-        for lane in range(self.data_bytes // 4):
+        lanes = self.data_bytes // 4
+        for lane in range(lanes):
+            # The last lane is in the row of its payload whatever the shift.
+            row = Mux(placed.shift > lane, following, placed.row) if lane < lanes - 1 else placed.row
             bank = memory.Memory(shape=4 * BYTE_BITS, depth=self.rows, init=[])
             m.submodules[f"bank_{lane}"] = bank
             write, read = bank.write_port(granularity=BYTE_BITS), bank.read_port()
             m.d.comb += [
-                write.addr.eq(Mux(placed_valid, Mux(placed.shift > lane, following, placed.row), self.clear_row)),
+                write.addr.eq(Mux(placed_valid, row, self.clear_row)),
                 write.en.eq(Mux(placed_valid, placed.enables.word_select(lane, 4), self.clear.replicate(4))),
                 read.en.eq(self.read_enable), read.addr.eq(self.read_row),
             ]
