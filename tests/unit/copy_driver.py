@@ -20,6 +20,13 @@ def request(kind, address, dwords, requester_id, tag):
     return header(kind << 24 | dwords, dw1, address, 0)
 
 
+def beats(head, payload, data_bytes):
+    """Beats of a TLP: the header with the first, the payload cut to their width."""
+    parts = [payload[n:n + data_bytes] for n in range(0, len(payload), data_bytes)] or [b""]
+    return [{"data": int.from_bytes(part, "little"), "header": head if n == 0 else 0, "dwords": len(part) // 4,
+             "first": n == 0, "last": n == len(parts) - 1} for n, part in enumerate(parts)]
+
+
 class Host:
     """Answers reads: splits at lines, mixes the chunks, and makes beats."""
     def __init__(self, rng, data_bytes, page):
@@ -49,9 +56,7 @@ class Host:
 
     def beats(self, head, payload):
         """Cut a payload into beats."""
-        parts = [payload[n:n + self.data_bytes] for n in range(0, len(payload), self.data_bytes)] or [b""]
-        return [{"data": int.from_bytes(part, "little"), "header": head if n == 0 else 0, "dwords": len(part) // 4,
-                 "first": n == 0, "last": n == len(parts) - 1} for n, part in enumerate(parts)]
+        return beats(head, payload, self.data_bytes)
 
 
 class Driver:

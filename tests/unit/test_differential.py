@@ -2,6 +2,7 @@
 """What devices write to a page that is being copied: every alignment, length and byte enable, and clears beside writes."""
 
 import pytest
+from copy_driver import beats, header
 
 from pagehop.memory.differential import Differential
 from pagehop_sim.planted import planted
@@ -12,13 +13,8 @@ WIDTHS = [16, 32, 64, 128]
 
 
 def write_beats(address, payload, first_be, last_be, data_bytes):
-    """Beats of a memory write (2.2.7) of whole double words; 4 DW form for every second page offset."""
-    length = len(payload) // 4
-    dw0, dw1 = 0x60000000 | length, first_be | last_be << 4
-    header = dw0 << 96 | dw1 << 64 | 0x12 << 32 | address
-    parts = [payload[at:at + data_bytes] for at in range(0, len(payload), data_bytes)]
-    return [{"data": int.from_bytes(part, "little"), "header": header if not number else 0, "dwords": len(part) // 4,
-             "first": not number, "last": number == len(parts) - 1} for number, part in enumerate(parts)]
+    """Beats of a memory write (2.2.7) of whole double words, with the 4 DW form of its header."""
+    return beats(header(0x60000000 | len(payload) // 4, first_be | last_be << 4, 0x12, address), payload, data_bytes)
 
 
 def enabled(length, first_be, last_be):
@@ -141,14 +137,14 @@ def test_a_row_is_cleared_beside_writes(data_bytes):
         model.page[3 * data_bytes:4 * data_bytes] = [None] * data_bytes
         await model.compare(ctx)
         # Writes without a gap keep the clear waiting, and are themselves cleared when they came before it.
-        beats = write_beats(5 * data_bytes, bytes(range(data_bytes)), 15, 15, data_bytes)
+        line = write_beats(5 * data_bytes, bytes(range(data_bytes)), 15, 15, data_bytes)
         for _ in range(3):
-            await model.step(ctx, beats[0])
-        cycles = await model.clear(ctx, 5, beats * 6)
+            await model.step(ctx, line[0])
+        cycles = await model.clear(ctx, 5, line * 6)
         assert cycles == 10
         model.page[5 * data_bytes:6 * data_bytes] = [None] * data_bytes
         await model.compare(ctx)
-        for beat in beats:
+        for beat in line:
             await model.step(ctx, beat)
         model.page[5 * data_bytes:6 * data_bytes] = list(range(data_bytes))
         await model.compare(ctx)

@@ -238,11 +238,9 @@ class Forgotten:
         """Half of the tags are given up while the other half, asked later, waits on: that half is answered, whichever it is."""
         self.way = way
         for number in range(2 * FEWEST):
-            for answered in (True, False)[1 - number % 2:]:     # every other time it is the other half
-                self.seen.clear()
-                self.ask(way, LINE, ENTRIES // 2)
-                await self.settle()
-                self.answer(way, [tlp for _, tlp in self.seen] if answered else [])
+            if number % 2:
+                await self._half(way, answered=True)    # so that the other half is asked first
+            await self._half(way, answered=False)
             await self.fabric.wait(GIVEN_UP * 19 // 20)
             self.seen.clear()
             tags = self.ask(way, LINE, ENTRIES // 2)
@@ -252,6 +250,14 @@ class Forgotten:
             wrong = [tag for tag in tags if len(self.got[way.asks, tag]) != 1]
             assert not wrong, f"{way.name}, beside younger ones: tags {wrong[:4]} were given up with others that were asked before them"
             self.got.clear()
+
+    async def _half(self, way: Way, answered: bool) -> None:
+        """Ask with half of the tags, the next in turn."""
+        self.seen.clear()
+        self.ask(way, LINE, ENTRIES // 2)
+        await self.settle()
+        if answered:
+            self.answer(way, [tlp for _, tlp in self.seen])
 
     async def after_strangers(self, host: int) -> None:
         """All tags come back whatever answer was looked at last: one to each, in turn, that was never asked for."""

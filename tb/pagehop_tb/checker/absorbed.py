@@ -12,7 +12,7 @@ def absorbed_writes(log: EventLog, config: CheckConfig, owned_at_first: Mapping[
     """For each commit of a move in which devices go on writing: the events, before the end of the move, at which writes of devices became visible at
     the page's old place. Both are positions in the log. Nothing of the rest of the log is judged here.
     """
-    if not any(entry[0] == Kind.MOVE_BEGIN and len(entry) > 4 and entry[4] for entry in log.events):
+    if not any(entry[0] == Kind.MOVE_BEGIN and entry[4] for entry in log.events):
         return {}
     owners = dict(owned_at_first)
     absorbs: dict[int, bool] = {}           # page: the move that runs is one of these
@@ -21,7 +21,7 @@ def absorbed_writes(log: EventLog, config: CheckConfig, owned_at_first: Mapping[
     for event, entry in enumerate(log.events):
         kind = entry[0]
         if kind == Kind.MOVE_BEGIN:
-            absorbs[entry[2]] = len(entry) > 4 and entry[4]
+            absorbs[entry[2]] = entry[4]
         elif kind == Kind.MOVE_END:
             absorbs.pop(entry[2], None)
             commits.pop(entry[2], None)

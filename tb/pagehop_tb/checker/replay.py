@@ -101,9 +101,7 @@ class Replay:
     def _device_write(self, event: int, cycle: int, agent: str, address: int, data: bytes, byte_enables: int | None,
                       ro: bool, ido: bool, key: int) -> None:
         location = self.config.of_device(address)
-        if byte_enables == (1 << len(data)) - 1:
-            byte_enables = None
-        self._pending.setdefault((location, data, byte_enables), []).append(len(self.writes))
+        self._pending.setdefault(self._key(location, data, byte_enables), []).append(len(self.writes))
         self.unperformed.setdefault(location // PAGE, set()).add(len(self.writes))
         self.writes.append(Write(event, DEVICE_STREAM, agent, location, not (ro or ido), length=len(data), ro=ro, ido=ido))
 
@@ -183,10 +181,7 @@ class Replay:
         return location >= INTERRUPT_SPACE or (location >> 60) - 1 == host
 
     def _performed_write(self, event: int, cycle: int, host: int, address: int, data: bytes, byte_enables: int | None, rid: int, source: str) -> None:
-        location = self.config.of_host(host, address)
-        if byte_enables == (1 << len(data)) - 1:
-            byte_enables = None
-        key = (location, data, byte_enables)
+        key = location, data, byte_enables = self._key(self.config.of_host(host, address), data, byte_enables)
         if event in self._old_places:
             self._patch(self.shadow, location, data, byte_enables)
             return
@@ -212,6 +207,11 @@ class Replay:
         self._perform(index, event, host, location, data, byte_enables)
 
     @staticmethod
+    def _key(location: Location, data: bytes, byte_enables: int | None) -> tuple[Location, bytes, int | None]:
+        """What a write is matched by. All bytes enabled is ``None``, however it was said."""
+        return location, data, None if byte_enables == (1 << len(data)) - 1 else byte_enables
+
+    @staticmethod
     def _stored(location: Location, data: bytes, byte_enables: int | None) -> tuple[Location, bytes]:
         """What a CPU stored, when it came as whole dwords with byte enables."""
         if not byte_enables:
@@ -227,7 +227,8 @@ class Replay:
         if not self.is_owner(location, host):
             self._patch(self.shadow, location, data, byte_enables)
         elif byte_enables != 0:
-            self.equal_copy.written(self.cycle_of(event), location)
+            if location // PAGE in self.equal_copy.landing:
+                self.equal_copy.ended(self.cycle_of(event), location // PAGE)
             self._patch(self.image, location, data, byte_enables)
             self._version(event, index, location, len(data), byte_enables)
 
@@ -346,10 +347,7 @@ class Replay:
     def _absorb(self, commit: int, event: int) -> None:
         """What the old place shows at ``event``, after the commit, was taken into the copy: its place among the versions is the commit."""
         _, _, host, address, data, byte_enables, _, _ = self.log.events[event]
-        location = self.config.of_host(host, address)
-        if byte_enables == (1 << len(data)) - 1:
-            byte_enables = None
-        key = (location, data, byte_enables)
+        key = location, data, byte_enables = self._key(self.config.of_host(host, address), data, byte_enables)
         waiting = self._pending.get(key)
         if not waiting or self.writes[waiting[0]].event > commit:
             return

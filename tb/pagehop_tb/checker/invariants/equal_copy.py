@@ -19,23 +19,19 @@ class EqualCopy:
 
     def __init__(self, replay: "Replay") -> None:
         self.replay = replay
-        self._landing: dict[int, tuple[bytearray, int]] = {}    # page: what stands at its new place, and since which cycle it is owned there
+        self.landing: dict[int, tuple[bytearray, int]] = {}    # page: what stands at its new place, and since which cycle it is owned there
 
     def lands(self, location: Location, data: bytes) -> bool:
         """A copy write reached the owner of its page; whether it was still to come."""
-        landing = self._landing.get(location // PAGE)
+        landing = self.landing.get(location // PAGE)
         if landing is None:
             return False
         landing[0][location % PAGE:location % PAGE + len(data)] = data
         return True
 
-    def written(self, cycle: int, location: Location) -> None:
-        """Somebody else's write lands at the owner."""
-        self.ended(cycle, location // PAGE)
-
     def ended(self, cycle: int, page: int) -> None:
-        """Nothing of the copy may come any more."""
-        landing = self._landing.pop(page, None)
+        """Nothing of the copy may come any more: somebody else's write lands at the owner, or the move is over."""
+        landing = self.landing.pop(page, None)
         if landing is not None:
             self._compare(cycle, page, landing[0], f"committed in cycle {landing[1]}")
 
@@ -49,10 +45,10 @@ class EqualCopy:
 
         With ``absorbs`` what was written to the page stands in the reference, and the last of the copy may be on its way.
         """
-        self._landing.pop(page, None)
+        self.landing.pop(page, None)
         copy = self.replay.shadow.get(page, bytearray(PAGE))
         if absorbs:
-            self._landing[page] = bytearray(copy), cycle
+            self.landing[page] = bytearray(copy), cycle
         else:
             self._compare(cycle, page, copy, f"committed to {host_name(host)}")
 
