@@ -415,7 +415,8 @@ def request_gate(lane=RequestLane):
 
 
 SLOT_BUGS = {
-    "the gate is not given time to close": ("delay.eq(3)", "delay.eq(0)"),
+    "the gate is not given time to close": (
+        "self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)", "self.guard.committed.eq(0), delay.eq(0)"),
     "the issue register is not awaited": ("issue_mark.passed & self.advance_ready", "self.advance_ready"),
     "atomics are not awaited": ("(delay == 0) & self.atomics_settled", "(delay == 0)"),
     "copy writes are not followed to the egress": (
@@ -432,7 +433,8 @@ SLOT_BUGS = {
         "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                    m.d.sync += self.guard.closed.eq(0)"),
     "a commit is not told": ("m.d.comb += self.committed.eq(1)", "m.d.comb += self.committed.eq(0)"),
     "the hold timer is not looked at": ("self.status.hold >= self.hold_limit", "0"),
-    "the guard says committed from the start": ("self.guard.committed.eq(0), delay.eq(3)", "self.guard.committed.eq(1), delay.eq(3)"),
+    "the guard says committed from the start": (
+        "self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)", "self.guard.committed.eq(1), delay.eq(CLOSED_CYCLES)"),
     "a failed move is done": ("status.failed.eq(1)", "status.done.eq(1)"),
 }
 

@@ -31,7 +31,7 @@ def copy_not_flushed() -> Any:
 
 def commit_before_the_copy() -> Any:
     """The commit does not wait until the copy has been written."""
-    return with_slot(("(delay == 0) & self.copy_written & ~self.copy_error.any()", "delay == 0"))
+    return with_slot(("(delay == 0) & here & ~self.copy_error.any()", "delay == 0"))
 
 
 def atomics_not_awaited() -> Any:

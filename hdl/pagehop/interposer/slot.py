@@ -1,5 +1,7 @@
 """The page slot: the state machine of one move."""
 
+from functools import partial
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -17,7 +19,7 @@ __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
 #: Cycles after which a gate certainly sees a change of the guard, and a look-up one of the owner map.
 SEEN_CYCLES = 6
 
-#: Cycles after which a gate has certainly seen that the guard closed.
+#: Cycles after which a gate has certainly seen that the guard closed, or absorbs.
 CLOSED_CYCLES = 3
 
 #: Rounds of reading again what atomics have changed, until atomics wait for the last one.
@@ -129,7 +131,9 @@ class PageSlot(wiring.Component):
             m.d.sync += hosts_turn.eq(request.mode == MoveMode.HOST_COPY)
         with m.FSM():
             self._accept(m, request, check, owner, delay, rounds)
-            self._before_commit(m, request, reason, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn)
+            state = partial(self._state, m, reason)
+            self._before_turn(m, state, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn)
+            self._turn(m, state, request, delay, issue_mark, local_mark, rounds)
             self._after_commit(m, delay, issue_mark, posted_mark, wait, source_wait)
             self._end(m)
         self._count(m)
@@ -195,7 +199,7 @@ class PageSlot(wiring.Component):
                 m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(Mux(request.mode == MoveMode.MERGE, CopySet.ALL, CopySet.NONE))]
                 m.next = "Prepare"
             with m.Else():
-                m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(3)]
+                m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)]
                 m.next = "Close"
         with m.State("Prepare"):
             with m.If(self.abort):
@@ -205,25 +209,31 @@ class PageSlot(wiring.Component):
                 m.d.sync += [self.guard.active.eq(1), self.guard.committed.eq(0), self.guard.absorbs.eq(1), delay.eq(CLOSED_CYCLES)]
                 m.next = "Close"
 
-    def _before_commit(self, m, request, reason, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn):
-        status = self.status
+    def _state(self, m, reason, name, phase, follow):
+        """A state before the commit: ``follow`` drives it unless there is a reason to stop."""
+        with m.State(name):
+            m.d.comb += self.status.phase.eq(phase)
+            with m.If(reason != MoveError.NONE):
+                m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), self.status.error.eq(reason)]
+                m.d.comb += self.copy_stop.eq(1)
+                m.next = "Give Up"
+            with m.Else():
+                follow()
 
-        def state(name, phase, follow):
-            """A state of the hold: ``follow`` drives it unless there is a reason to stop."""
-            with m.State(name):
-                m.d.comb += status.phase.eq(phase)
-                with m.If(reason != MoveError.NONE):
-                    m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), status.error.eq(reason)]
-                    m.d.comb += self.copy_stop.eq(1)
-                    m.next = "Give Up"
-                with m.Else():
-                    follow()
+    def _read_again(self, m, rounds):
+        """Read what atomics, or writes while a host copied, have changed at the source; accesses go on meanwhile."""
+        m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(CopySet.STALE)]
+        m.d.sync += [self.guard.closed.eq(~self.guard.absorbs), rounds.eq(rounds + (rounds != ROUNDS))]
+        m.next = "Read Again"
 
-        def close():
-            with m.If(delay == 0):
-                m.d.comb += issue_mark.set.eq(1)
-                m.next = "Clear"
+    def _closed(self, m, delay, issue_mark, following):
+        """When the gate has certainly seen the guard, follow what had passed it."""
+        with m.If(delay == 0):
+            m.d.comb += issue_mark.set.eq(1)
+            m.next = following
 
+    def _before_turn(self, m, state, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn):
+        """From the gate to the proof that the copy is at the destination: all of it in hold mode, else what has come to be sent by then."""
         def clear():
             # All that passed the gate is in the outstanding table now; what comes later belongs to the next epoch.
             with m.If(issue_mark.passed & self.advance_ready):
@@ -249,12 +259,7 @@ class PageSlot(wiring.Component):
         def host_copies():
             with m.If(self.copied):
                 m.d.sync += hosts_turn.eq(0)
-                read_again()
-
-        def read_again():
-            m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(CopySet.STALE)]
-            m.d.sync += [self.guard.closed.eq(~self.guard.absorbs), rounds.eq(rounds + (rounds != ROUNDS))]
-            m.next = "Read Again"
+                self._read_again(m, rounds)
 
         def prepared():
             # What was absorbed before it was cleared has its place before the reads.
@@ -263,14 +268,13 @@ class PageSlot(wiring.Component):
                 m.next = "Clear"
 
         def copy():
-            with m.If(~self.guard.absorbs & (delay == 0) & self.copy_written & ~self.copy_error.any()):
+            # While devices write there may always be something to send again.
+            here = Mux(self.guard.absorbs, self.copy_fetched, self.copy_written)
+            with m.If((delay == 0) & here & ~self.copy_error.any()):
                 m.d.comb += local_mark.set.eq(1)
                 m.next = "Push"
-            with m.If(self.guard.absorbs & (delay == 0) & self.copy_fetched & ~self.copy_error.any()):
-                m.d.comb += local_mark.set.eq(1)
-                m.next = "Push"
-                with m.If(self.copy_stale):
-                    read_again()
+                with m.If(self.guard.absorbs & self.copy_stale):
+                    self._read_again(m, rounds)
 
         def push():
             with m.If(local_mark.passed):
@@ -284,16 +288,23 @@ class PageSlot(wiring.Component):
                     m.d.sync += [self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]
                     m.next = "Turn"
 
-        def turn():
-            with m.If(delay == 0):
-                m.d.comb += issue_mark.set.eq(1)
-                m.next = "Gather"
+        state("Close", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Clear"))
+        state("Clear", MovePhase.GATE, clear)
+        state("Atomics", MovePhase.GATE, atomics)
+        state("Show Source", MovePhase.GATE, show_source)
+        state("Host Copies", MovePhase.HOST, host_copies)
+        state("Read Again", MovePhase.COPY, prepared)
+        state("Copy", MovePhase.COPY, copy)
+        state("Push", MovePhase.FLUSH, push)
+        state("Prove", MovePhase.FLUSH, prove)
 
+    def _turn(self, m, state, request, delay, issue_mark, local_mark, rounds):
+        """From the last closing of the gate, when devices could write until then, to the commit."""
         def gather():
             # All that passed the gate is at the source. What it wrote is in the differential, or on its way there.
             with m.If(issue_mark.passed & self.copy_absorbed):
                 with m.If(self.copy_stale):
-                    read_again()
+                    self._read_again(m, rounds)
                 with m.Elif(self.copy_written):
                     m.d.comb += local_mark.set.eq(1)
                     m.next = "Place"
@@ -313,16 +324,7 @@ class PageSlot(wiring.Component):
                 m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]
                 m.next = "Open"
 
-        state("Close", MovePhase.GATE, close)
-        state("Clear", MovePhase.GATE, clear)
-        state("Atomics", MovePhase.GATE, atomics)
-        state("Show Source", MovePhase.GATE, show_source)
-        state("Host Copies", MovePhase.HOST, host_copies)
-        state("Read Again", MovePhase.COPY, prepared)
-        state("Copy", MovePhase.COPY, copy)
-        state("Push", MovePhase.FLUSH, push)
-        state("Prove", MovePhase.FLUSH, prove)
-        state("Turn", MovePhase.COMMIT, turn)
+        state("Turn", MovePhase.COMMIT, lambda: self._closed(m, delay, issue_mark, "Gather"))
         state("Gather", MovePhase.COMMIT, gather)
         state("Place", MovePhase.COMMIT, place)
         state("Commit", MovePhase.COMMIT, commit)
