@@ -107,6 +107,15 @@ class AnyMoves(Elaboratable):
         for name in ("issue_entered", "issue_accepted", "advance_ready", "atomics_settled"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
 
+    def destination(self, m, dut, local):
+        """The counts of the destination's local source are those of ``local``, the other host's are any."""
+        for host in range(2):
+            here = dut.to_host == host
+            m.d.comb += [
+                dut.local_entered[host].eq(Mux(here, local.entered, any_value(m, 4, f"other_entered{host}"))),
+                dut.local_accepted[host].eq(Mux(here, local.accepted, any_value(m, 4, f"other_accepted{host}"))),
+            ]
+
     def copy(self, m, dut):
         """The copy engine, the destination's local source and the flush trackers."""
         for name in ("written", "fetched", "stale", "prepared", "absorbed"):
@@ -236,12 +245,7 @@ class CopyIsVisible(Unhindered):
             accepted.eq(~dut.copy_start & (accepted | (leaves & local.o.payload.watched))),
         ]
         m.d.comb += dut.copy_written.eq(any_value(m, 1, "may_be_written") & entered)
-        for host in range(2):
-            here = dut.to_host == host
-            m.d.comb += [
-                dut.local_entered[host].eq(Mux(here, local.entered, any_value(m, 4, f"other_entered{host}"))),
-                dut.local_accepted[host].eq(Mux(here, local.accepted, any_value(m, 4, f"other_accepted{host}"))),
-            ]
+        self.destination(m, dut, local)
         self.proven = self._flushes(m, dut, leaves & local.o.payload.beat.last, accepted)
 
     def _flushes(self, m, dut, posted, accepted):
@@ -326,12 +330,7 @@ class TurnIsComplete(Unhindered):
             placed.eq(placed | (local.o.valid & local.o.ready & local.o.payload.watched)),
         ]
         m.d.comb += [dut.copy_prepared.eq(1), dut.copy_fetched.eq(1)]
-        for host in range(2):
-            here = dut.to_host == host
-            m.d.comb += [
-                dut.local_entered[host].eq(Mux(here, local.entered, any_value(m, 4, f"other_entered{host}"))),
-                dut.local_accepted[host].eq(Mux(here, local.accepted, any_value(m, 4, f"other_accepted{host}"))),
-            ]
+        self.destination(m, dut, local)
         self.placed = placed
 
     def claim(self, m, dut):
