@@ -244,11 +244,11 @@ def _arguments() -> list[dict[str, str]]:
 def argued(mutation: Mutation) -> str:
     """Why no bench can see this mutation, as ``survivors.toml`` says; empty when it does not.
 
-    An entry names the ``source`` (a file, or a module), and a pattern of the ``mutation``: its kind, what was there, what came in its place.
+    An entry says where the mutation is (``place``, a part of :attr:`Mutation.place` or of the module), and what it is (``mutation``, a pattern of
+    :attr:`Mutation.variant`). Neither changes with an edit of another line.
     """
-    text = f"{mutation.kind}: {mutation.before} -> {mutation.after}"
     return next((entry["reason"] for entry in _arguments()
-                 if entry["source"] in f"{mutation.source} {mutation.module}" and re.search(entry["mutation"], text)), "")
+                 if entry["place"] in f"{mutation.place} {mutation.module}" and re.search(entry["mutation"], mutation.variant)), "")
 
 
 def _follow(title: str, futures: Sequence[Future[Caught]], console: Console) -> list[Caught]:
@@ -296,7 +296,7 @@ def _survivors(automatic: Automatic, results: Sequence[Caught]) -> list[dict[str
     found = []
     for number, (mutation, result) in enumerate(zip(automatic.mutations, results, strict=True), 1):
         if result.escaped:
-            found.append({"number": str(number), "mutation": result.name, "after": mutation.after, "source": mutation.source,
+            found.append({"number": str(number), "place": mutation.place, "source": mutation.source, "mutation": mutation.variant,
                           "reason": argued(mutation)})
     return found
 

@@ -4,10 +4,12 @@ A design with its mutations is compiled once. The plusarg ``+mutant=<number>`` c
 the one that was given.
 """
 
+import hashlib
+import linecache
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
+from pathlib import Path
 
 __all__ = ["Mutation", "candidates", "sample", "with_mutations"]
 
@@ -22,6 +24,9 @@ SOURCE = re.compile(r'src = "(?:[^"|]*/)?(hdl/pagehop/[\w/]+\.py:\d+)')
 MODULE = re.compile(r"^module \\?(\S+) ?\(")
 ASSIGN = re.compile(r"^(  assign (\S+(?: \[[\d:]+\]|\[[\d:]+\])?) = )(.*);$")
 UPDATE = re.compile(r"^(    )(\\?[\w.$]+) +<= (.*);$")
+#: What a revision of the hardware numbers anew: wires without names, instances of a module.
+NUMBERED = re.compile(r"_\d+_|\$\d+")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,22 @@ class Mutation:
     before: str
     after: str
     kind: str
+
+    @property
+    def code(self) -> str:
+        """What stands at the source, or where it says nothing."""
+        path, _, number = self.source.rpartition(":")
+        return (linecache.getline(str(ROOT / path), int(number)).strip() if path else "") or self.source
+
+    @property
+    def place(self) -> str:
+        """What made it: the same after an edit of other lines. What has no source is of its module."""
+        return f"{self.source.partition(':')[0]}: {self.code}" if self.source else NUMBERED.sub("", self.module)
+
+    @property
+    def variant(self) -> str:
+        """Which of the changes of its place it is: the same after an edit of other lines."""
+        return NUMBERED.sub("", f"{self.module}: {self.kind}: {self.before} -> {self.after}")
 
 
 def candidates(verilog: str, core: re.Pattern[str]) -> list[Mutation]:
@@ -101,13 +122,20 @@ def _split(expression: str) -> list[str]:
 
 
 def sample(found: Sequence[Mutation], count: int, seed: int) -> list[Mutation]:
-    """``count`` mutations by ``seed``, no two of one line, in the order of the text. All lines when there are fewer."""
-    by_line: dict[int, list[Mutation]] = {}
+    """``count`` mutations by ``seed``, each of another place, in the order of the text. All places when there are fewer.
+
+    Places are the lines of the sources: by lines of Verilog, decoders of many bits would be most of the sample. Places and what is changed there are
+    ordered by a hash of their text, so that an edit of the hardware leaves all of the sample but what it edits.
+    """
+    def rank(text: str) -> bytes:
+        return hashlib.sha256(f"{seed} {text}".encode()).digest()
+
+    by_place: dict[str, Mutation] = {}
     for mutation in found:
-        by_line.setdefault(mutation.line, []).append(mutation)
-    random = Random(seed)
-    lines = random.sample(sorted(by_line), min(count, len(by_line)))
-    return [random.choice(by_line[line]) for line in sorted(lines)]
+        other = by_place.get(mutation.place)
+        if other is None or rank(mutation.variant) < rank(other.variant):
+            by_place[mutation.place] = mutation
+    return sorted((by_place[place] for place in sorted(by_place, key=rank)[:count]), key=lambda mutation: mutation.line)
 
 
 def with_mutations(verilog: str, chosen: Sequence[Mutation], top: str) -> str:

@@ -71,8 +71,8 @@ def mutants_part(values: Mapping[str, Any]) -> str:
         caught = ", ".join(f"{count} by `{bench}`" for bench, count in by.most_common() if bench)
         parts.append(f"Of {len(values['automatic'])} automatic mutations (seed {values['seed']}) {sum(by.values()) - by['']} were caught: {caught}. "
                      f"The others:")
-        lines = [[survivor["source"] or "–", f"`{survivor['mutation']}`", survivor["reason"] or "**escaped**"] for survivor in values["survivors"]]
-        parts.append(_table(("source", "mutation", "why no bench sees it"), lines))
+        lines = [[f"`{survivor['place']}`", f"`{survivor['mutation']}`", survivor["reason"] or "**escaped**"] for survivor in values["survivors"]]
+        parts.append(_table(("place", "mutation", "why no bench sees it"), lines))
     return "\n\n".join(parts)
 
 

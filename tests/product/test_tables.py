@@ -36,9 +36,9 @@ def test_broken_hardware_that_escaped_is_told():
     bug = {"name": "no_flush", "covers": "H01", "by": "hot_page", "how": "lost", "events": 1200, "seconds": 3}
     values = {"planted": [bug, bug | {"name": "no_drain", "by": "", "how": ""}], "seed": 1,
               "automatic": [{"by": "hot_page"}, {"by": "hot_page"}, {"by": ""}],
-              "survivors": [{"source": "hdl/pagehop/a.py:1", "mutation": "+ for -: x", "reason": ""}]}
+              "survivors": [{"place": "hdl/pagehop/a.py: a = b", "mutation": "+ for -: x", "reason": ""}]}
     page = render("", {"mutants": values})
     assert "| `no_flush` | H01 | `hot_page` | lost | 1,200 |" in page
     assert "| `no_drain` | H01 | **escaped** |" in page
     assert "Of 3 automatic mutations (seed 1) 2 were caught: 2 by `hot_page`." in page
-    assert "| hdl/pagehop/a.py:1 | `+ for -: x` | **escaped** |" in page
+    assert "| `hdl/pagehop/a.py: a = b` | `+ for -: x` | **escaped** |" in page

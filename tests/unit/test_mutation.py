@@ -38,11 +38,19 @@ def test_each_place_and_its_source_is_found():
     assert not candidates(DESIGN, re.compile("^other"))
 
 
-def test_a_sample_is_that_of_its_seed_and_takes_a_line_once():
+def test_a_sample_is_that_of_its_seed_and_takes_a_place_once():
     found = candidates(DESIGN, ALL)
     assert sample(found, 3, 5) == sample(found, 3, 5)
+    assert len({tuple(sample(found, 2, seed)) for seed in range(20)}) > 3
     whole = sample(found, 100, 1)
-    assert len({mutation.line for mutation in whole}) == len(whole) == 4
+    assert len({mutation.place for mutation in whole}) == len(whole) == 4
+
+
+def test_an_edit_of_one_line_leaves_what_was_sampled_of_the_others():
+    edited = DESIGN.replace("_0_", "_7_").replace("  wire _7_;\n", '  wire _7_, z;\n  assign z = a | (* src = "hdl/pagehop/tlp/some.py:3" *) b;\n')
+    for seed in range(20):
+        before, after = ({(m.place, m.variant) for m in sample(candidates(text, ALL), 3, seed)} for text in (DESIGN, edited))
+        assert len(before & after) >= 2
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is missing; `make test` installs it")
