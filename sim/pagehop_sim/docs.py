@@ -60,9 +60,12 @@ def _python_field(field: FieldMap) -> list[str]:
 
 def _python_register(register: RegisterEntry) -> list[str]:
     written = any(field.software_writes for field in register.fields)
-    title = f"{register.name} (read and write)" if written else f"{register.name} (read only)"
-    lines = ["", "", f"class {_class_name(register.name)}:", f'    """{title}"""']
+    name = register.array or register.name
+    title = f"{name} (read and write)" if written else f"{name} (read only)"
+    lines = ["", "", f"class {_class_name(name)}:", f'    """{title}"""']
     lines += [f"    offset = {register.offset:#x}", f"    reset = {register.reset:#x}"]
+    if register.array:
+        lines += [f"    #: All {register.count}; ``offset`` is that of the first.", f"    array = Memory({register.offset:#x}, {register.count})"]
     for field in register.fields:
         lines += _python_field(field)
     return lines
@@ -75,15 +78,16 @@ def _python_memory(memory: MemoryEntry) -> list[str]:
 def python_constants(registers: RegisterMap) -> str:
     """Python module with the map's offsets, fields and enums, for a driver that may not import the hardware."""
     lines = PYTHON_HEADER.format(name=registers.name).splitlines()
+    in_rows = registers.memories or any(register.array for register in registers.registers)
     lines += [""] + (["from enum import IntEnum", ""] if registers.enums else [])
-    lines += [f"from pagehop_tb.driver.register_fields import {'Field, Memory' if registers.memories else 'Field'}", ""]
+    lines += [f"from pagehop_tb.driver.register_fields import {'Field, Memory' if in_rows else 'Field'}", ""]
     lines += ["#: Bytes of the map.", f"SIZE = {registers.size:#x}"]
     for memory in registers.memories:
         lines += ["", *_python_memory(memory)]
     for enum in registers.enums:
         lines += _python_enum(enum)
     for register in registers.registers:
-        lines += _python_register(register)
+        lines += _python_register(register) if not register.index else []
     return "\n".join(lines) + "\n"
 
 

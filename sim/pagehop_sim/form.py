@@ -64,7 +64,9 @@ class _Module:
         initial = None
         for line in lines:
             if line.startswith("  attribute \\init "):
-                initial = line.partition("'")[2]
+                value = line.split()[-1]
+                # Yosys writes 32 bits as a number.
+                initial = value.partition("'")[2] if "'" in value else f"{int(value) & 0xFFFFFFFF:032b}"
             elif line.startswith("  wire "):
                 words = line.split()
                 self._widths[words[-1]] = int(words[words.index("width") + 1]) if "width" in words else 1

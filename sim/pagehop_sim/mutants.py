@@ -72,7 +72,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("aborts", {"moves": 12}),
     ("hot_page", {"moves": 4, "mode": "merge", "reads": 0, "gap": 20, "write_delay": [20, 200], "read_delay": [20, 100]}),
     ("hot_page", {"moves": 2, "mode": "host_copy"}),
-    ("aborts", {"moves": 12, "mode": "merge"}),
+    ("aborts", {"moves": 12, "mode": "mixed"}),
 )
 #: Which bench looks first at a mutation of which module; then all do, in their order.
 SOONEST = (("proxy|table|room", "forgotten"), ("dirty", "harvests"), ("copy|slot", "hot_page"), ("decode", "edges"))
@@ -152,31 +152,35 @@ def _run_named(name: str) -> Caught:
 
 
 class Together:
-    """Planted bugs in one build, each chosen by its number, from 1."""
+    """Planted bugs of the same hardware in one build, each chosen by its number, from 1."""
 
     def __init__(self, bugs: Sequence[Any]) -> None:
         from pagehop.interposer.top import Interposer
-        self.bugs = bugs
+        self.bugs, self.hardware = bugs, HARDWARE | dict(bugs[0].hardware)
         design = selected(Interposer, {number: bug.design() for number, bug in enumerate(bugs, 1)})
-        verilog = convert(design(**HARDWARE), "interposer", PLANTED, f"{[bug.name for bug in bugs]} {HARDWARE}")
+        verilog = convert(design(**self.hardware), "interposer", PLANTED, f"{[bug.name for bug in bugs]} {self.hardware}")
         text = verilog.read_text(encoding="utf-8") + SELECTOR
         self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
 
     @staticmethod
-    def takes(bug: Any) -> bool:
-        """Whether a bug can stand in one design with others."""
-        return HARDWARE | dict(bug.hardware) == HARDWARE and mergeable(bug.design())
+    def groups(bugs: Sequence[Any]) -> list[list[Any]]:
+        """Those of the bugs that can stand in one design with others, by their hardware."""
+        found: dict[str, list[Any]] = {}
+        for bug in bugs:
+            if mergeable(bug.design()):
+                found.setdefault(str(sorted((HARDWARE | dict(bug.hardware)).items())), []).append(bug)
+        return [group for group in found.values() if len(group) >= FEWEST_TOGETHER]
 
     def healthy(self, bench: str) -> None:
         """Run a bench, as the first bug of it does, with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
         bug = next(bug for bug in self.bugs if bug.bench == bench)
-        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, HARDWARE, 1, PLANTED_SECONDS)
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, self.hardware, 1, PLANTED_SECONDS)
         if tried.how:
             raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {tried.how}")
 
     def run(self, number: int) -> Caught:
         """Run bug ``number``."""
-        return _judge(self.bugs[number - 1], chosen(self.build, number), HARDWARE)
+        return _judge(self.bugs[number - 1], chosen(self.build, number), self.hardware)
 
 
 def chosen(built: Build, number: int) -> Build:
@@ -266,17 +270,16 @@ def _follow(title: str, futures: Sequence[Future[Caught]], console: Console) -> 
 
 
 def _run_planted(bugs: Sequence[Any], jobs: int, console: Console) -> list[Caught]:
-    """Run planted bugs: most of them in one design, the others, which take longest, meanwhile."""
-    together = [bug for bug in bugs if Together.takes(bug)]
-    if len(together) < FEWEST_TOGETHER:
-        together = []
+    """Run planted bugs: most of them in one design for each hardware, the others, which take longest, meanwhile."""
+    groups = Together.groups(bugs)
+    together = [bug for group in groups for bug in group]
     # Elaboration is work of Python, so each design gets a process; a bug holds functions, so its name goes there.
     with ProcessPoolExecutor(jobs) as processes, ThreadPoolExecutor(jobs) as threads:
         futures = {bug.name: processes.submit(_run_named, bug.name) for bug in bugs if bug not in together}
-        if together:
-            shared = Together(together)
-            sound = [threads.submit(shared.healthy, bench) for bench in dict.fromkeys(bug.bench for bug in together)]
-            futures |= {bug.name: threads.submit(shared.run, number) for number, bug in enumerate(together, 1)}
+        for group in groups:
+            shared = Together(group)
+            sound = [threads.submit(shared.healthy, bench) for bench in dict.fromkeys(bug.bench for bug in group)]
+            futures |= {bug.name: threads.submit(shared.run, number) for number, bug in enumerate(group, 1)}
             for future in sound:
                 future.result()
         return _follow("planted bugs", [futures[bug.name] for bug in bugs], console)

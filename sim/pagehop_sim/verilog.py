@@ -27,6 +27,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "window_pages": (int, 262144),
     "max_payload": (int, 256),
     "chunk_bytes": (int, 128),
+    "slots": (int, 1),
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from pagehop.interposer import top
-from pagehop.interposer.slot import PageSlot
+from pagehop.interposer.move_check import MoveCheck
 from pagehop_sim.build import build
 from pagehop_sim.planted import planted
 from pagehop_sim.run import run
@@ -95,8 +95,8 @@ def test_documented_behaviour_in_any_order():
 
 def moves_to_where_it_is(**hardware):
     """The owner is not asked whether the page is there already: the place where it is not would be copied over it."""
-    slot = planted(PageSlot, "with m.If(owner == request.to_host):", "with m.If(0):")
-    return planted(top.Interposer, "", "", PageSlot=slot)(**hardware)
+    check = planted(MoveCheck, "with m.Elif(self.owner == request.to_host):", "with m.Elif(0):")
+    return planted(top.Interposer, "", "", MoveCheck=check)(**hardware)
 
 
 def test_planted_bug_is_found_and_shrunk():

@@ -78,6 +78,15 @@ def test_more_seeds(bench, seed):
         bench(name, "verilator", BENCHES[name][0], HARDWARE, least=BENCHES[name][2], seed=seed)
 
 
+@pytest.mark.hazard("H10", "H14", "H49", "D16", "I1", "I4", "I7", "I8")
+def test_pages_move_at_the_same_time(bench):
+    """With four slots. One register limits all holds, so no fault may shorten it."""
+    hardware, faults = HARDWARE | {"slots": 4}, ["unsupported", "completer_abort", "poison", "silence", "late", "host", "cross_store"]
+    bench("slots", "verilator", {"rounds": 1}, hardware, least={"events": 4000, "final_bytes": 4 * 4096})
+    bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 8000, "final_bytes": 4 * 4096})
+    bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "mixed", "faults": faults}, hardware, least=BENCHES["aborts"][2])
+
+
 @pytest.mark.hazard("H04")
 def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
     for name in ("aborts", "producer_consumer"):

@@ -43,9 +43,10 @@ class CopyCompletes(Elaboratable):
         m.d.comb += [
             copy.limit.eq(-1), ingress.config.requester_id.eq(HOST_ID), copy.source_id.eq(HOST_ID), ingress.config.register_base.eq(1 << 40),
             ingress.room_device.eq(any_constant(m, 4, "room_device") & ~1), ingress.active.eq(1),
-            reads.copy_read.valid.eq(copy.o_read.valid), reads.copy_read.payload.eq(copy.o_read.payload), copy.o_read.ready.eq(reads.copy_read.ready),
-            writes.copy_write.valid.eq(copy.o_write.valid), writes.copy_write.payload.eq(copy.o_write.payload),
-            copy.o_write.ready.eq(writes.copy_write.ready),
+            reads.copy_read[0].valid.eq(copy.o_read.valid), reads.copy_read[0].payload.eq(copy.o_read.payload),
+            copy.o_read.ready.eq(reads.copy_read[0].ready),
+            writes.copy_write[0].valid.eq(copy.o_write.valid), writes.copy_write[0].payload.eq(copy.o_write.payload),
+            copy.o_write.ready.eq(writes.copy_write[0].ready),
             copy.completion.valid.eq(ingress.copy.valid), copy.completion.payload.eq(ingress.copy.payload),
         ]
         # The egress of each host has room and takes what it had room for: it does not depend on the device's (proof_egress.py, proof_progress.py).

@@ -6,13 +6,12 @@ the copy engine and the flush tracker as their docstrings say.
 
 
 from amaranth.hdl import Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, Signal
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import data
 from rules import any_constant, any_value, framed, held, past
 
 from pagehop.interposer.issue import IssueRegister
-from pagehop.interposer.layouts import DeviceInfo, Settings
-from pagehop.interposer.move_check import MoveError, MoveMode, MoveRequest
+from pagehop.interposer.layouts import DeviceInfo
+from pagehop.interposer.move_check import MoveMode
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import MovePhase, PageSlot
@@ -33,26 +32,9 @@ BEYOND_LIMIT = 2
 GHOST = data.StructLayout({"beat": data.StructLayout({"first": 1, "last": 1}), "lane": 2, "watched": 1})
 
 
-class AnyCheck(wiring.Component):
-    """In place of the check of the request: any verdict, any page."""
-    def __init__(self, window_pages):
-        super().__init__({
-            "request": In(MoveRequest), "settings": In(Settings),
-            "error": Out(MoveError), "page": Out(range(window_pages)), "near": Out(64), "far": Out(64),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.comb += [
-            self.error.eq(any_constant(m, 4, "check_error")), self.page.eq(any_constant(m, 6, "check_page")),
-            self.near.eq(any_constant(m, 1, "check_near") << 12), self.far.eq(any_constant(m, 1, "check_far") << 12),
-        ]
-        return m
-
-
 def slot_with(*change):
-    """The slot with any verdict about its request, in one cycle instead of five, and with this change of its source."""
-    return edited(PageSlot, ("delay.eq(4)", "delay.eq(0)"), *([change] if change else []), MoveCheck=AnyCheck)
+    """The slot with this change of its source."""
+    return edited(PageSlot, change) if change else PageSlot
 
 
 class AnyMoves(Elaboratable):
@@ -63,10 +45,12 @@ class AnyMoves(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
-        for name in ("start", "owner_answer", "owner_answer_valid", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "settled"):
+        for name in ("start", "answer", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
         m.d.comb += [
             dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready")),
+            dut.verdict.error.eq(any_constant(m, 4, "check_error")), dut.verdict.page.eq(any_constant(m, 6, "check_page")),
+            dut.verdict.far.eq(any_constant(m, 1, "far")), dut.request.source.eq(any_constant(m, 1, "near") << 12),
             dut.request.mode.eq(self.mode(m)), dut.copied.eq(any_value(m, 1, "copied")),
         ]
         self.stops(m, dut)
@@ -104,8 +88,9 @@ class AnyMoves(Elaboratable):
 
     def gate(self, m, dut):
         """The device's issue register and the outstanding table."""
-        for name in ("issue_entered", "issue_accepted", "advance_ready", "atomics_settled"):
+        for name in ("issue_entered", "issue_accepted"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
+        m.d.comb += dut.epochs.eq(any_value(m, dut.epochs.shape(), "epochs"))
 
     def destination(self, m, dut, local):
         """The counts of the destination's local source are those of ``local``, the other host's are any."""
@@ -190,7 +175,7 @@ class NothingInFlight(Unhindered):
             dut.issue_entered.eq(issue.entered), dut.issue_accepted.eq(issue.accepted),
         ]
         framed(m, issue.i, issue.i.payload.beat, Assume, "issue")
-        ends, accepted, answered, old = Signal(), Signal(), Signal(), Signal()
+        ends, accepted, answered = Signal(), Signal(), Signal()
         m.d.comb += ends.eq(issue.o.valid & issue.o.ready & issue.o.payload.beat.last)
         reaches = Signal()   # the watched TLP is leaving the register
         with m.If(taken & issue.i.payload.watched):
@@ -201,19 +186,24 @@ class NothingInFlight(Unhindered):
         m.d.comb += reaches.eq(ends & (inside | issue.o.payload.watched))
         allocated = Signal()
         m.d.sync += [accepted.eq(accepted | reaches), allocated.eq(allocated | (issue.o.valid & issue.o.ready & issue.o.payload.watched))]
-        self._table(m, dut, atomic & (allocated | (issue.o.valid & issue.o.ready & issue.o.payload.watched)), answered, old)
+        self._table(m, dut, atomic & (allocated | (issue.o.valid & issue.o.ready & issue.o.payload.watched)), answered)
         self.done = Signal()
         self.watching = watching
         m.d.comb += self.done.eq(accepted & (~atomic | answered))
 
-    def _table(self, m, dut, asked, answered, old):
-        """Epochs of the outstanding table: ``atomics_settled`` waits for every atomic from before the last advance, this one among them."""
-        ready, other = any_value(m, 1, "advance_ready"), any_value(m, 1, "other_advance")
-        advance = Signal()
-        m.d.comb += [dut.advance_ready.eq(ready), advance.eq((dut.advance | other) & ready)]
+    def _table(self, m, dut, asked, answered):
+        """Epochs of the outstanding table: the atomic shows in the bit of its own from the third cycle after its allocation until it is answered."""
+        advance, epochs, epoch, own, known = Signal(), dut.epochs, Signal(2), Signal(2), Signal(3)
         was_asked = past(m, asked, "asked")
-        m.d.sync += [old.eq(old | (advance & asked)), answered.eq(answered | (was_asked & any_value(m, 1, "answers")))]
-        m.d.comb += dut.atomics_settled.eq(any_value(m, 1, "may_settle") & ~(old & ~answered) & ~past(m, advance, "advance"))
+        unanswered = known[0] & ~answered
+        m.d.comb += [
+            epochs.epoch.eq(epoch), advance.eq((dut.advance | any_value(m, 1, "other_advance")) & epochs.advance_ready),
+            epochs.advance_ready.eq(any_value(m, 1, "advance_ready") & ~(unanswered & ((epoch + 1)[:2] == own))),
+            epochs.atomics.eq(any_value(m, 4, "atomics") | Mux(unanswered & known[2], 1 << own, 0)),
+        ]
+        with m.If(~known[0]):
+            m.d.sync += own.eq(epoch)   # that of the cycle of the allocation, the one after `asked`
+        m.d.sync += [epoch.eq(epoch + advance), known.eq(Cat(was_asked, known)), answered.eq(answered | (was_asked & any_value(m, 1, "answers")))]
 
     def claim(self, m, dut):
         before_copy, held_since = Signal(), Signal()
@@ -297,7 +287,7 @@ class TurnIsComplete(Unhindered):
     def gate(self, m, dut):
         """The device's issue register; one write to the page is watched."""
         m.submodules.issue = issue = IssueRegister(GHOST)
-        m.d.comb += [dut.advance_ready.eq(1), dut.atomics_settled.eq(1)]
+        m.d.comb += dut.epochs.advance_ready.eq(1)
         seen, told = Signal(), Signal()
         absorbed, may_pass = past(m, dut.guard.absorbs, "absorbs"), ~(dut.guard.closed & past(m, dut.guard.closed, "closed"))
         payload = issue.i.payload
@@ -378,7 +368,7 @@ class GateHolds(Elaboratable):
         info = DeviceInfo(PAGES, 2)
         shapes = (LaneBeat(16, info, 4), Ahead(info, 4))
         m.submodules.dut = dut = self.lane(16, *shapes, PAGES, 2, 1) if self.request else self.lane(16, *shapes, PAGES)
-        head, ahead = dut.i.payload, dut.ahead.payload
+        head, ahead, guard = dut.i.payload, dut.ahead.payload, dut.guard[0]
         m.d.comb += [
             dut.i.valid.eq(any_value(m, 1, "i_valid")), dut.ahead.valid.eq(any_value(m, 1, "ahead_valid")),
             ahead.info.page.eq(any_value(m, 6, "page")), ahead.info.in_window.eq(any_value(m, 1, "in_window")),
@@ -387,9 +377,9 @@ class GateHolds(Elaboratable):
             head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),
             dut.offer.ready.eq(any_value(m, 1, "offer_ready") & dut.offer.valid),
             dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")), dut.proven.eq(any_value(m, 2, "proven")),
-            dut.guard.page.eq(any_constant(m, 6, "guard_page")), dut.guard.to_host.eq(any_value(m, 1, "to_host")),
-            *(dut.guard[name].eq(any_value(m, 1, name)) for name in ("active", "closed", "committed")),
-            Assume(dut.guard.active | ~dut.guard.closed),
+            guard.page.eq(any_constant(m, 6, "guard_page")), guard.to_host.eq(any_value(m, 1, "to_host")),
+            *(guard[name].eq(any_value(m, 1, name)) for name in ("active", "closed", "committed")),
+            Assume(guard.active | ~guard.closed),
         ]
         held(m, dut.i, Assume, "i")
         held(m, dut.ahead, Assume, "ahead")
@@ -399,9 +389,9 @@ class GateHolds(Elaboratable):
             m.d.comb += Assume(dut.i.valid | ~dut.offer.valid)
             m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
                          dut.occupied.eq(any_value(m, 1, "occupied"))]
-        closed = dut.guard.closed & past(m, dut.guard.closed, "closed")
+        closed = guard.closed & past(m, guard.closed, "closed")
         with m.If(closed & dut.offer.valid & dut.offer.payload.beat.first):
-            m.d.comb += Assert(~dut.dirty | (dut.dirty_page != dut.guard.page))
+            m.d.comb += Assert(~dut.dirty | (dut.dirty_page != guard.page))
         return m
 
 
@@ -416,8 +406,8 @@ def request_gate(lane=RequestLane):
 SLOT_BUGS = {
     "the gate is not given time to close": (
         "self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)", "self.guard.committed.eq(0), delay.eq(0)"),
-    "the issue register is not awaited": ("issue_mark.passed & self.advance_ready", "self.advance_ready"),
-    "atomics are not awaited": ("(delay == 0) & self.atomics_settled", "(delay == 0)"),
+    "the issue register is not awaited": ("issue_mark.passed & self.epochs.advance_ready", "self.epochs.advance_ready"),
+    "atomics are not awaited": ("with m.If(atomics.done):", "with m.If(1):"),
     "copy writes are not followed to the egress": (
         "with m.If(local_mark.passed):\n                m.d.comb += wait.start.eq(1)", "with m.If(1):\n                m.d.comb += wait.start.eq(1)"),
     "the turn does not wait for what passed the gate": ("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(self.copy_absorbed):"),
@@ -463,6 +453,6 @@ PROOFS = [
             PostedLane, "with m.If(lookup.advance == moves):", "with m.If(lookup.advance & (moves == 1)):")),
     }),
     Proof("gate_holds_requests", GateHolds.__doc__, request_gate, "bmc", 9, fast=True, bugs={
-        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~(guarded & closed)", "")),
+        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~closed", "")),
     }),
 ]

@@ -41,13 +41,13 @@ def reply_passes_writes() -> Any:
 #: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
 ASIDE = """
         aside, aside_info, aside_valid, aside_home = Signal.like(head), Signal.like(info), Signal(), Signal()
-        direct, held, blocked = Signal(), Signal(), self.guard.active & self.guard.closed
+        direct, held, blocked = Signal(), Signal(), self.guard[0].active & self.guard[0].closed
         waited = Signal(8)
         m.d.sync += waited.eq(Mux(aside_valid & ~blocked, waited + ~waited.all(), 0))
         takes = source.valid & self.i.valid & first & head.beat.last & {which} & ~aside_valid
         returns = aside_valid & {back}
         m.d.comb += [
-            held.eq(blocked & info.in_window & (info.page == self.guard.page)),
+            held.eq(blocked & info.in_window & (info.page == self.guard[0].page)),
             direct.eq(self.i.valid & (~first | (go & proven & ({others})))),
             self.offer.valid.eq(direct | returns),
             taken.eq((self.offer.ready & direct) | takes),
@@ -60,7 +60,7 @@ RETURNS = """
             m.d.comb += [
                 issued.beat.eq(aside.beat), self.dirty.eq(0),
                 issued.destination.eq(Mux(
-                    self.guard.active & self.guard.committed & (aside_info.page == self.guard.page), self.guard.to_host, aside_home)),
+                    self.guard[0].active & self.guard[0].committed & (aside_info.page == self.guard[0].page), self.guard[0].to_host, aside_home)),
             ]
             with m.If(issued.destination == HOST_B):
                 m.d.comb += issued.beat.header.eq(far_header(aside.beat.header, aside.info.far))
@@ -72,7 +72,7 @@ RETURNS = """
 
 def held_write_set_aside() -> Any:
     """A held write is absorbed, and what the device writes after it to other pages goes on."""
-    return _aside("held", "1", "~(blocked & (self.guard.page == aside_info.page))")
+    return _aside("held", "1", "~(blocked & (self.guard[0].page == aside_info.page))")
 
 
 def drained_write_overtaken() -> Any:
@@ -83,7 +83,7 @@ def drained_write_overtaken() -> Any:
 def interrupt_overtakes_data() -> Any:
     """An interrupt does not wait for the write before it."""
     return _aside("go & info.in_window", "~info.in_window | (~head.beat.last & ~aside_valid)",
-                  "waited.all() & ~(blocked & (self.guard.page == aside_info.page))")
+                  "waited.all() & ~(blocked & (self.guard[0].page == aside_info.page))")
 
 
 def _aside(which: str, others: str, back: str) -> Any:
@@ -97,7 +97,7 @@ def _aside(which: str, others: str, back: str) -> Any:
 
 def owner_of_before_the_commit() -> Any:
     """A write whose owner was looked up before the commit goes to the old one."""
-    return with_posted_lane(("Mux(guarded & self.guard.committed, self.guard.to_host, owner)", "owner"))
+    return with_posted_lane(("Mux(page.committed, page.to_host, owner)", "owner"))
 
 
 def far_header_of_near_form() -> Any:
@@ -107,7 +107,7 @@ def far_header_of_near_form() -> Any:
 
 def atomic_while_held() -> Any:
     """Reads and atomics of the page that moves go to the source while it is copied."""
-    return with_request_lane((" & ~(guarded & closed)", ""))
+    return with_request_lane((" & ~closed", ""))
 
 
 def atomic_made_twice() -> Any:
@@ -123,8 +123,8 @@ def atomic_made_twice() -> Any:
 def read_of_the_destination() -> Any:
     """Reads of the page that moves are answered by the destination from the beginning."""
     return with_request_lane(
-        (" & ~(guarded & closed)", ""),
-        ("Mux(guarded & self.guard.committed, self.guard.to_host", "Mux(guarded, self.guard.to_host"))
+        (" & ~closed", ""),
+        ("Mux(page.committed, page.to_host", "Mux(page.committed | page.closed, page.to_host"))
 
 
 def writes_wait_for_requests() -> Any:
@@ -187,12 +187,12 @@ def with_dirty(harvest: Any = Harvest, bitmap: Any = Bitmap) -> Any:
 
 def harvest_not_flushed() -> Any:
     """A dirty word is handed out before the writes it stands for are visible."""
-    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & self.atomics_settled", "1")))
+    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & atomics.done", "1")))
 
 
 def harvest_does_not_wait_for_atomics() -> Any:
     """A dirty word is handed out before the atomics it stands for have been answered."""
-    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & self.atomics_settled", "waits[0].done & waits[1].done")))
+    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & atomics.done", "waits[0].done & waits[1].done")))
 
 
 def marks_lost_in_the_same_word() -> Any:

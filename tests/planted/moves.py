@@ -36,7 +36,7 @@ def commit_before_the_copy() -> Any:
 
 def atomics_not_awaited() -> Any:
     """The copy begins while atomics sent before are unanswered."""
-    return with_slot(("(delay == 0) & self.atomics_settled", "delay == 0"))
+    return with_slot(("with m.If(atomics.done):", "with m.If(1):"))
 
 
 def gate_not_closed() -> Any:
@@ -52,7 +52,7 @@ def done_before_the_drain_is_visible() -> Any:
 
 def done_before_old_reads_are_answered() -> Any:
     """"Done" is said while the source still reads the page for the device."""
-    return with_slot(("with m.If(self.settled):", "with m.If(1):"))
+    return with_slot(("with m.If(requests.done):", "with m.If(1):"))
 
 
 def aborted_writes_to_the_destination() -> Any:
@@ -100,8 +100,8 @@ def second_copy_is_written_already() -> Any:
 
 def late_answer_meets_the_next_copy() -> Any:
     """Answers to the reads of a copy that was given up count for the next, which does not wait for them either."""
-    return with_parts(CopyEngine=edited(CopyEngine, ("(header.tag[len(chunk):] == generation << 6 - len(chunk))", "1")),
-                      PageSlot=edited(PageSlot, ("with m.Elif(self.copy_owed):", "with m.Elif(0):")))
+    return with_parts(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "1")),
+                      PageSlot=edited(PageSlot, ("with m.If(self.copy_owed):", "with m.If(0):")))
 
 
 def poison_is_copied() -> Any:
@@ -125,17 +125,17 @@ def held_in_the_egress() -> Any:
         Egress, ('"limits": In(CreditLimits),', '"limits": In(CreditLimits), "stop": In(1),'),
         ("passes = (1, 1) if lane == POSTED else", "passes = (~(self.stop & planted_here),) * 2 if lane == POSTED else"))
     return with_parts((
-        "local = host.local\n",
-        "local = host.local\n            m.d.comb += host.egress.stop.eq(reads & slot.guard.closed & planted_here)\n"),
+        "read, write = host.local",
+        "m.d.comb += host.egress.stop.eq(reads & slot.guard.closed & planted_here)\n            read, write = host.local"),
                       Egress=egress, _Host=edited(top._Host, Egress=egress))
 
 
 def aperture_write_held() -> Any:
     """Stores through the aperture wait while a page moves."""
     return with_parts((
-        "local = host.local\n",
-        "local = host.local\n"
-        "            m.d.comb += host.ingress.room_other.eq(Mux(slot.guard.closed & planted_here, 0, hosts[1 - number].egress.room))\n"))
+        "read, write = host.local",
+        "m.d.comb += host.ingress.room_other.eq(Mux(slot.guard.closed & planted_here, 0, hosts[1 - side].egress.room))\n"
+        "            read, write = host.local"))
 
 
 def copy_reads_pass_writes() -> Any:

@@ -127,7 +127,8 @@ class Driver:
         """A read is what the specification says, for the next chunk."""
         size = self.dut.chunk_bytes
         tag = payload.header >> 72 & 0xFF
-        assert tag & 0x3F == self.reads and tag < 0x80
+        chunks = 4096 // size
+        assert tag % chunks == self.reads and tag < 2 * chunks
         assert payload.header == request(0x00, SOURCE + self.reads * size, size // 4, SOURCE_ID, tag)
         assert (payload.first, payload.last, payload.dwords, payload.poisoned) == (1, 1, 0, 0)
         self.reads += 1

@@ -74,6 +74,25 @@ end
 """
 
 
+NUMBER = """\
+module \\top
+  attribute \\init 65539
+  wire width 32 \\state
+  cell $dff $1
+    connect \\Q \\state [31:16]
+  end
+  cell $dff $2
+    connect \\Q \\state [15:0]
+  end
+end
+"""
+
+
+def test_an_initial_value_that_is_a_number_goes_to_the_parts():
+    initial = [line for line in undivided(NUMBER).splitlines() if "init" in line]
+    assert initial == [f"  attribute \\init 16'{1:016b}", f"  attribute \\init 16'{3:016b}"]
+
+
 BLOCKS = """\
 module \\top (clk, a, b, other);
   reg [1:0] x;

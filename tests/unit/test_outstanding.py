@@ -1,12 +1,14 @@
 # amaranth: UnusedElaboratable=no
-"""The outstanding table against a dictionary."""
+"""The outstanding table, and who waits for its epochs, against a dictionary."""
 
 import pytest
-from amaranth.hdl import Const, Module, ResetInserter, Signal
+from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.tlp.outstanding import OutstandingTable, row_of
+from pagehop.interposer.epoch_wait import EpochWait
+from pagehop.tlp.outstanding import EPOCHS, OutstandingTable, row_of
+from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded
 
 ROWS = 16
@@ -45,25 +47,48 @@ class Row(wiring.Component):
         return m
 
 
+class Awaited(Elaboratable):
+    """The table, and two that wait for what was in flight at an advance: for all requests, and for the atomics."""
+    def __init__(self, table, wait=EpochWait):
+        self.table = table
+        self.waits = {False: wait(), True: wait()}
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.table = self.table
+        for atomic_only, wait in self.waits.items():
+            m.submodules += wait
+            m.d.comb += [wait.epoch.eq(self.table.epoch), wait.unanswered.eq(self.table.atomics if atomic_only else self.table.unanswered)]
+        return m
+
+
 class Model:
-    """Rows by number. ``taken`` is the truth; ``at`` keeps it for some cycles, to say how late a port may be."""
+    """Rows by number, and what each of those that wait was told to wait for."""
     def __init__(self):
         self.taken = {}
         self.epoch = 0
-        self.serial = 0
+        self.awaited = {False: [], True: []}
 
-    def older(self, atomic_only=False):
-        """Entries of epochs before the current one."""
-        return [entry for entry in self.taken.values() if entry["age"] < self.epoch and (entry["atomic"] or not atomic_only)]
+    def unanswered(self, atomic_only):
+        """All requests in the table, or the atomics."""
+        return [entry for entry in self.taken.values() if entry["atomic"] or not atomic_only]
+
+    def late(self, atomic_only):
+        """What is awaited still."""
+        return [entry for entry in self.awaited[atomic_only] if any(entry is other for other in self.unanswered(atomic_only))]
 
 
-def settle_check(ctx, dut, model, quiet):
+def settle_check(ctx, design, model, cycle, quiet):
     """Never early at any time, exact once nothing has happened for a while."""
-    for name, atomic_only in (("settled", False), ("atomics_settled", True)):
-        value, older = ctx.get(getattr(dut, name)), model.older(atomic_only)
-        assert not (value and older), name
+    dut = design.table
+    for atomic_only, wait in design.waits.items():
+        bits, done, late = ctx.get(dut.atomics if atomic_only else dut.unanswered), ctx.get(wait.done), model.late(atomic_only)
+        known = {entry["age"] % EPOCHS for entry in model.unanswered(atomic_only) if entry["born"] < cycle - 1}
+        assert all(bits >> epoch & 1 for epoch in known)
+        assert not (done and late), "done too early"
         if quiet >= 8:
-            assert value == (not older), name
+            assert bits == sum(1 << epoch for epoch in known)
+            assert done == (not late)
     if quiet >= 8:
         for host in range(2):
             assert ctx.get(dut.count[host]) == sum(entry["host"] == host for entry in model.taken.values())
@@ -71,9 +96,9 @@ def settle_check(ctx, dut, model, quiet):
 
 class Exercise:
     """Everything that the ports allow, at random, against the model; one call of a step a cycle, in the order that the contract gives."""
-    def __init__(self, dut, rng):
-        self.dut, self.rng, self.model = dut, rng, Model()
-        self.seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "not settled", "valid", "stale"), 0)
+    def __init__(self, design, rng):
+        self.design, self.dut, self.rng, self.model = design, design.table, rng, Model()
+        self.seen = dict.fromkeys(("occupied", "free", "both frees", "given up", "race", "advance", "waited anew", "late", "valid", "stale"), 0)
         self.quiet, self.cycle, self.pause = 0, 0, False
         self.looked, self.held, self.last_allocated, self.last_entry = None, [None, None], {}, {}
         self.ending = ([], None)
@@ -104,12 +129,18 @@ class Exercise:
             self.last_allocated[row], self.last_entry[row] = self.cycle, model.taken[row]
         model.epoch += advance
         self.seen["advance"] += advance
+        for atomic_only, wait in self.design.waits.items():
+            start = advance and self.rng.random() < 0.5
+            ctx.set(wait.start, start)
+            if start:
+                self.seen["waited anew"] += bool(model.late(atomic_only))
+                model.awaited[atomic_only] = model.unanswered(atomic_only)
         self.quiet = 0 if allocate or give_up or freed_rows or advance else self.quiet + 1
         self.look_up(ctx, allocate)
         await ctx.tick()
         self.check_ends(ctx, *ends)
-        settle_check(ctx, self.dut, model, self.quiet)
-        self.seen["not settled"] += bool(model.older())
+        settle_check(ctx, self.design, model, self.cycle, self.quiet)
+        self.seen["late"] += bool(model.late(False))
 
     def check_ends(self, ctx, freed, given_up):
         """Every request ends once, with the lines that were reserved for it."""
@@ -158,7 +189,7 @@ class Exercise:
                  "lines": rng.randrange(66), "flush_target": rng.randrange(64)}
         ctx.set(dut.allocate, allocate)
         ctx.set(dut.allocate_row, row or 0)
-        ctx.set(dut.allocate_entry, {**entry, "epoch": rng.randrange(4)})
+        ctx.set(dut.allocate_entry, {**entry, "epoch": rng.randrange(EPOCHS)})
         ctx.set(dut.give_up, give_up)
         return allocate, give_up, entry
 
@@ -172,7 +203,7 @@ class Exercise:
                 assert valid == (found["host"] == host)
                 shown = ctx.get(dut.completion_entry[host])
                 self.same(shown, found)
-                assert shown.epoch == found["age"] % 4
+                assert shown.epoch == found["age"] % EPOCHS
                 self.seen["valid"] += 1
                 if found["host"] == host and not self.pause and self.rng.random() < 0.7:
                     free_row = place
@@ -208,9 +239,9 @@ class Exercise:
                 ctx.set(dut.completion_row[host], place)
 
 
-def exercise(dut, name):
-    exercised = Exercise(dut, seeded(name))
-    run(dut, exercised.bench)
+def exercise(design, name):
+    exercised = Exercise(design, seeded(name))
+    run(design, exercised.bench)
     assert min(exercised.seen.values()) > 3, exercised.seen
 
 
@@ -237,7 +268,7 @@ def reset_in_flight(table):
         await ctx.tick()
         ctx.set(table.advance, 0)
         await ctx.tick().repeat(6)
-        assert ctx.get(table.count[0]) and not ctx.get(table.settled)
+        assert ctx.get(table.count[0]) and ctx.get(table.unanswered) == ctx.get(table.atomics) == 1
         ctx.set(reset, 1)
         await ctx.tick()
         ctx.set(reset, 0)
@@ -248,7 +279,7 @@ def reset_in_flight(table):
                 ctx.set(place, row)
             await ctx.tick()
             assert not ctx.get(table.occupied) and not ctx.get(table.completion_valid[0]), f"row {row} is still taken"
-        assert ctx.get(table.settled) and ctx.get(table.atomics_settled) and not ctx.get(table.count[0])
+        assert not ctx.get(table.unanswered) and not ctx.get(table.atomics) and not ctx.get(table.count[0])
 
     run(dut, bench)
 
@@ -261,13 +292,21 @@ def test_a_reset_frees_all_rows():
 
 @pytest.mark.hazard("H12", "H24b", "H58", "I13")
 def test_table_agrees_with_model():
-    exercise(OutstandingTable(ROWS), "outstanding")
+    exercise(Awaited(OutstandingTable(ROWS)), "outstanding")
 
 
 @pytest.mark.parametrize("bug", [EndsTwice, ForgetsAllocation, CountsGivenUp])
 def test_planted_bug_is_found(bug):
     with pytest.raises(AssertionError):
-        exercise(bug(ROWS), "outstanding/bug")
+        exercise(Awaited(bug(ROWS)), "outstanding/bug")
+
+
+@pytest.mark.parametrize("change", [
+    ("delay.eq(SHOWN_CYCLES)", "delay.eq(0)"), ("awaited & self.unanswered", "self.unanswered & ~(1 << self.epoch)"),
+    ("awaited.eq(~(1 << (self.epoch + 1)[:len(self.epoch)]))", "awaited.eq(1 << self.epoch)")], ids=["at once", "not only those", "of one epoch"])
+def test_planted_bug_of_a_wait_is_found(change):
+    with pytest.raises(AssertionError):
+        exercise(Awaited(OutstandingTable(ROWS), planted(EpochWait, *change)), "outstanding/wait")
 
 
 def test_rows_spread():

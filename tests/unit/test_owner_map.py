@@ -42,8 +42,8 @@ def exercise(dut, name, cycles=6000):
             # At times nothing changes for so long that a word is exact.
             kinds = list(OwnerOpKind) if cycle % 1000 < 600 else [OwnerOpKind.READ]
             kind, index, valid = rng.choice(kinds), rng.choice([rng.randrange(PAGES), rng.randrange(8)]), rng.random() < 0.5
-            ctx.set(dut.op.payload, {"kind": kind, "index": index})
-            ctx.set(dut.op.valid, valid)
+            ctx.set(dut.op[0].payload, {"kind": kind, "index": index})
+            ctx.set(dut.op[0].valid, valid)
             expected = answers.pop(0)
             assert ctx.get(dut.answer_valid) == (expected is not None)
             if expected is not None:

@@ -48,7 +48,7 @@ class _Bars(wiring.Component):
             ]
         connect(m, file.dirty_take, flipped(self.dirty_take))
         connect(m, file.owner, flipped(self.owner))
-        m.d.comb += [file.move_status.ended.eq(self.starts), self.dropped.eq(file.bus_dropped)]
+        m.d.comb += [file.move_status_0.ended.eq(self.starts), self.dropped.eq(file.bus_dropped)]
         with m.If(file.move_command_written & file.move_command.start):
             m.d.sync += self.starts.eq(self.starts + 1)
         return m

@@ -5,7 +5,7 @@ from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.harvest import Harvest
-from pagehop.interposer.layouts import FlushView
+from pagehop.interposer.layouts import EpochView, FlushView
 from pagehop.memory.bitmap import WORD_BITS, Bitmap, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
 
@@ -34,27 +34,32 @@ class OwnerMap(wiring.Component):
     Each has a memory of its own, one bit wide, so that no multiplexer stands behind it. A look-up sees an operation if it is sampled two or more
     cycles after the cycle of its transfer, and never before; a ``bit`` already shown does not change.
 
-    The slot's operations are taken at once, in order; the bit of a READ is on ``answer`` two cycles after its transfer, with ``answer_valid``.
+    Operations are taken at once, the first of ``op`` that has one, one a cycle; the bit of a READ is on ``answer`` two cycles after its transfer,
+    with ``answer_valid``.
     Software's words are gathered bit by bit in between, in 66 cycles or a few more.
 
     Members
     -------
-    index, enable, bit : look-ups. op, answer, answer_valid : of the slot. read : of the register file.
+    index, enable, bit : look-ups. op, answer, answer_valid : of the slots and of their check. read : of the register file.
     """
-    def __init__(self, window_pages, lookups=2):
+    def __init__(self, window_pages, lookups=2, users=1):
         self.window_pages = window_pages
         page = range(window_pages)
         super().__init__({
             "index": In(page).array(lookups), "enable": In(1).array(lookups), "bit": Out(1).array(lookups),
-            "op": In(stream.Signature(OwnerOp(window_pages))), "answer": Out(1), "answer_valid": Out(1),
+            "op": In(stream.Signature(OwnerOp(window_pages))).array(users), "answer": Out(1), "answer_valid": Out(1),
             "read": In(MemoryBus(_WORD_INDEX_BITS)),
         })
 
     def elaborate(self, platform):
         m = Module()
         op, op_valid, reads = Signal(OwnerOp(self.window_pages)), Signal(), Signal()
-        m.d.comb += [self.op.ready.eq(1), reads.eq(op_valid & (op.kind == OwnerOpKind.READ))]
-        m.d.sync += [op.eq(self.op.payload), op_valid.eq(self.op.valid), self.answer_valid.eq(reads)]
+        m.d.comb += reads.eq(op_valid & (op.kind == OwnerOpKind.READ))
+        m.d.sync += [op_valid.eq(Cat(user.valid for user in self.op).any()), self.answer_valid.eq(reads)]
+        for number, user in reversed(list(enumerate(self.op))):
+            m.d.comb += user.ready.eq(~Cat(other.valid for other in self.op[:number]).any())
+            with m.If(user.valid):
+                m.d.sync += op.eq(user.payload)   # the first has the last word
         ports = []
         for number in range(len(self.bit) + 1):
             m.submodules[f"bits_{number}"] = bits = memory.Memory(shape=1, depth=self.window_pages, init=[])
@@ -106,7 +111,7 @@ class DirtyMap(wiring.Component):
         super().__init__({
             "mark": In(1), "page": In(range(window_pages)), "pause": Out(1), "take": In(bus), "peek": In(bus),
             "entered": In(4), "accepted": In(4), "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
-            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1),
+            "advance": Out(1), "epochs": In(EpochView),
         })
 
     def elaborate(self, platform):
@@ -118,7 +123,7 @@ class DirtyMap(wiring.Component):
         m.d.comb += [
             harvest.word.eq(bitmap.word), harvest.word_valid.eq(bitmap.word_valid), harvest.op.ready.eq(1),
             harvest.entered.eq(self.entered), harvest.accepted.eq(self.accepted), self.pause.eq(harvest.pause),
-            self.advance.eq(harvest.advance), harvest.advance_ready.eq(self.advance_ready), harvest.atomics_settled.eq(self.atomics_settled),
+            self.advance.eq(harvest.advance), harvest.epochs.eq(self.epochs),
             bitmap.op.valid.eq(self.mark | harvest.op.valid),
         ]
         for host in range(2):

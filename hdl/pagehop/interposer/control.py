@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,8 +41,8 @@ class Control(wiring.Component):
     i : each host's TLPs for the registers, requests only while ``read_ready``. ``answer``: completions.
     config : of both hosts' ports.
     settings : ready for the data path.
-    start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page.
-    status, moved, failed : of the page slot.
+    start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
+    status : of each slot.
     hold_limit, completion_limit : cycles.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
@@ -56,7 +56,8 @@ class Control(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(2), "read_ready": Out(1).array(2),
             "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
-            "settings": Out(Settings), "start": Out(1), "abort": Out(1), "copied": Out(1), "request": Out(MoveRequest), "status": In(MoveStatus),
+            "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
+            "status": In(MoveStatus).array(slots),
             "hold_limit": Out(32), "completion_limit": Out(32),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
@@ -127,14 +128,18 @@ class Control(wiring.Component):
         ]
 
     def _move(self, m, registers):
-        command, status = registers.move_command, registers.move_status
+        command = registers.move_command
+        chosen = Mux(registers.move_command_written, 1 << command.slot, 0)
         m.d.comb += [
-            self.start.eq(registers.move_command_written & command.start), self.abort.eq(registers.move_command_written & command.abort),
-            self.copied.eq(registers.move_command_written & command.copied), self.request.mode.eq(command.mode),
+            self.start.eq(Mux(command.start, chosen, 0)), self.abort.eq(Mux(command.abort, chosen, 0)),
+            self.copied.eq(Mux(command.copied, chosen, 0)), self.request.mode.eq(command.mode),
             self.request.source.eq(registers.move_source.address), self.request.destination.eq(registers.move_destination.address),
             self.request.to_host.eq(command.to_host), self.request.page_size.eq(command.page_size),
             self.hold_limit.eq(registers.move_limits.hold), self.completion_limit.eq(registers.move_limits.completion),
-            registers.move_cycles.hold.eq(self.status.hold), registers.move_cycles.total.eq(self.status.total),
         ]
-        for field in ("busy", "done", "failed", "phase", "error", "refused", "ended"):
-            m.d.comb += status[field].eq(self.status[field])
+        for slot, shown in enumerate(self.status):
+            status, cycles = getattr(registers, f"move_status_{slot}"), getattr(registers, f"move_cycles_{slot}")
+            m.d.comb += [
+                *(status[field].eq(shown[field]) for field in ("busy", "done", "failed", "phase", "error", "refused", "ended")),
+                cycles.hold.eq(shown.hold), cycles.total.eq(shown.total),
+            ]

@@ -41,6 +41,7 @@ class DeviceIngress(wiring.Component):
     ----------
     data_bytes, window_pages, rows (of the outstanding table), entries (of a proxy table), return_lines (reserved room of a host's completion lane).
     depths : beats of the posted, completion and non-posted lane.
+    slots : pages that move at the same time.
     max_payload : largest payload in bytes.
 
     Members
@@ -52,12 +53,13 @@ class DeviceIngress(wiring.Component):
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
-    absorb : stream, always ready; beats of writes to the page that is being copied, as they are accepted at its source.
-    atomic, atomic_offset : an atomic was accepted there in the cycle before, to this byte of the page.
+    absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
+    atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
     posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
     fence_started, fence_waits, unexpected : pulses for the counters.
     """
-    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload):
+    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, slots=1):
+        self.slots = slots
         self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
         self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD)
@@ -65,7 +67,7 @@ class DeviceIngress(wiring.Component):
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
             "o": Out(stream.Signature(EgressBeat(data_bytes))).array(2), "room": In(4).array(2),
-            "settings": In(Settings), "guard": In(Guard(window_pages)), "limit": In(32), "pause": In(1),
+            "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots), "limit": In(32), "pause": In(1),
             "owner_index": Out(page).array(2), "owner_enable": Out(1).array(2), "owner_bit": In(1).array(2),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "allocate": Out(1), "allocate_row": Out(range(rows)), "allocate_entry": Out(OutstandingEntry),
@@ -75,7 +77,7 @@ class DeviceIngress(wiring.Component):
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
-            "absorb": Out(stream.Signature(TlpBeat(data_bytes))), "atomic": Out(1), "atomic_offset": Out(PAGE_BITS),
+            "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
             "issue_entered": Out(4), "issue_accepted": Out(4),
             "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
@@ -85,12 +87,13 @@ class DeviceIngress(wiring.Component):
         m = Module()
         m.submodules.decode = decode = DeviceDecode(self.data_bytes, self.window_pages, self.rows)
         m.submodules.queue = queue = self._queue
-        m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), len(_LANES))
-        m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
+        issued = Issued(self.data_bytes, self.slots)
+        m.submodules.gate = gate = TlpArbiter(issued, len(_LANES))
+        m.submodules.issue = issue = IssueRegister(issued)
         shapes = (queue.lane_shape, queue.ahead_shape)
-        m.submodules.posted = posted = PostedLane(self.data_bytes, *shapes, self.window_pages)
-        m.submodules.replies = replies = ReplyLane(self.data_bytes, *shapes, (HOST_A, HOST_B), self.entries)
-        m.submodules.requests = requests = RequestLane(self.data_bytes, *shapes, self.window_pages, self.rows, self.return_lines)
+        m.submodules.posted = posted = PostedLane(self.data_bytes, *shapes, self.window_pages, self.slots)
+        m.submodules.replies = replies = ReplyLane(self.data_bytes, *shapes, (HOST_A, HOST_B), self.entries, self.slots)
+        m.submodules.requests = requests = RequestLane(self.data_bytes, *shapes, self.window_pages, self.rows, self.return_lines, self.slots)
         connect_streams(m, self.rx, decode.i)
         connect_streams(m, decode.o, queue.i)
         m.d.comb += [
@@ -118,7 +121,7 @@ class DeviceIngress(wiring.Component):
     def _lanes(self, m, posted, requests, issue):
         for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED)):
             m.d.comb += [
-                lane.settings.eq(self.settings), lane.guard.eq(self.guard),
+                lane.settings.eq(self.settings), *(guard.eq(ours) for guard, ours in zip(lane.guard, self.guard, strict=True)),
                 self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
             ]
             for host in (HOST_A, HOST_B):
@@ -192,13 +195,14 @@ class DeviceIngress(wiring.Component):
                 self.o[host].payload.beat.eq(issued.beat), self.o[host].payload.lane.eq(issued.lane),
                 self.o[host].payload.to_memory.eq(issued.to_memory),
             ]
-        absorbed = issue.o.valid & issue.o.ready & issued.absorbed
+        absorbed = Mux(issue.o.valid & issue.o.ready, issued.absorbed, 0)
         m.d.comb += [
             issue.o.ready.eq(Mux(issued.destination == HOST_B, self.o[HOST_B].ready, self.o[HOST_A].ready)),
-            self.absorb.valid.eq(absorbed & ~issued.non_posted), self.absorb.payload.eq(issued.beat),
+            *(absorb.valid.eq(absorbed[slot] & ~issued.non_posted) for slot, absorb in enumerate(self.absorb)),
+            *(absorb.payload.eq(issued.beat) for absorb in self.absorb),
         ]
         m.d.sync += [
-            self.atomic.eq(absorbed & issued.non_posted & issued.beat.first),
+            self.atomic.eq(Mux(issued.non_posted & issued.beat.first, absorbed, 0)),
             self.atomic_offset.eq(headers.address_of(issued.beat.header)[:PAGE_BITS]),
         ]
         entry = self.allocate_entry

@@ -4,9 +4,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import FlushView
+from pagehop.interposer.layouts import EpochView, FlushView
 from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
 
@@ -17,8 +18,7 @@ class Harvest(wiring.Component):
     """Serve reads of the dirty bitmap, with and without clearing, one at a time.
 
     The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts, and the atomics that no
-    flush
-    pushes have been answered; then the read is answered (H46, H58). A word of zeros is answered at once. A word beyond the window is an error.
+    flush pushes have been answered; then the read is answered (H46, H58). A word of zeros is answered at once. A word beyond the window is an error.
 
     Members
     -------
@@ -26,7 +26,7 @@ class Harvest(wiring.Component):
     op, word, word_valid : port of the bitmap. ``pause`` is 1 in the cycle before each operation: what the ingress
         chooses then would be marked in the cycle of the operation.
     entered, accepted : TLPs of the device's issue register.
-    advance, advance_ready, atomics_settled : epochs of the outstanding table.
+    advance, epochs : of the outstanding table.
     flush, flush_request : both hosts' flush trackers.
     """
     def __init__(self, window_pages, words_bits):
@@ -35,13 +35,15 @@ class Harvest(wiring.Component):
             "take": In(MemoryBus(words_bits)), "peek": In(MemoryBus(words_bits)),
             "op": Out(stream.Signature(BitmapOp(window_pages))), "word": In(WORD_BITS), "word_valid": In(1), "pause": Out(1),
             "entered": In(4), "accepted": In(4),
-            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1),
+            "advance": Out(1), "epochs": In(EpochView),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.mark = mark = Mark(4)
+        m.submodules.atomics = atomics = EpochWait()
+        m.d.comb += [atomics.epoch.eq(self.epochs.epoch), atomics.unanswered.eq(self.epochs.atomics), atomics.start.eq(self.advance)]
         waits = []
         for host in range(2):
             m.submodules[f"wait_{'ab'[host]}"] = wait = FlushWait()
@@ -81,13 +83,11 @@ class Harvest(wiring.Component):
             with m.State("Pass"):
                 with m.If(word == 0):
                     m.next = "Answer"
-                with m.Elif(mark.passed & self.advance_ready):
+                with m.Elif(mark.passed & self.epochs.advance_ready):
                     m.d.comb += [self.advance.eq(1), *(wait.start.eq(1) for wait in waits)]
-                    m.next = "Turn"
-            with m.State("Turn"):
-                m.next = "Prove"   # the new epoch shows in `atomics_settled` one cycle late
+                    m.next = "Prove"
             with m.State("Prove"):
-                with m.If(waits[0].done & waits[1].done & self.atomics_settled):
+                with m.If(waits[0].done & waits[1].done & atomics.done):
                     m.next = "Answer"
             with m.State("Answer"):
                 for bus, takes in ((self.peek, 0), (self.take, 1)):

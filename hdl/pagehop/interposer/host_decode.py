@@ -47,9 +47,10 @@ class HostDecode(wiring.Component):
     Parameters
     ----------
     host : 0 or 1, the host this is the port of.
+    wide_copy_tags : copy reads have tags of 10 bits.
     """
-    def __init__(self, data_bytes, host):
-        self.data_bytes, self.host = data_bytes, host
+    def __init__(self, data_bytes, host, wide_copy_tags=False):
+        self.data_bytes, self.host, self.wide_copy_tags = data_bytes, host, wide_copy_tags
         beat = TlpBeat(data_bytes)
         super().__init__({
             "i": In(stream.Signature(beat)), "o": Out(stream.Signature(QueueBeat(data_bytes, HostInfo, len(HostLane)))),
@@ -76,8 +77,9 @@ class HostDecode(wiring.Component):
 
     def _compare(self, m, header, known):
         completion, address = data.View(headers.CompletionHeader(), header), headers.address_of(header)
+        narrow = ~completion.tag8 & ~completion.tag9
         ours = (headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
-                & ~completion.tag8 & ~completion.tag9)
+                & (narrow | (~completion.tag[7] if self.wide_copy_tags else 0)))
         destination, lane = Signal(2), Signal(HostLane)
         m.d.sync += [
             known.lane.eq(lane), known.destination.eq(destination), known.copy.eq(ours & ~completion.tag[7]),

@@ -67,9 +67,10 @@ class HostIngress(wiring.Component):
     flushed, flush_newest : of the other host.
     cross_write, cross_address : a posted TLP was handed to the other host's egress.
     """
-    def __init__(self, data_bytes, host, *, rows, entries, depths, device_lines, other_lines, max_payload):
+    def __init__(self, data_bytes, host, *, rows, entries, depths, device_lines, other_lines, max_payload, wide_copy_tags=False):
         self.data_bytes, self.host, self.rows, self.entries = data_bytes, host, rows, entries
         self.depths, self.device_lines, self.other_lines, self.max_payload = depths, device_lines, other_lines, max_payload
+        self.wide_copy_tags = wide_copy_tags
         beat = TlpBeat(data_bytes)
         super().__init__({
             "rx": In(stream.Signature(beat)), "rx_limits": Out(CreditLimits),
@@ -92,7 +93,7 @@ class HostIngress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.decode = decode = HostDecode(self.data_bytes, self.host)
+        m.submodules.decode = decode = HostDecode(self.data_bytes, self.host, self.wide_copy_tags)
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths, keeps=_KEEPS, ahead=_AHEAD)
         m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), 4)
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))

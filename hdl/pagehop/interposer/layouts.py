@@ -4,11 +4,12 @@ from amaranth.lib import data
 
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
 from pagehop.tlp.headers import CREDIT_BYTES
+from pagehop.tlp.outstanding import EPOCHS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
-    "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "FlushView", "Aperture",
-    "FarPage", "DeviceInfo", "HostInfo", "Issued", "lane_credits",
+    "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
+    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "lane_credits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -68,7 +69,7 @@ class PortConfig(data.Struct):
 
 
 class Guard(data.StructLayout):
-    """What the page slot tells the gates.
+    """What a page slot tells the gates.
 
     ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass, ``atomics_closed``: no atomic may. ``absorbs``: what
     changes it is told to the copy engine. ``strict``: what changes it passes nothing, so it loses RO. ``committed``: its owner is ``to_host``,
@@ -80,6 +81,12 @@ class Guard(data.StructLayout):
         })
 
 
+class Guarded(data.StructLayout):
+    """What the guards of all slots say of one page, see :class:`Guard`; at most one of them is of it (H49). ``absorbs`` has a bit a slot."""
+    def __init__(self, slots):
+        super().__init__({"closed": 1, "atomics_closed": 1, "absorbs": slots, "strict": 1, "committed": 1, "to_host": 1})
+
+
 class FlushView(data.Struct):
     """What others see of the flush tracker of one host; the fields are ports of :class:`FlushTracker`."""
     issued: FLUSH_SEQUENCE_BITS
@@ -87,6 +94,14 @@ class FlushView(data.Struct):
     newest: FLUSH_SEQUENCE_BITS
     dirty:  1
     clean:  1
+
+
+class EpochView(data.Struct):
+    """What others see of the epochs of the outstanding table; the fields are ports of :class:`OutstandingTable`."""
+    advance_ready: 1
+    epoch:         range(EPOCHS)
+    unanswered:    EPOCHS
+    atomics:       EPOCHS
 
 
 class FarPage(data.Struct):
@@ -130,14 +145,14 @@ class HostInfo(data.Struct):
 class Issued(data.StructLayout):
     """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there.
 
-    ``absorbed``: the copy engine is told of it, for it changes a page that is being copied.
+    ``absorbed``: a bit a slot, its copy engine is told of it, for it changes a page that is being copied.
 
     Lanes offer these to a :class:`TlpArbiter`, whose ``ready`` comes with ``valid`` only.
     """
-    def __init__(self, data_bytes):
+    def __init__(self, data_bytes, slots=1):
         super().__init__({
             "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
-            "non_posted": 1, "atomic": 1, "absorbed": 1, "lines": 7,
+            "non_posted": 1, "atomic": 1, "absorbed": slots, "lines": 7,
         })
 
 

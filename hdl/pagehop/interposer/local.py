@@ -11,7 +11,7 @@ from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["LocalSource"]
 
-_SOURCES = {
+_LANES = {
     "flush": EgressLane.ENGINE, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
     "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION,
 }
@@ -21,21 +21,23 @@ class LocalSource(wiring.Component):
     """Merge the interposer's own TLPs for one host, in turns, each begun only when its egress lane has room.
 
     One cycle from an input to ``o``; first in first out from there. ``entered`` and ``accepted`` count TLPs as :class:`IssueRegister` does.
+    ``copy_read`` and ``copy_write`` are one a slot.
     """
-    def __init__(self, data_bytes):
-        self.data_bytes = data_bytes
+    def __init__(self, data_bytes, slots=1):
+        self.data_bytes, self.slots = data_bytes, slots
         beats = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
-            **{name: In(beats) for name in _SOURCES},
+            **{name: In(beats).array(slots) if name.startswith("copy") else In(beats) for name in _LANES},
             "room": In(4), "o": Out(stream.Signature(EgressBeat(data_bytes))), "entered": Out(4), "accepted": Out(4),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.turns = turns = TlpArbiter(EgressBeat(self.data_bytes), len(_SOURCES))
+        sources = [(name, source) for name in _LANES for source in (getattr(self, name) if name.startswith("copy") else [getattr(self, name)])]
+        m.submodules.turns = turns = TlpArbiter(EgressBeat(self.data_bytes), len(sources))
         m.submodules.register = register = IssueRegister(EgressBeat(self.data_bytes))
-        for sink, (name, lane) in zip(turns.i, _SOURCES.items(), strict=True):
-            source = getattr(self, name)
+        for sink, (name, source) in zip(turns.i, sources, strict=True):
+            lane = _LANES[name]
             m.d.comb += [
                 sink.valid.eq(source.valid & (~source.payload.first | self.room[lane])),
                 source.ready.eq(sink.ready & sink.valid),

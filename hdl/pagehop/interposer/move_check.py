@@ -1,12 +1,14 @@
 """Whether a move that was asked for can be made."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, enum, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import HOST_B, PAGE_BITS, Settings
+from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
+from pagehop.interposer.layouts import HOST_B, PAGE_BITS, PAGE_NUMBER_BITS, Settings
+from pagehop.tlp.arbiter import RoundRobin, select_one
 
-__all__ = ["MoveError", "MoveMode", "MoveRequest", "MoveCheck"]
+__all__ = ["MoveCheck", "MoveError", "MoveMode", "MoveRequest", "Verdict"]
 
 
 class MoveError(enum.Enum, shape=4):
@@ -44,51 +46,101 @@ class MoveRequest(data.Struct):
     page_size:   8
 
 
+class Verdict(data.StructLayout):
+    """What is known of a request that was checked: ``error``, or the ``page`` of the window and the number that it has at Host B, ``far``."""
+    def __init__(self, window_pages):
+        super().__init__({"error": MoveError, "page": range(window_pages), "far": PAGE_NUMBER_BITS})
+
+
 class MoveCheck(wiring.Component):
-    """Check a request that stays still, and find its page. Valid three cycles after ``request`` changed.
+    """Check the requests of the slots, one after the other, in turns: whether the page can be moved, belongs to the other host, and moves in no other
+    slot (H49).
+
+    A slot ``asks``, with its request still, until ``answer`` has its bit: 8 cycles later when no other asks, 5 for a request that is wrong in itself.
+    From the next cycle on it has the page, and is ``busy``, until the move is over.
+
+    Parameters
+    ----------
+    window_pages : pages of the owner map.
+    slots : 1 to 8.
 
     Members
     -------
-    owner : of ``page``, from the owner map, whenever it is known.
-    error : :class:`MoveError`, the first that applies, all but the owner's. ``already_there``: the owner is the destination.
-    page : number of the page in the window. ``near``, ``far`` : its address at Host A and Host B.
+    request, asks, busy, page : of each slot. settings.
+    verdict, answer : the :class:`Verdict`; valid for the slot whose bit ``answer`` has in this cycle.
+    owner_op, owner, owner_valid : port of the owner map.
     """
-    def __init__(self, window_pages):
-        self.window_pages = window_pages
+    def __init__(self, window_pages, slots=1):
+        self.window_pages, self.slots = window_pages, slots
         super().__init__({
-            "request": In(MoveRequest), "settings": In(Settings),
-            "error": Out(MoveError), "page": Out(range(window_pages)), "near": Out(64), "far": Out(64),
+            "request": In(MoveRequest).array(slots), "asks": In(slots), "busy": In(slots), "page": In(range(window_pages)).array(slots),
+            "settings": In(Settings), "verdict": Out(Verdict(window_pages)), "answer": Out(slots),
+            "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner": In(1), "owner_valid": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        request, settings = self.request, self.settings
-        inside, special, in_map, known = Signal(), Signal(), Signal(), Signal()
-        offset, page = Signal(52), Signal(52)
-        expected = Signal()
-        m.d.comb += [page.eq(request.source[PAGE_BITS:]), self.near.eq(request.source)]
+        m.submodules.turns = turns = RoundRobin(self.slots)
+        request, asked, delay, moves = Signal(MoveRequest), Signal(self.slots), Signal(2), Signal(self.slots)
+        error, verdict = self._check(m, request), self.verdict
+        m.d.comb += [
+            turns.requests.eq(self.asks), turns.last.eq(1),
+            self.owner_op.payload.kind.eq(OwnerOpKind.READ), self.owner_op.payload.index.eq(verdict.page),
+        ]
+        m.d.sync += moves.eq(Cat(busy & (page == verdict.page) for busy, page in zip(self.busy, self.page, strict=True)))
+        with m.FSM():
+            with m.State("Idle"):
+                m.d.comb += turns.served.eq(turns.grant)
+                m.d.sync += [request.eq(select_one(turns.grant, self.request)), asked.eq(turns.grant), delay.eq(2)]
+                with m.If(turns.grant.any()):
+                    m.next = "Check"
+            with m.State("Check"):
+                m.d.sync += [delay.eq(delay - 1), verdict.error.eq(error)]
+                with m.If(delay == 0):
+                    m.next = "Compare"
+            with m.State("Compare"):
+                m.next = "Answer"
+                with m.If(verdict.error == MoveError.NONE):
+                    m.next = "Read"
+            with m.State("Read"):
+                m.d.comb += self.owner_op.valid.eq(1)
+                with m.If(self.owner_op.ready):
+                    m.next = "Owner"
+            with m.State("Owner"):
+                with m.If(self.owner_valid):
+                    m.next = "Answer"
+                    with m.If(moves.any()):
+                        m.d.sync += verdict.error.eq(MoveError.BUSY)
+                    with m.Elif(self.owner == request.to_host):
+                        m.d.sync += verdict.error.eq(MoveError.ALREADY_THERE)
+            with m.State("Answer"):
+                m.d.comb += self.answer.eq(asked)
+                m.next = "Idle"
+        return m
+
+    def _check(self, m, request):
+        """Three cycles after ``request`` came: the first reason against it that lies in itself. Registers ``verdict.page`` and ``verdict.far``."""
+        settings, verdict, error = self.settings, self.verdict, Signal(MoveError)
+        inside, special, in_map, expected, aligned, offset, far = Signal(), Signal(), Signal(), Signal(), Signal(), Signal(52), Signal(64)
         m.d.sync += [
             inside.eq(settings.window.holds(request.source)),
             special.eq(settings.msi.holds(request.source) | settings.mmio.holds(request.source)),
-            offset.eq(page - settings.window.base),
-            self.far.eq(request.source + settings.host_b_offset),
+            offset.eq(request.source[PAGE_BITS:] - settings.window.base),
+            far.eq(request.source + settings.host_b_offset),
+            aligned.eq(~request.source[:PAGE_BITS].any() & ~request.destination[:PAGE_BITS].any()),
             # One cycle later than the above.
-            in_map.eq(offset < self.window_pages),
-            expected.eq(request.destination == Mux(request.to_host == HOST_B, self.far, self.near)),
-            known.eq(inside & ~special),
+            in_map.eq(inside & ~special & (offset < self.window_pages)),
+            expected.eq(request.destination == Mux(request.to_host == HOST_B, far, request.source)),
+            verdict.page.eq(offset), verdict.far.eq(far[PAGE_BITS:]),
         ]
-        m.d.comb += self.page.eq(offset)
-        aligned = ~request.source[:PAGE_BITS].any() & ~request.destination[:PAGE_BITS].any()
         with m.If(request.mode.as_value() > MoveMode.HOST_COPY.value):
-            m.d.sync += self.error.eq(MoveError.MODE)
+            m.d.comb += error.eq(MoveError.MODE)
         with m.Elif(request.page_size != PAGE_BITS):
-            m.d.sync += self.error.eq(MoveError.PAGE_SIZE)
+            m.d.comb += error.eq(MoveError.PAGE_SIZE)
         with m.Elif(~aligned):
-            m.d.sync += self.error.eq(MoveError.MISALIGNED)
-        with m.Elif(~(known & in_map)):
-            m.d.sync += self.error.eq(MoveError.NOT_IN_WINDOW)
+            m.d.comb += error.eq(MoveError.MISALIGNED)
+        with m.Elif(~in_map):
+            m.d.comb += error.eq(MoveError.NOT_IN_WINDOW)
         with m.Elif(~expected):
-            m.d.sync += self.error.eq(MoveError.DESTINATION)
-        with m.Else():
-            m.d.sync += self.error.eq(MoveError.NONE)
-        return m
+            m.d.comb += error.eq(MoveError.DESTINATION)
+        return error

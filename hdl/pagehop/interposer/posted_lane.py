@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import LookupStage, far_header, strict_header
+from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.stream import connect_streams
 
@@ -28,11 +28,12 @@ class PostedLane(wiring.Component):
     waits : one bit a host, the head waits for that host's fence.
     dirty : the write offered marks ``dirty_page`` when it is taken.
     """
-    def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages):
-        self.data_bytes, self.ahead_shape, self.window_pages = data_bytes, ahead_shape, window_pages
+    def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, slots=1):
+        self.data_bytes, self.ahead_shape, self.window_pages, self.slots = data_bytes, ahead_shape, window_pages, slots
         super().__init__({
-            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
-            "settings": In(Settings), "guard": In(Guard(window_pages)),
+            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)),
+            "offer": Out(stream.Signature(Issued(data_bytes, slots))),
+            "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots),
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
         })
@@ -50,21 +51,22 @@ class PostedLane(wiring.Component):
 
         Both follow the guard by one cycle, so they never mix what it says before the commit with what it says after.
         """
-        destination, go, absorbed, strict, owner = Signal(), Signal(), Signal(), Signal(), Signal()
+        destination, go, absorbed, strict, owner = Signal(), Signal(), Signal(self.slots), Signal(), Signal()
         m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
         for moves, valid, info in ((1, lookup.middle_valid, lookup.middle.info), (0, 1, lookup.o.payload.head.info)):
-            guarded, place = self.guard.active & info.in_window & (info.page == self.guard.page), Signal(name=f"place_{moves}")
-            m.d.comb += place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, owner), self.settings.active_host))
+            page = guarded(m, self.guard, [info.in_window & (info.page == guard.page) for guard in self.guard], f"guarded_{moves}")
+            place = Signal(name=f"place_{moves}")
+            m.d.comb += place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, owner), self.settings.active_host))
             with m.If(lookup.advance == moves):
                 m.d.sync += [
-                    destination.eq(place), absorbed.eq(guarded & self.guard.absorbs), strict.eq(guarded & self.guard.strict),
-                    go.eq(valid & ~(guarded & self.guard.closed) & self.room.bit_select(place, 1)),
+                    destination.eq(place), absorbed.eq(page.absorbs), strict.eq(page.strict),
+                    go.eq(valid & ~page.closed & self.room.bit_select(place, 1)),
                 ]
         return destination, go, absorbed, strict
 
     def _offer(self, m, source, head, info, destination, go, absorbed, strict):
         """Offer the beat of a TLP about which it was decided. Its item stays until its last beat leaves."""
-        first, destination_q, absorbed_q, proven, taken = head.beat.first, Signal(), Signal(), Signal(), Signal()
+        first, destination_q, absorbed_q, proven, taken = head.beat.first, Signal(), Signal.like(absorbed), Signal(), Signal()
         issued, header = self.offer.payload, strict_header(head.beat.header, strict)
         m.d.comb += [
             proven.eq(~info.needs_proof | self.proven.bit_select(destination, 1)),

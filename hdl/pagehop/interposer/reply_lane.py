@@ -22,6 +22,7 @@ class ReplyLane(wiring.Component):
     Parameters
     ----------
     destinations : where the completions of each table go; two tables are told apart by bit 6 of the tag, one is used for all.
+    slots : of the items at the gate.
 
     Members
     -------
@@ -31,11 +32,12 @@ class ReplyLane(wiring.Component):
     room : one bit a table, the egress its completions go to has room.
     proven, waits : one bit a table, no fence stands before it; the head waits for its fence.
     """
-    def __init__(self, data_bytes, lane_shape, ahead_shape, destinations, entries):
+    def __init__(self, data_bytes, lane_shape, ahead_shape, destinations, entries, slots=1):
         self.destinations = destinations
         tables = len(destinations)
         super().__init__({
-            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)),
+            "offer": Out(stream.Signature(Issued(data_bytes, slots))),
             "posted": In(PostedState(ahead_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),

@@ -1,11 +1,11 @@
 """The lane of the device's non-posted TLPs, from the ordering queue to the gate."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import far_header, strict_header
+from pagehop.interposer.stages import far_header, guarded, strict_header
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
 
@@ -31,11 +31,13 @@ class RequestLane(wiring.Component):
     clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
     """
-    def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, rows, return_lines):
+    def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, rows, return_lines, slots=1):
+        self.slots = slots
         super().__init__({
-            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
+            "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)),
+            "offer": Out(stream.Signature(Issued(data_bytes, slots))),
             "posted": In(PostedState(ahead_shape["stamp"].width)),
-            "settings": In(Settings), "guard": In(Guard(window_pages)), "limit": In(32),
+            "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots), "limit": In(32),
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
@@ -46,14 +48,14 @@ class RequestLane(wiring.Component):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, Signal(self.ahead.payload.shape())
-        found = Signal(data.StructLayout({"destination": 1, "absorbed": 1, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
+        found = Signal(data.StructLayout({"destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
-        moves = Signal()   # it is of the page in the guard, which changes only while no page moves
+        matches = Signal(self.slots)   # it is of the page in a guard, which changes only while that slot moves none
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
-        m.d.sync += [go.eq(0), moves.eq(looked.info.in_window & (looked.info.page == self.guard.page))]
+        m.d.sync += [go.eq(0), matches.eq(Cat(looked.info.in_window & (looked.info.page == guard.page) for guard in self.guard))]
         self._offer(m, head, info, found, go, body)
         with m.FSM():
             with m.State("Take"):
@@ -65,19 +67,19 @@ class RequestLane(wiring.Component):
                 m.d.comb += looks.eq(1)
                 m.next = "Read"
             with m.State("Read"):
-                guarded, place, opens = self.guard.active & moves, Signal(), Signal()
-                closed = self.guard.closed | (self.guard.atomics_closed & info.atomic)
+                page, place, opens = guarded(m, self.guard, matches), Signal(), Signal()
+                closed = page.closed | (page.atomics_closed & info.atomic)
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
-                    place.eq(Mux(info.in_window, Mux(guarded & self.guard.committed, self.guard.to_host, self.owner_bit),
+                    place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~(guarded & closed) & may_go(known.stamp, self.posted)),
+                    opens.eq(self.clear & ~self.occupied & ~closed & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
-                    found.destination.eq(place), found.absorbed.eq(guarded & self.guard.absorbs & info.atomic),
-                    found.strict.eq(guarded & self.guard.strict & info.atomic),
+                    found.destination.eq(place), found.absorbed.eq(Mux(info.atomic, page.absorbs, 0)),
+                    found.strict.eq(page.strict & info.atomic),
                     found.settled.eq(self.clear), found.occupied.eq(self.occupied),
                     found.full.eq(~Mux(place, holds[1], holds[0])),
                     go.eq(opens & Mux(place, fits[1], fits[0])),

@@ -8,10 +8,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
+from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import HOST_B, FlushView, Guard, Settings
-from pagehop.interposer.move_check import MoveCheck, MoveError, MoveMode, MoveRequest
+from pagehop.interposer.layouts import HOST_B, PAGE_BITS, EpochView, FlushView, Guard
+from pagehop.interposer.move_check import MoveError, MoveMode, MoveRequest, Verdict
 from pagehop.memory.chunk_sets import CopySet
 
 __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
@@ -70,9 +71,10 @@ class PageSlot(wiring.Component):
     -------
     start, abort, request : from the registers. ``hold_limit`` in cycles.
     guard : to the gates.
-    owner_op, owner_answer, owner_answer_valid : port of the owner map.
+    checks, checked, answer, verdict : of the :class:`MoveCheck`; ``checked`` is the request, until ``answer``. ``moving``: the page is ours.
+    owner_op : port of the owner map.
     issue_*, posted_*, local_* : counts of the device's issue register and queue, and of the destination's local source, to set marks on.
-    advance, advance_ready, atomics_settled, settled : epochs of the outstanding table.
+    advance, epochs : of the outstanding table.
     copied : pulse, the host says that its copy of the page is visible at the destination.
     copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
     flush, flush_request, flush_lost : trackers of both hosts; a flush was given up or answered with an error.
@@ -83,12 +85,13 @@ class PageSlot(wiring.Component):
     def __init__(self, window_pages, stamp_bits):
         self.window_pages, self.stamp_bits = window_pages, stamp_bits
         super().__init__({
-            "settings": In(Settings), "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32),
+            "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32),
             "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
-            "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner_answer": In(1), "owner_answer_valid": In(1),
+            "checks": Out(1), "moving": Out(1), "checked": Out(MoveRequest), "answer": In(1), "verdict": In(Verdict(window_pages)),
+            "owner_op": Out(stream.Signature(OwnerOp(window_pages))),
             "issue_entered": In(4), "issue_accepted": In(4), "local_entered": In(4).array(2), "local_accepted": In(4).array(2),
             "posted_accepted": In(stamp_bits), "posted_left": In(stamp_bits),
-            "advance": Out(1), "advance_ready": In(1), "atomics_settled": In(1), "settled": In(1),
+            "advance": Out(1), "epochs": In(EpochView),
             "copy_prepare": Out(1), "copy_set": Out(CopySet), "copy_prepared": In(1), "absorbing": Out(1), "copy_absorbed": In(1),
             "copy_stale": In(1), "copy_fetched": In(1),
             "copy_start": Out(1), "copy_stop": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
@@ -99,55 +102,59 @@ class PageSlot(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.check = check = MoveCheck(self.window_pages)
         m.submodules.issue_mark = issue_mark = Mark(4)
         m.submodules.local_mark = local_mark = Mark(4)
         m.submodules.posted_mark = posted_mark = Mark(self.stamp_bits)
+        m.submodules.requests = requests = EpochWait()
+        m.submodules.atomics = atomics = EpochWait()
         m.submodules.wait = wait = FlushWait()
         m.submodules.source_wait = source_wait = FlushWait()
         request, rounds, hosts_turn = Signal(MoveRequest), Signal(range(ROUNDS + 1)), Signal()   # the host has still to copy the page
-        owner, delay, reason = Signal(), Signal(4), Signal(MoveError)
-        self._watch(m, check, reason, hosts_turn)
+        delay, reason = Signal(4), Signal(MoveError)
+        near, far = request.source[PAGE_BITS:], request.destination[PAGE_BITS:]   # of the page at Host A and Host B, once it was checked
+        self._watch(m, near, far, reason, hosts_turn)
         m.d.sync += delay.eq(Mux(delay.any(), delay - 1, 0))
         m.d.comb += [
-            check.request.eq(request), check.settings.eq(self.settings),
+            self.checked.eq(request), self.moving.eq(self.status.busy & ~self.checks),
             self.to_host.eq(request.to_host), self.from_host.eq(~request.to_host),
-            self.guard.page.eq(check.page), self.guard.to_host.eq(request.to_host),
-            self.copy_source.eq(Mux(request.to_host == HOST_B, check.near, check.far)),
-            self.copy_destination.eq(Mux(request.to_host == HOST_B, check.far, check.near)),
+            self.guard.to_host.eq(request.to_host),
+            self.copy_source.eq(Mux(request.to_host == HOST_B, near, far) << PAGE_BITS),
+            self.copy_destination.eq(Mux(request.to_host == HOST_B, far, near) << PAGE_BITS),
             issue_mark.target.eq(self.issue_entered), issue_mark.count.eq(self.issue_accepted),
             local_mark.target.eq(Mux(request.to_host, self.local_entered[1], self.local_entered[0])),
             local_mark.count.eq(Mux(request.to_host, self.local_accepted[1], self.local_accepted[0])),
             posted_mark.target.eq(self.posted_accepted), posted_mark.count.eq(self.posted_left),
+            *(wait.epoch.eq(self.epochs.epoch) for wait in (requests, atomics)),
+            requests.unanswered.eq(self.epochs.unanswered), atomics.unanswered.eq(self.epochs.atomics),
             wait.flush.eq(Mux(request.to_host, self.flush[1], self.flush[0])),
             source_wait.flush.eq(Mux(request.to_host, self.flush[0], self.flush[1])),
             self.flush_request[0].eq(Mux(request.to_host, source_wait.request, wait.request)),
             self.flush_request[1].eq(Mux(request.to_host, wait.request, source_wait.request)),
             self.absorbing.eq(request.mode != MoveMode.HOLD), self.guard.atomics_closed.eq(rounds == ROUNDS),
             self.guard.strict.eq(self.absorbing & self.guard.active),
-            self.owner_op.payload.index.eq(check.page),
+            self.owner_op.payload.index.eq(self.guard.page),
         ]
         with m.If(~self.guard.active):
             m.d.sync += hosts_turn.eq(request.mode == MoveMode.HOST_COPY)
         with m.FSM():
-            self._accept(m, request, check, owner, delay, rounds)
+            self._accept(m, request, delay, rounds)
             state = partial(self._state, m, reason)
-            self._before_turn(m, state, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn)
+            self._before_turn(m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn)
             self._turn(m, state, request, delay, issue_mark, local_mark, rounds)
-            self._after_commit(m, delay, issue_mark, posted_mark, wait, source_wait)
+            self._after_commit(m, delay, issue_mark, posted_mark, requests, wait, source_wait)
             self._end(m)
         self._count(m)
         return m
 
-    def _watch(self, m, check, reason, hosts_turn):
+    def _watch(self, m, near, far, reason, hosts_turn):
         """Latch the first reason to abort; it counts only before the commit."""
         crossed, age = Signal(), Signal(32)
         m.d.sync += age.eq(Mux(self.guard.active, age + 1, 0))
         lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
         copies = hosts_turn & self.absorbing    # the host that copies the page writes to its destination
         m.d.sync += crossed.eq(
-            (self.cross_write[0] & (self.cross_address[0][12:] == check.far[12:]) & ~(copies & self.to_host))
-            | (self.cross_write[1] & (self.cross_address[1][12:] == check.near[12:]) & ~(copies & ~self.to_host)))
+            (self.cross_write[0] & (self.cross_address[0][PAGE_BITS:] == far) & ~(copies & self.to_host))
+            | (self.cross_write[1] & (self.cross_address[1][PAGE_BITS:] == near) & ~(copies & ~self.to_host)))
         with m.If(~self.guard.active | self.guard.committed):
             m.d.sync += reason.eq(MoveError.NONE)
         with m.Elif(reason == MoveError.NONE):
@@ -162,34 +169,28 @@ class PageSlot(wiring.Component):
             with m.Elif((self.status.hold >= self.hold_limit) | (age[exact_log2(PATIENCE):] >= self.hold_limit)):
                 m.d.sync += reason.eq(MoveError.HOLD_TIMEOUT)
 
-    def _accept(self, m, request, check, owner, delay, rounds):
+    def _accept(self, m, request, delay, rounds):
         status = self.status
         with m.State("Idle"):
             with m.If(self.start):
                 m.d.sync += [
                     request.eq(self.request), status.busy.eq(1), status.done.eq(0), status.failed.eq(0), status.refused.eq(MoveError.NONE),
-                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), delay.eq(4), rounds.eq(0),
+                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), rounds.eq(0),
                 ]
                 m.next = "Check"
         with m.State("Check"):
-            with m.If(delay == 0):
-                m.d.sync += status.error.eq(check.error)
-                m.next = "Failed"
-                with m.If(check.error == MoveError.NONE):
-                    m.next = "Ask Owner"
-        with m.State("Ask Owner"):
-            m.d.comb += [self.owner_op.valid.eq(1), self.owner_op.payload.kind.eq(OwnerOpKind.READ)]
-            with m.If(self.owner_op.ready):
-                m.next = "Owner"
-        with m.State("Owner"):
-            with m.If(self.owner_answer_valid):
-                m.d.sync += owner.eq(self.owner_answer)
+            m.d.comb += self.checks.eq(1)
+            with m.If(self.abort):
+                m.d.sync += status.error.eq(MoveError.ABORTED)
+            with m.If(self.answer):
+                m.d.sync += [self.guard.page.eq(self.verdict.page), request.destination[PAGE_BITS:].eq(self.verdict.far)]
                 m.next = "Decide"
+                with m.If((status.error != MoveError.NONE) | (self.verdict.error != MoveError.NONE)):
+                    m.next = "Failed"
+                with m.If(self.verdict.error != MoveError.NONE):
+                    m.d.sync += status.error.eq(self.verdict.error)
         with m.State("Decide"):
-            with m.If(owner == request.to_host):
-                m.d.sync += status.error.eq(MoveError.ALREADY_THERE)
-                m.next = "Failed"
-            with m.Elif(self.copy_owed):
+            with m.If(self.copy_owed):
                 # A late answer to a move that gave up would be taken for one of this: nothing is held before it cannot come (H14).
                 with m.If(self.abort):
                     m.d.sync += status.error.eq(MoveError.ABORTED)
@@ -232,17 +233,16 @@ class PageSlot(wiring.Component):
             m.d.comb += issue_mark.set.eq(1)
             m.next = following
 
-    def _before_turn(self, m, state, delay, issue_mark, local_mark, wait, source_wait, rounds, hosts_turn):
+    def _before_turn(self, m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn):
         """From the gate to the proof that the copy is at the destination: all of it in hold mode, else what has come to be sent by then."""
         def clear():
             # All that passed the gate is in the outstanding table now; what comes later belongs to the next epoch.
-            with m.If(issue_mark.passed & self.advance_ready):
-                m.d.comb += self.advance.eq(1)
-                m.d.sync += delay.eq(1)
+            with m.If(issue_mark.passed & self.epochs.advance_ready):
+                m.d.comb += [self.advance.eq(1), atomics.start.eq(1)]
                 m.next = "Atomics"
 
-        def atomics():
-            with m.If((delay == 0) & self.atomics_settled):
+        def settle_atomics():
+            with m.If(atomics.done):
                 with m.If(hosts_turn):
                     m.d.comb += source_wait.start.eq(1)
                     m.next = "Show Source"
@@ -290,7 +290,7 @@ class PageSlot(wiring.Component):
 
         state("Close", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Clear"))
         state("Clear", MovePhase.GATE, clear)
-        state("Atomics", MovePhase.GATE, atomics)
+        state("Atomics", MovePhase.GATE, settle_atomics)
         state("Show Source", MovePhase.GATE, show_source)
         state("Host Copies", MovePhase.HOST, host_copies)
         state("Read Again", MovePhase.COPY, prepared)
@@ -329,13 +329,13 @@ class PageSlot(wiring.Component):
         state("Place", MovePhase.COMMIT, place)
         state("Commit", MovePhase.COMMIT, commit)
 
-    def _after_commit(self, m, delay, issue_mark, posted_mark, wait, source_wait):
+    def _after_commit(self, m, delay, issue_mark, posted_mark, requests, wait, source_wait):
         status = self.status
         with m.State("Open"):
             m.d.comb += status.phase.eq(MovePhase.DRAIN)
-            with m.If((delay == 0) & self.advance_ready):
+            with m.If((delay == 0) & self.epochs.advance_ready):
                 # What was accepted by now was looked up before the commit; what comes later sees the new owner.
-                m.d.comb += [posted_mark.set.eq(1), self.advance.eq(1)]
+                m.d.comb += [posted_mark.set.eq(1), self.advance.eq(1), requests.start.eq(1)]
                 m.next = "Drain"
         with m.State("Drain"):
             m.d.comb += status.phase.eq(MovePhase.DRAIN)
@@ -354,7 +354,7 @@ class PageSlot(wiring.Component):
                 m.next = "Retire"
         with m.State("Retire"):
             m.d.comb += status.phase.eq(MovePhase.RETIRE)
-            with m.If(self.settled):
+            with m.If(requests.done):
                 m.d.comb += self.ended.eq(1)
                 m.d.sync += [
                     status.busy.eq(0), status.done.eq(1), status.ended.eq(status.ended + 1),

@@ -4,10 +4,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS
+from pagehop.interposer.layouts import PAGE_BITS, Guarded
 from pagehop.tlp import headers
 
-__all__ = ["Looked", "LookupStage", "far_header", "strict_header"]
+__all__ = ["Looked", "LookupStage", "far_header", "guarded", "strict_header"]
 
 
 def far_header(header, far):
@@ -20,6 +20,16 @@ def strict_header(header, strict):
     value = Value.cast(header)
     place = headers.RequestHeader()["relaxed_ordering"].offset
     return Cat(value[:place], value[place] & ~strict, value[place + 1:])
+
+
+def guarded(m, guards, matches, name="guarded"):
+    """What holds for a TLP whose page is that of the guards in ``matches``, a bit a slot, when these are active."""
+    found = Signal(Guarded(len(guards)), name=name)
+    active = [match & guard.active for match, guard in zip(matches, guards, strict=True)]
+    for field in ("closed", "atomics_closed", "absorbs", "strict", "committed", "to_host"):
+        bits = Cat(one & guard[field] for one, guard in zip(active, guards, strict=True))
+        m.d.comb += found[field].eq(bits if field == "absorbs" else bits.any())
+    return found
 
 
 class Looked(data.StructLayout):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,11 +10,15 @@ from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, FlushView, PortConfig
+from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
+from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.memory.copy_engine import CopyEngine
+from pagehop.memory.copy_tags import NARROW_BITS, CopyTag
+from pagehop.memory.page_buffer import PAGE_BYTES
+from pagehop.tlp.arbiter import select_one
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.flush import FlushTracker
 from pagehop.tlp.outstanding import OutstandingTable
@@ -56,6 +60,7 @@ class Interposer(wiring.Component):
     window_pages : pages that the owner map and the dirty bitmap cover, a power of two from 64 to 262 144.
     max_payload : largest payload of a TLP in bytes, a power of two from 128 to 512.
     chunk_bytes : bytes of one copy read and copy write; at most the MPS and MRRS of both hosts.
+    slots : pages that move at the same time: 1, 2, 4 or 8.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members
@@ -63,9 +68,9 @@ class Interposer(wiring.Component):
     device, host_a, host_b : the three links.
     config_device, config_host_a, config_host_b : what each link knows of itself.
     commit, commit_page, commit_host : the page of the window whose owner changes in this cycle, and to whom.
-    holding : a page is held.
+    holding : a bit a slot, its page is held.
     """
-    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, sizes=None):
+    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, sizes=None):
         check_data_bytes(data_bytes)
         if window_pages not in [1 << n for n in range(6, 19)]:
             raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
@@ -73,12 +78,17 @@ class Interposer(wiring.Component):
             raise ValueError(f"Largest payload must be 128, 256 or 512 bytes, not {max_payload!r}")
         if chunk_bytes not in (64, 128, 256) or chunk_bytes > max_payload:
             raise ValueError(f"Copy chunk must be 64, 128 or 256 bytes and at most the largest payload of {max_payload}, not {chunk_bytes!r}")
+        if slots not in (1, 2, 4, 8):
+            raise ValueError(f"Slots for moves must be 1, 2, 4 or 8, not {slots!r}")
+        if slots == 8 and chunk_bytes == 64:
+            raise ValueError("Copy chunk must be 128 or 256 bytes with 8 slots, for there are no tags for more reads, not 64")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
+        self.slots = slots
         self.sizes = Sizes.for_width(data_bytes) if sizes is None else sizes
         super().__init__({
             "device": Out(TlpPort(data_bytes)), "host_a": Out(TlpPort(data_bytes)), "host_b": Out(TlpPort(data_bytes)),
             "config_device": In(PortConfig), "config_host_a": In(PortConfig), "config_host_b": In(PortConfig),
-            "commit": Out(1), "commit_page": Out(32), "commit_host": Out(1), "holding": Out(1),
+            "commit": Out(1), "commit_page": Out(32), "commit_host": Out(1), "holding": Out(slots),
         })
 
     def _lines(self, beats):
@@ -91,22 +101,25 @@ class Interposer(wiring.Component):
         replies = self._lines(sizes.device_ingress[1]) // 2   # half for the requests of each host
         m.submodules.device_ingress = device = DeviceIngress(
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
-            depths=sizes.device_ingress, max_payload=self.max_payload)
+            depths=sizes.device_ingress, max_payload=self.max_payload, slots=self.slots)
         m.submodules.device_egress = egress = Egress(data_bytes, 2, sizes.device_egress, max_payload=self.max_payload)
-        m.submodules.register_side = control = Control(data_bytes, self.window_pages)
+        m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
         m.submodules.table = table = OutstandingTable(sizes.rows)
-        m.submodules.slot = slot = PageSlot(self.window_pages, len(device.posted_left))
-        m.submodules.copy = copy = CopyEngine(data_bytes, self.chunk_bytes)
+        m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
+        movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.notifier = notifier = Notifier(data_bytes)
-        m.submodules.owners = owners = OwnerMap(self.window_pages)
+        m.submodules.owners = owners = OwnerMap(self.window_pages, users=self.slots + 1)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
         hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
         self._ports(m, device, egress, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
-        self._flushes(m, device, slot, dirty, control, hosts)
-        self._moves(m, device, table, slot, copy, owners, dirty, notifier, control, hosts)
+        self._flushes(m, device, movers, dirty, control, hosts)
+        self._moves(m, device, table, check, movers, owners, dirty, notifier, control)
+        for mover in movers:
+            self._mover(m, mover, device, control, hosts)
+        self._own(m, notifier, control, hosts)
         self._registers(m, device, table, owners, dirty, control, hosts)
         return m
 
@@ -176,7 +189,7 @@ class Interposer(wiring.Component):
                 other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _flushes(self, m, device, slot, dirty, control, hosts):
+    def _flushes(self, m, device, movers, dirty, control, hosts):
         for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
@@ -185,62 +198,84 @@ class Interposer(wiring.Component):
                 *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean")),
                 tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
                 tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
-                tracker.request.eq(device.flush_request[number] | slot.flush_request[number] | dirty.flush_request[number]),
-                device.flush[number].eq(view), slot.flush[number].eq(view), dirty.flush[number].eq(view),
-                slot.flush_lost[number].eq(tracker.timed_out | tracker.failed),
+                tracker.request.eq(device.flush_request[number] | dirty.flush_request[number]
+                                   | Cat(mover.slot.flush_request[number] for mover in movers).any()),
+                device.flush[number].eq(view), dirty.flush[number].eq(view), *(mover.slot.flush[number].eq(view) for mover in movers),
+                *(mover.slot.flush_lost[number].eq(tracker.timed_out | tracker.failed) for mover in movers),
                 other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
             ]
 
-    def _moves(self, m, device, table, slot, copy, owners, dirty, notifier, control, hosts):
-        connect_streams(m, slot.owner_op, owners.op)
-        connect_streams(m, device.absorb, copy.absorb)
+    def _moves(self, m, device, table, check, movers, owners, dirty, notifier, control):
+        """What the slots share: the check of requests, the owner map, epochs, counters, the notification."""
+        epochs, slots = Signal(EpochView), [mover.slot for mover in movers]
+        ended, retired = Cat(slot.ended for slot in slots), Cat(slot.status.phase == MovePhase.RETIRE for slot in slots)
+        committed = Cat(slot.committed for slot in slots)
+        for number, slot in enumerate(slots):
+            connect_streams(m, slot.owner_op, owners.op[number])
+            m.d.comb += [
+                check.request[number].eq(slot.checked), check.asks[number].eq(slot.checks), check.busy[number].eq(slot.moving),
+                check.page[number].eq(slot.guard.page), slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
+                device.guard[number].eq(slot.guard), slot.epochs.eq(epochs),
+            ]
+        connect_streams(m, check.owner_op, owners.op[-1])
         m.d.comb += [
-            slot.settings.eq(control.settings), slot.start.eq(control.start), slot.abort.eq(control.abort), slot.copied.eq(control.copied),
-            slot.request.eq(control.request),
-            slot.hold_limit.eq(control.hold_limit), control.status.eq(slot.status), device.guard.eq(slot.guard),
-            slot.owner_answer.eq(owners.answer), slot.owner_answer_valid.eq(owners.answer_valid),
+            check.settings.eq(control.settings), check.owner.eq(owners.answer), check.owner_valid.eq(owners.answer_valid),
+            *(epochs[name].eq(getattr(table, name)) for name in ("advance_ready", "epoch", "unanswered", "atomics")),
+            dirty.epochs.eq(epochs), table.advance.eq(dirty.advance | Cat(slot.advance for slot in slots).any()),
+            device.pause.eq(dirty.pause | Cat(mover.copy.pause for mover in movers).any()),
+            control.moves_done.eq(sum(ended & retired)), control.moves_failed.eq(sum(ended & ~retired)), notifier.event.eq(ended.any()),
+            notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
+            notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
+            # The owner map takes one commit a cycle.
+            self.commit.eq(committed.any()), self.commit_page.eq(select_one(committed, [slot.guard.page for slot in slots])),
+            self.commit_host.eq(select_one(committed, [slot.guard.to_host for slot in slots])),
+            self.holding.eq(Cat(slot.guard.closed for slot in slots)),
+        ]
+
+    def _mover(self, m, mover, device, control, hosts):
+        """A slot, its copy engine, and the hosts between which it moves its page."""
+        slot, copy, number = mover.slot, mover.copy, mover.number
+        connect_streams(m, device.absorb[number], copy.absorb)
+        m.d.comb += [
+            slot.start.eq(control.start[number]), slot.abort.eq(control.abort[number]), slot.copied.eq(control.copied[number]),
+            slot.request.eq(control.request), slot.hold_limit.eq(control.hold_limit), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
-            table.advance.eq(slot.advance | dirty.advance), slot.advance_ready.eq(table.advance_ready),
-            slot.atomics_settled.eq(table.atomics_settled), slot.settled.eq(table.settled),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
             copy.prepare.eq(slot.copy_prepare), copy.prepare_set.eq(slot.copy_set), copy.absorbing.eq(slot.absorbing),
-            copy.atomic.eq(device.atomic), copy.atomic_offset.eq(device.atomic_offset),
+            copy.atomic.eq(device.atomic[number]), copy.atomic_offset.eq(device.atomic_offset),
             slot.copy_prepared.eq(copy.prepared), slot.copy_absorbed.eq(copy.absorbed), slot.copy_stale.eq(copy.stale),
-            slot.copy_fetched.eq(copy.fetched), device.pause.eq(dirty.pause | copy.pause),
+            slot.copy_fetched.eq(copy.fetched), slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding),
+            slot.copy_error.eq(copy.error), slot.copy_owed.eq(copy.owed),
             copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
             copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
             copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
-            slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding), slot.copy_error.eq(copy.error),
-            slot.copy_owed.eq(copy.owed),
-            control.moves_done.eq(slot.ended & (slot.status.phase == MovePhase.RETIRE)),
-            control.moves_failed.eq(slot.ended & (slot.status.phase != MovePhase.RETIRE)), notifier.event.eq(slot.ended),
-            notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
-            notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
-            self.commit.eq(slot.committed), self.commit_page.eq(slot.guard.page), self.commit_host.eq(slot.guard.to_host),
-            self.holding.eq(slot.guard.closed),
         ]
-        for number, host in enumerate(hosts):
-            reads, writes = slot.from_host == number, slot.to_host == number
-            local = host.local
-            connect_streams(m, notifier.o[number], local.notification)
-            connect_streams(m, control.answer[number], local.answer)
+        for side, host in enumerate(hosts):
+            reads, writes = slot.from_host == side, slot.to_host == side
+            read, write = host.local.copy_read[number], host.local.copy_write[number]
             m.d.comb += [
-                notifier.config[number].eq(host.config), local.room.eq(host.egress.room),
-                local.copy_read.valid.eq(copy.o_read.valid & reads), local.copy_read.payload.eq(copy.o_read.payload),
-                local.copy_write.valid.eq(copy.o_write.valid & writes), local.copy_write.payload.eq(copy.o_write.payload),
-                host.ingress.copy.ready.eq(1),
-                slot.local_entered[number].eq(local.entered), slot.local_accepted[number].eq(local.accepted),
-                slot.cross_write[number].eq(host.ingress.cross_write), slot.cross_address[number].eq(host.ingress.cross_address),
+                read.valid.eq(copy.o_read.valid & reads), read.payload.eq(copy.o_read.payload),
+                write.valid.eq(copy.o_write.valid & writes), write.payload.eq(copy.o_write.payload),
+                slot.local_entered[side].eq(host.local.entered), slot.local_accepted[side].eq(host.local.accepted),
+                slot.cross_write[side].eq(host.ingress.cross_write), slot.cross_address[side].eq(host.ingress.cross_address),
             ]
-            connect_streams(m, local.o, host.egress.i[_Host.FROM_LOCAL])
             with m.If(reads):
                 m.d.comb += [
-                    copy.o_read.ready.eq(local.copy_read.ready),
+                    copy.o_read.ready.eq(read.ready),
                     copy.completion.valid.eq(host.ingress.copy.valid), copy.completion.payload.eq(host.ingress.copy.payload),
                 ]
             with m.Else():
-                m.d.comb += copy.o_write.ready.eq(local.copy_write.ready)
+                m.d.comb += copy.o_write.ready.eq(write.ready)
+
+    def _own(self, m, notifier, control, hosts):
+        """What else the interposer itself sends to each host."""
+        for number, host in enumerate(hosts):
+            local = host.local
+            connect_streams(m, notifier.o[number], local.notification)
+            connect_streams(m, control.answer[number], local.answer)
+            connect_streams(m, local.o, host.egress.i[_Host.FROM_LOCAL])
+            m.d.comb += [notifier.config[number].eq(host.config), local.room.eq(host.egress.room), host.ingress.copy.ready.eq(1)]
 
     def _registers(self, m, device, table, owners, dirty, control, hosts):
         wiring.connect(m, control.owner, owners.read)
@@ -248,7 +283,6 @@ class Interposer(wiring.Component):
         wiring.connect(m, control.dirty_peek, dirty.peek)
         m.d.comb += [
             dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page),
-            dirty.advance_ready.eq(table.advance_ready), dirty.atomics_settled.eq(table.atomics_settled),
             dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
             device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),
             control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
@@ -270,6 +304,17 @@ class Interposer(wiring.Component):
             ]
 
 
+class _Mover:
+    """A page slot and its copy engine."""
+
+    def __init__(self, m, top, number, stamp_bits):
+        self.number = number
+        self.slot = PageSlot(top.window_pages, stamp_bits)
+        self.copy = CopyEngine(top.data_bytes, top.chunk_bytes, number, top.slots)
+        m.submodules[f"slot_{number}"] = self.slot
+        m.submodules[f"copy_{number}"] = self.copy
+
+
 class _Host:
     """The parts that each host has one of."""
 
@@ -285,9 +330,10 @@ class _Host:
         self.config = (top.config_host_a, top.config_host_b)[host]
         self.ingress = HostIngress(
             data_bytes, host, rows=sizes.rows, entries=sizes.entries, depths=sizes.host_ingress,
-            device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload)
+            device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload,
+            wide_copy_tags=CopyTag.bits(PAGE_BYTES // top.chunk_bytes, top.slots) > NARROW_BITS)
         self.egress = Egress(data_bytes, 3, sizes.host_egress, max_payload=top.max_payload, clear_ido=True, writers=self.WRITERS)
-        self.local = LocalSource(data_bytes)
+        self.local = LocalSource(data_bytes, top.slots)
         self.tracker = FlushTracker(host, data_bytes=data_bytes)
         self.proxy = ProxyTable(sizes.entries)
         self.room = Room(to_device, 1)         # in this host's ingress, for answers to the device

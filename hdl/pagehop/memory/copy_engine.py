@@ -6,8 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from pagehop.memory.chunk_sets import ChunkSets, CopySet
+from pagehop.memory.copy_tags import CopyTag
 from pagehop.memory.differential import Differential
 from pagehop.memory.page_buffer import LINE_BYTES, PAGE_BYTES, PageBuffer
+from pagehop.tlp import headers
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
 from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
@@ -38,8 +40,8 @@ class _Piece(data.StructLayout):
 class CopyEngine(wiring.Component):
     """Read a page from one host in chunks, all reads in flight at once, and write each chunk to the other as soon as it is whole.
 
-    - **Reads**: from the cycle after ``start``, one a cycle while ``o_read.ready``, tag ``0 g llllll`` with the chunk number *l* and the generation
-      *g*, which flips with every ``start``. TC 0, no RO, IDO or NS.
+    - **Reads**: from the cycle after ``start``, one a cycle while ``o_read.ready``, with the :class:`CopyTag` of the chunk and a generation that
+      flips with every ``start``. TC 0, no RO, IDO or NS.
     - **Completions**: always taken. In any order between chunks, in pieces that begin and end at multiples of 64 bytes; other TLPs may stand
       between those of a chunk. What has another generation, or belongs to a chunk that waits for nothing, is dropped (D16); that a chunk has come
       shows to the completions from the third cycle after its last on, so a host that answers twice in a row with other data spoils the page. One
@@ -66,6 +68,8 @@ class CopyEngine(wiring.Component):
         Beat width.
     chunk_bytes : int
         64, 128, 256 or 512, at least ``data_bytes``.
+    slot, slots : int
+        Which of how many engines this is: each has tags of its own.
 
     Members
     -------
@@ -87,7 +91,7 @@ class CopyEngine(wiring.Component):
     writing : out, a write is offered or about to be
     error : out, :class:`CopyError`
     """
-    def __init__(self, data_bytes=64, chunk_bytes=128):
+    def __init__(self, data_bytes=64, chunk_bytes=128, slot=0, slots=1):
         check_data_bytes(data_bytes)
         if chunk_bytes not in CHUNK_BYTES or chunk_bytes < data_bytes:
             allowed = ", ".join(str(size) for size in CHUNK_BYTES if size >= data_bytes)
@@ -95,6 +99,7 @@ class CopyEngine(wiring.Component):
         self.data_bytes = data_bytes
         self.chunk_bytes = chunk_bytes
         self.chunks = PAGE_BYTES // chunk_bytes
+        self.tag = CopyTag(self.chunks, slot, slots)
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
             "start": In(1), "stop": In(1), "source_address": In(64), "destination_address": In(64),
@@ -181,7 +186,7 @@ class CopyEngine(wiring.Component):
         reading, chunk, following = Signal(), Signal(range(self.chunks)), Signal(range(self.chunks))
         asks, done = Signal(), Signal()   # this chunk is wanted; nothing more stands before the next
         m.d.comb += [
-            header.tag.eq(generation << 6 | chunk),
+            headers.whole_tag(header).eq(self.tag.encode(chunk, generation)),
             offset.eq(chunk << exact_log2(self.chunk_bytes)),
             self.o_read.valid.eq(reading & asks), done.eq(reading & (~asks | self.o_read.ready)), following.eq(chunk + 1),
             self.o_read.payload.header.eq(header),
@@ -205,7 +210,7 @@ class CopyEngine(wiring.Component):
         units = PAGE_BYTES // LINE_BYTES if self.data_bytes > LINE_BYTES else PAGE_BYTES // self.data_bytes
         unit_bytes = PAGE_BYTES // units
         piece, piece_valid = Signal(_Piece(self.data_bytes, self.chunks, units)), Signal()
-        chunk = header.tag[:exact_log2(self.chunks)]
+        chunk, of_generation, of_slot = self.tag.decode(headers.whole_tag(header))
         # Byte Count is what is left of the chunk, so it says where in the chunk the piece begins.
         offset = (self.chunk_bytes - header.byte_count)[:exact_log2(self.chunk_bytes)]
         shape_right = (
@@ -224,9 +229,9 @@ class CopyEngine(wiring.Component):
             piece.first.eq(beat.first),
             piece.whole.eq(beat.dwords[5]),
             piece.poisoned.eq(beat.poisoned | (beat.first & header.poisoned)),
-            piece.copy.eq(~header.tag[7]),
+            piece.copy.eq(of_slot),
             piece.final.eq((header.status != CompletionStatus.SUCCESS.value) | (header.byte_count[2:] == header.length)),
-            piece.ours.eq((header.tag[len(chunk):] == generation << 6 - len(chunk)) & unanswered.bit_select(chunk, 1)),
+            piece.ours.eq(of_slot & (of_generation == generation) & unanswered.bit_select(chunk, 1)),
             piece.chunk.eq(chunk),
             piece.unit.eq(Cat(offset[exact_log2(unit_bytes):], chunk)),
         ]

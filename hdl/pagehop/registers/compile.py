@@ -51,11 +51,17 @@ class FieldMap:
 
 @dataclass(frozen=True)
 class RegisterEntry:
-    """One register at a byte ``offset``; ``name`` is its path with the parts joined by ``_``."""
+    """One register at a byte ``offset``; ``name`` is its path with the parts joined by ``_``.
+
+    One of an array, whose registers follow each other, has its ``index`` in the name, and knows the ``array``'s name and ``count``.
+    """
     name: str
     title: str
     offset: int
     fields: tuple[FieldMap, ...]
+    array: str = ""
+    index: int = 0
+    count: int = 1
 
     @property
     def reset(self) -> int:
@@ -155,7 +161,14 @@ def _register(top: AddrmapNode, node: RegNode) -> RegisterEntry:
     if node.get_property("regwidth") != 8 * WORD_BYTES or node.absolute_address % WORD_BYTES:
         raise ValueError(f"Register {name!r} must have 64 bits and stand on a multiple of 8, "
                          f"not {node.get_property('regwidth')} bits at {node.absolute_address:#x}")
-    return RegisterEntry(name, node.get_property("name"), node.absolute_address, tuple(_field(node, field) for field in node.fields()))
+    fields = tuple(_field(node, field) for field in node.fields())
+    if not node.is_array:
+        return RegisterEntry(name, node.get_property("name"), node.absolute_address, fields)
+    if len(node.array_dimensions) != 1 or node.array_stride != WORD_BYTES:
+        raise ValueError(f"Array of registers {name!r} must have one dimension and a stride of {WORD_BYTES}, not {node.array_dimensions} and "
+                         f"{node.array_stride}")
+    return RegisterEntry(name, node.get_property("name"), node.absolute_address, fields,
+                         name.removesuffix(f"_{node.current_idx[0]}"), node.current_idx[0], node.array_dimensions[0])
 
 
 def _field(register: RegNode, node: FieldNode) -> FieldMap:

@@ -1,6 +1,6 @@
 """The device's requests that a host has not answered yet."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -20,7 +20,7 @@ class OutstandingEntry(data.Struct):
     requester_id: 16
     tag:          10
     host:         1
-    epoch:        2
+    epoch:        exact_log2(EPOCHS)
     atomic:       1
     lines:        7
     flush_target: FLUSH_SEQUENCE_BITS
@@ -65,9 +65,9 @@ class OutstandingTable(wiring.Component):
       ``ended_lines``, for whoever holds room for it: completions that come twice, or after all, release nothing (D7, H14).
 
     **Epochs** (H12, H58): an entry belongs to the epoch in which it was allocated; ``advance`` begins the next with the next cycle. It has
-    effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``settled`` says that nothing of an
-    older epoch is unanswered, ``atomics_settled`` that no atomic is; both are 0 in the cycle after ``advance``, and may rise up to 7 cycles
-    late, never early.
+    effect only with ``advance_ready``: there are four numbers, and that of the next must be unused. ``unanswered`` has a bit for each number, 1
+    while a request of that epoch is, ``atomics`` one for its atomics: an allocation shows in the third cycle after it, an end in the seventh at
+    the latest. So from the third cycle after an ``advance`` on the bits of older epochs never fall early.
 
     **Reset**: what was in flight is lost with the links, and a memory has no reset, so all rows are freed one by one in the ``rows`` cycles after it.
     Until then ``occupied`` is 1 and ``completion_valid`` 0: requests wait, and late completions are unexpected.
@@ -89,8 +89,9 @@ class OutstandingTable(wiring.Component):
     given_up : out
     ended, ended_lines : arrays of 2, out
     advance : in
-    advance_ready, settled, atomics_settled : out
+    advance_ready : out
     epoch : out, the current one
+    unanswered, atomics : out
     count : array of 2, out; unanswered requests a host
     """
     def __init__(self, rows=1024):
@@ -105,8 +106,8 @@ class OutstandingTable(wiring.Component):
             "completion_entry": Out(OutstandingEntry).array(HOSTS), "completion_valid": Out(1).array(HOSTS),
             "free": In(1).array(HOSTS), "free_row": In(row).array(HOSTS), "free_entry": In(OutstandingEntry).array(HOSTS),
             "give_up": In(1), "given_up": Out(1), "ended": Out(1).array(HOSTS), "ended_lines": Out(7).array(HOSTS),
-            "advance": In(1), "advance_ready": Out(1, init=1), "settled": Out(1, init=1), "atomics_settled": Out(1, init=1),
-            "epoch": Out(2), "count": Out(16).array(HOSTS),
+            "advance": In(1), "advance_ready": Out(1, init=1), "epoch": Out(range(EPOCHS)),
+            "unanswered": Out(EPOCHS), "atomics": Out(EPOCHS), "count": Out(16).array(HOSTS),
         })
 
     def elaborate(self, platform):
@@ -215,20 +216,13 @@ class OutstandingTable(wiring.Component):
         entry = self.allocate_entry
         for host, (ended, _) in enumerate(ends):
             m.d.comb += self.count[host].eq(self._counter(m, self.rows, f"count_{host}", self.allocate & (entry.host == host), [ended]))
-        none, no_atomic = Signal(EPOCHS, init=-1), Signal(EPOCHS, init=-1)
         for epoch in range(EPOCHS):
             more, fewer = self.allocate & (self.epoch == epoch), [(ended & (freed.epoch == epoch), freed.atomic) for ended, freed in ends]
             total = self._counter(m, self.rows, f"total_{epoch}", more, [end for end, _ in fewer])
             atomics = self._counter(m, self.rows, f"atomics_{epoch}", more & entry.atomic, [end & atomic for end, atomic in fewer])
-            m.d.sync += [none[epoch].eq(total == 0), no_atomic[epoch].eq(atomics == 0)]
-        advance, advanced = self.advance & self.advance_ready, Signal(2)
-        current = (Const(1) << self.epoch)[:EPOCHS]
-        # What was allocated in the cycle of an advance shows in `none` in the third cycle after it.
-        quiet = ~advance & ~advanced.any()
+            m.d.sync += [self.unanswered[epoch].eq(total != 0), self.atomics[epoch].eq(atomics != 0)]
+        advance = self.advance & self.advance_ready
         m.d.sync += [
-            advanced.eq(Cat(advance, advanced)),
             self.epoch.eq(self.epoch + advance),
-            self.advance_ready.eq(none.bit_select((self.epoch + 1)[:2], 1) & ~advance),
-            self.settled.eq((none | current).all() & quiet),
-            self.atomics_settled.eq((no_atomic | current).all() & quiet),
+            self.advance_ready.eq(~self.unanswered.bit_select((self.epoch + 1)[:len(self.epoch)], 1) & ~advance),
         ]

@@ -45,17 +45,20 @@ class Saboteur:
         self.guest, self.random = guest, random
         self.outcomes: Counter[str] = Counter()
 
-    async def move(self, page: int, to_host: int, fault: str) -> MoveResult:
+    async def move(self, page: int, to_host: int, fault: str, slot: int = 0) -> MoveResult:
         """Move ``page`` with ``fault`` (empty: none) and check the way in which it ended."""
         guest, driver = self.guest, self.guest.driver
+        mode = guest.mode()
         injection = self._inject(fault, page, 1 - to_host)
         limit = self.random.randint(1, 900) if fault == "hold_timer" else guest.setup.hold_limit
         if fault == "hold_timer":
             await self._limit(limit)
-        storing = cocotb.start_soon(self._store(page, to_host)) if fault == "cross_store" else None
+        storing = cocotb.start_soon(self._store(page, to_host, slot, mode)) if fault == "cross_store" else None
+        running = [True]
         if fault == "host":
-            guest.system.fabric.after(self.random.randint(1, 2500), lambda: cocotb.start_soon(driver.abort()))
-        result = await driver.move(page, to_host)
+            guest.system.fabric.after(self.random.randint(1, 2500), lambda: cocotb.start_soon(driver.abort(slot)) if running else None)
+        result = await driver.move(page, to_host, mode, slot)
+        running.clear()
         if fault == "hold_timer":
             await self._limit(guest.setup.hold_limit)
         if injection is not None:
@@ -86,14 +89,14 @@ class Saboteur:
         guest.system.hosts[source].root_complex.injections.append(injection)
         return injection
 
-    async def _store(self, page: int, host: int) -> None:
+    async def _store(self, page: int, host: int, slot: int, mode: int) -> None:
         """A store of the host that is to get the page, through its aperture, soon after the page is held or its copy begins (H59, D5)."""
         guest, apertures = self.guest, self.guest.check_config.apertures
-        if guest.driver.mode == regs.MoveMode.HOLD:
-            while not guest.dut.holding.value:
+        if mode == regs.MoveMode.HOLD:
+            while not int(guest.dut.holding.value) >> slot & 1:
                 await guest.system.fabric.wait(10)
         else:
-            while regs.MovePhase(regs.MoveStatus.PHASE.get(await guest.driver.status())) in (regs.MovePhase.IDLE, regs.MovePhase.GATE):
+            while regs.MovePhase(regs.MoveStatus.PHASE.get(await guest.driver.status(slot))) in (regs.MovePhase.IDLE, regs.MovePhase.GATE):
                 await guest.system.fabric.wait(10)
         await guest.system.fabric.wait(self.random.randint(1, EARLY))
         offset = page * PAGE + self.random.randrange(0, PAGE, 64)
@@ -123,13 +126,19 @@ async def aborts(dut: Any) -> None:
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
         tasks = [manager.start_soon(agent.run()) for agent in agents]
-        owners = [0] * pages
-        for done in range(moves):
-            config.progress(done, moves, f"move {done}")
-            page = random.randrange(pages)
-            fault = faults[done % len(faults)] if random.random() < share else ""
-            result = await saboteur.move(page, 1 - owners[page], fault)
-            owners[page] ^= result.moved
+        owners, still = [0] * pages, list(range(pages))     # `still`: what does not move in another slot
+
+        async def move(slot: int) -> None:
+            for done in range(slot, moves, guest.driver.slots):
+                config.progress(done, moves, f"move {done}")
+                page = still.pop(random.randrange(len(still)))
+                fault = faults[done % len(faults)] if random.random() < share else ""
+                result = await saboteur.move(page, 1 - owners[page], fault, slot)
+                owners[page] ^= result.moved
+                still.append(page)
+
+        for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
+            await task
         for agent in agents:
             agent.stop = True
         for task in tasks:

@@ -28,6 +28,8 @@ class BenchConfig:
         self.seed: int = given["seed"]
         self.trace: str | None = given.get("trace")
         self.data_bytes: int = given.get("hardware", {}).get("data_bytes", 64)
+        self.chunk_bytes: int = given.get("hardware", {}).get("chunk_bytes", 128)
+        self.slots: int = given.get("hardware", {}).get("slots", 1)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)
         self.parameters: dict[str, Any] = dict(given.get("parameters", {}))
         self._asked: set[str] = set()

@@ -43,7 +43,8 @@ class Guest:
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
-    sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge`` or ``host_copy``).
+    sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``,
+    ``host_copy``, or ``mixed``: hold and merge by chance).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -60,7 +61,9 @@ class Guest:
         self.system = System(dut, machine(self._system(functions)), self.log)
         cpu = self.system.hosts[0].cpu
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
-        self.driver.mode = regs.MoveMode[config.get("mode", "hold").upper()]
+        mode, self._random_mode = config.get("mode", "hold"), config.random("modes")
+        self._modes = (regs.MoveMode.HOLD, regs.MoveMode.MERGE) if mode == "mixed" else (regs.MoveMode[mode.upper()],)
+        self.driver.mode = self._modes[0]
         self.driver.copier = self._copy
         cpu.on_interrupt.append(self._interrupt)
         self.retries = 0
@@ -116,10 +119,15 @@ class Guest:
         address = self.base + page * PAGE
         self.system.preset(0, address, self.system.values.take(address, PAGE))
 
-    async def move(self, page: int, to_host: int) -> MoveResult:
+    def mode(self) -> regs.MoveMode:
+        """Mode of the next move."""
+        return self._random_mode.choice(self._modes)
+
+    async def move(self, page: int, to_host: int, slot: int = 0) -> MoveResult:
         """Move a page, again when the hold timer ended a try."""
+        mode = self.mode()
         for _ in range(TRIES):
-            result = await self.driver.move(page, to_host)
+            result = await self.driver.move(page, to_host, mode, slot)
             if result.moved or result.error != regs.MoveError.HOLD_TIMEOUT:
                 break
             self.retries += 1

@@ -17,7 +17,6 @@ from pagehop_tb.protocol import Kind, Tlp, read_completions, request_bytes
 
 CPU, LINE, PAGES = 0x0000, 64, 64
 HOST_B_OFFSET = 1 << 32
-GENERATION = 0x40
 #: The completion limit, and cycles after which nobody waits for an answer.
 LIMIT, NOBODY_WAITS = 400, 16 * 400
 #: Completions behind the last of an answer that may still be taken for a part of it.
@@ -66,6 +65,7 @@ class OddCopies:
         self.requests: list[tuple[Tlp, bytes]] = []
         self.answers: list[list[Tlp]] = []
         self.checked = self.looked = 0
+        self.generation = PAGE // config.chunk_bytes    # the bit of a tag above the number of the chunk
         self.refuses: int | None = None     # the host that answers flushes with UR
         for number, host in enumerate(self.hosts):
             self._collect(number, host, host.agent.on_tlp)
@@ -170,9 +170,9 @@ class OddCopies:
             for tlp in self._mixed(answers):
                 garbage = bytes(len(tlp.data))
                 if self.random.random() < 0.3:
-                    queue(replace(tlp, tag=tlp.tag ^ GENERATION, data=garbage))
+                    queue(replace(tlp, tag=tlp.tag ^ self.generation, data=garbage))
                 if self.random.random() < 0.1:
-                    queue(replace(tlp, tag=tlp.tag ^ GENERATION, kind=Kind.CPL, status=4, length=0, data=b""))
+                    queue(replace(tlp, tag=tlp.tag ^ self.generation, kind=Kind.CPL, status=4, length=0, data=b""))
                 if len(done) > SETTLES and self.random.random() < 0.3:
                     again = self.random.choice(done[:-SETTLES])
                     queue(replace(again, data=bytes(len(again.data))))

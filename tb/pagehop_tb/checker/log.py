@@ -102,7 +102,7 @@ class EventLog:
         self.events.append((16, cycle, page, host))
 
     def holding(self, cycle: int, level: int) -> None:
-        """The interposer started (1) or stopped (0) holding accesses."""
+        """The interposer started (1) or stopped (0) holding accesses; ``level`` has a bit a slot."""
         self.events.append((17, cycle, level))
 
     def injected(self, cycle: int, host: int, address: int, length: int, status: int, requester_id: int) -> None:

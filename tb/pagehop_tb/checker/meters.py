@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.checker.records import DEVICE_STREAM
@@ -13,6 +14,8 @@ from pagehop_tb.checker.space import HOST_SPACE, PAGE
 __all__ = ["measure"]
 
 Access = tuple[int, int, int]       # cycle of issue, cycles until the end, page of the window (-1: outside)
+#: In place of a page: one that is not that of the access.
+ANOTHER = 1 << 62
 
 
 def percentiles(values: Sequence[int]) -> dict[str, int | None]:
@@ -65,12 +68,23 @@ def _accesses(replay: Replay) -> tuple[list[Access], list[Access]]:
 
 
 def _moving(accesses: list[Access], spans: list[tuple[int, int, int]]) -> list[int]:
-    """For each access the page that was moving when it was issued, -1 when none was."""
-    if not spans:
-        return [-1] * len(accesses)
-    spans = sorted(spans)
-    found = np.searchsorted(np.array([first for first, _, _ in spans]), np.array([issued for issued, _, _ in accesses]), "right") - 1
-    return [spans[i][2] if i >= 0 and issued <= spans[i][1] else -1 for i, (issued, _, _) in zip(found.tolist(), accesses, strict=True)]
+    """For each access its page, when that was moving as it was issued; :data:`ANOTHER` when others were, -1 when none was."""
+    if not accesses:
+        return []
+    issued, pages = np.array([issued for issued, _, _ in accesses]), np.array([page for _, _, page in accesses])
+    found = np.where(_covered(issued, [(first, last) for first, last, _ in spans]), ANOTHER, -1)
+    for moved in {page for _, _, page in spans}:
+        ours = pages == moved
+        found[ours] = np.where(_covered(issued[ours], [(first, last) for first, last, page in spans if page == moved]), moved, found[ours])
+    numbers: list[int] = found.tolist()
+    return numbers
+
+
+def _covered(cycles: npt.NDArray[np.int64], spans: list[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """Which of the cycles lie in a span."""
+    begun = np.searchsorted(np.sort(np.array([first for first, _ in spans], dtype=np.int64)), cycles, "right")
+    ended = np.searchsorted(np.sort(np.array([last for _, last in spans], dtype=np.int64)), cycles, "left")
+    return np.asarray(begun > ended)
 
 
 def _latencies(accesses: list[Access], spans: list[tuple[int, int, int]]) -> dict[str, int | None]:

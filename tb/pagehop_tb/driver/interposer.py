@@ -71,14 +71,18 @@ class InterposerDriver:
         self.setup_done: Setup | None = None
         self.mode: int = regs.MoveMode.HOLD
         self.copier: Callable[[int, int], Awaitable[None]] | None = None
-        self._notified = False
+        self.slots = 1
+        #: Slots for which a notification has come since their move began.
+        self._notified: set[int] = set()
+        self._requests = False
 
     async def setup(self, setup: Setup) -> None:
         """Identify the interposer, check what is asked of it, and program it. No DMA may run meanwhile."""
         identification = await self.registers.read(regs.Identification.offset)
         if identification != regs.Identification.reset:
             raise DriverError(f"An interposer identifies itself with {regs.Identification.reset:#018x}, this block with {identification:#018x}")
-        covered = regs.Capabilities.WINDOW_PAGES.get(await self.registers.read(regs.Capabilities.offset))
+        capabilities = await self.registers.read(regs.Capabilities.offset)
+        covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
         if not 0 <= setup.window_pages <= covered:
             raise DriverError(f"The window must have from 0 to {covered} pages, not {setup.window_pages}")
         for offset, value in self._program(setup):
@@ -106,8 +110,8 @@ class InterposerDriver:
         ]
 
     def notified(self) -> None:
-        """The notification of the end of a move has arrived."""
-        self._notified = True
+        """The notification of the end of a move, in whatever slot, has arrived."""
+        self._notified.update(range(regs.MoveStatus.array.words))
 
     def place(self, page: int, host: int) -> int:
         """Address of the page at ``host``."""
@@ -115,70 +119,76 @@ class InterposerDriver:
         address = self.setup_done.window_base + page * PAGE
         return (address + self.setup_done.host_b_offset) % ADDRESSES if host else address
 
-    async def move(self, page: int, to_host: int, mode: int | None = None) -> MoveResult:
+    async def move(self, page: int, to_host: int, mode: int | None = None, slot: int = 0) -> MoveResult:
         """Move window page ``page`` to ``to_host`` in ``mode`` (a :class:`MoveMode`; :attr:`mode` without) and return how it ended.
 
-        One move at a time. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
+        One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
         """
         await self.mappings.unmap(page)
-        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode)
+        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
+                                    slot=slot)
         await self.mappings.map(page, to_host if result.moved else 1 - to_host)
         return result
 
-    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1, mode: int = 0) -> MoveResult:
+    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1, mode: int = 0,
+                      slot: int = 0) -> MoveResult:
         """Make the request as it stands, without a check, and wait for its end: what tests of refused requests use."""
-        self._notified = False
+        self._notified.discard(slot)
         self.observer.move_begin(self.now(), page, to_host, mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY))
-        await self.start(source, destination, to_host, page_size, mode)
+        await self.start(source, destination, to_host, page_size, mode, slot)
         if mode == regs.MoveMode.HOST_COPY:
-            await self._copy(page, to_host)
-        result = await self._ended()
+            await self._copy(page, to_host, slot)
+        result = await self._ended(slot)
         self.observer.move_end(self.now(), page, to_host, result.moved, result.error, result.hold_cycles, result.total_cycles)
         return result
 
-    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0) -> None:
-        """Write a request into the registers."""
+    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0, slot: int = 0) -> None:
+        """Write a request into the registers, which all slots share."""
+        command = regs.MoveCommand
+        while self._requests:
+            await self.pause(LOOK_CYCLES)
+        self._requests = True
         await self.registers.write(regs.MoveSource.offset, source)
         await self.registers.write(regs.MoveDestination.offset, destination)
-        command = regs.MoveCommand
-        await self.registers.write(command.offset,
-                                   command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size) | command.MODE.of(mode))
+        await self.registers.write(command.offset, command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size)
+                                   | command.MODE.of(mode) | command.SLOT.of(slot))
+        self._requests = False
 
-    async def _copy(self, page: int, to_host: int) -> None:
+    async def _copy(self, page: int, to_host: int, slot: int) -> None:
         """When the interposer watches the page, let the host copy it and say so."""
         fields = regs.MoveStatus
-        while fields.PHASE.get(status := await self.status()) != regs.MovePhase.HOST:
+        while fields.PHASE.get(status := await self.status(slot)) != regs.MovePhase.HOST:
             if not fields.BUSY.get(status):
                 return
             await self.pause(LOOK_CYCLES)
         if self.copier is None:
             raise DriverError("A move in which the host copies needs somebody who does")
         await self.copier(page, to_host)
-        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.COPIED.of(1))
+        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.COPIED.of(1) | regs.MoveCommand.SLOT.of(slot))
 
-    async def _ended(self) -> MoveResult:
+    async def _ended(self, slot: int) -> MoveResult:
         fields = regs.MoveStatus
         if self.setup_done is not None and self.setup_done.notify is not None:
             waited = 0
-            while not self._notified and waited < self.patience:
+            while slot not in self._notified and waited < self.patience:
                 await self.pause(LOOK_CYCLES)
                 waited += LOOK_CYCLES
-        while fields.BUSY.get(status := await self.status()):
+        while fields.BUSY.get(status := await self.status(slot)):
             await self.pause(self.poll_cycles)
-        cycles = await self.registers.read(regs.MoveCycles.offset)
+        cycles = await self.registers.read(regs.MoveCycles.array.at(slot))
         moved, failed = bool(fields.DONE.get(status)), bool(fields.FAILED.get(status))
         if moved == failed:
             raise DriverError(f"A move that has ended is either done or failed, but the status is {status:#018x}")
         error = regs.MoveError(fields.ERROR.get(status))
         return MoveResult(moved, int(error), error.name.lower(), regs.MoveCycles.HOLD.get(cycles), regs.MoveCycles.TOTAL.get(cycles))
 
-    async def status(self) -> int:
-        """The status register."""
-        return await self.registers.read(regs.MoveStatus.offset)
+    async def status(self, slot: int = 0) -> int:
+        """The status register of a slot."""
+        return await self.registers.read(regs.MoveStatus.array.at(slot))
 
-    async def abort(self) -> None:
-        """Abort the running move if it has not committed; :meth:`move` then returns ``aborted``."""
-        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.ABORT.of(1))
+    async def abort(self, slot: int = 0) -> None:
+        """Abort the move running in ``slot`` if it has not committed; :meth:`move` then returns ``aborted``."""
+        await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.ABORT.of(1) | regs.MoveCommand.SLOT.of(slot))
 
     async def owner(self, page: int) -> int:
         """Host that owns the page."""

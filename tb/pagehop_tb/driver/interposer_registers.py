@@ -34,7 +34,7 @@ class MoveError(IntEnum):
     ALREADY_THERE = 4
     #: The destination is not source plus host B offset (to B) or source (to A).
     DESTINATION = 5
-    #: A move is running; this request was ignored.
+    #: A move is running in this slot, and this request was ignored; or the page is moving in another.
     BUSY = 6
     #: A copy read was answered with UR.
     UNSUPPORTED = 8
@@ -256,36 +256,8 @@ class MoveCommand:
     TO_HOST = Field(8, 1)
     #: Base-2 logarithm of the page size; only 12 is supported.
     PAGE_SIZE = Field(16, 8)
-
-
-class MoveStatus:
-    """move_status (read only)"""
-    offset = 0x98
-    reset = 0x0
-    #: 1 from the start of a move until it is done or aborted and nothing of it is in flight.
-    BUSY = Field(0, 1)
-    #: 1 when the last move ended with the page at its destination.
-    DONE = Field(1, 1)
-    #: 1 when the last move ended without moving the page.
-    FAILED = Field(2, 1)
-    #: What the move is doing; in host it waits for the host to copy the page. Encoded as :class:`MovePhase`.
-    PHASE = Field(4, 4)
-    #: Why the last move or request failed. Encoded as :class:`MoveError`.
-    ERROR = Field(8, 4)
-    #: Error of the last start that was refused because a move was running. Encoded as :class:`MoveError`.
-    REFUSED = Field(12, 4)
-    #: Moves ended since reset, modulo 2^32.
-    ENDED = Field(32, 32)
-
-
-class MoveCycles:
-    """move_cycles (read only)"""
-    offset = 0xa0
-    reset = 0x0
-    #: Cycles for which the last move held the page; in merge and host_copy that is the turn of its owner.
-    HOLD = Field(0, 32)
-    #: Cycles of the last move from its request to its end.
-    TOTAL = Field(32, 32)
+    #: Slot that makes the move, or whose move is meant. Each makes one at a time.
+    SLOT = Field(24, 3)
 
 
 class MoveLimits:
@@ -411,3 +383,37 @@ class Outstanding:
     HOST_A = Field(0, 16)
     #: Device requests that Host B has not answered.
     HOST_B = Field(16, 16)
+
+
+class MoveStatus:
+    """move_status (read only)"""
+    offset = 0x140
+    reset = 0x0
+    #: All 8; ``offset`` is that of the first.
+    array = Memory(0x140, 8)
+    #: 1 from the start of a move until it is done or aborted and nothing of it is in flight.
+    BUSY = Field(0, 1)
+    #: 1 when the last move ended with the page at its destination.
+    DONE = Field(1, 1)
+    #: 1 when the last move ended without moving the page.
+    FAILED = Field(2, 1)
+    #: What the move is doing; in host it waits for the host to copy the page. Encoded as :class:`MovePhase`.
+    PHASE = Field(4, 4)
+    #: Why the last move or request failed. Encoded as :class:`MoveError`.
+    ERROR = Field(8, 4)
+    #: Error of the last start that was refused because a move was running in the slot. Encoded as :class:`MoveError`.
+    REFUSED = Field(12, 4)
+    #: Moves ended since reset, modulo 2^32.
+    ENDED = Field(32, 32)
+
+
+class MoveCycles:
+    """move_cycles (read only)"""
+    offset = 0x180
+    reset = 0x0
+    #: All 8; ``offset`` is that of the first.
+    array = Memory(0x180, 8)
+    #: Cycles for which the last move held the page; in merge and host_copy that is the turn of its owner.
+    HOLD = Field(0, 32)
+    #: Cycles of the last move from its request to its end.
+    TOTAL = Field(32, 32)

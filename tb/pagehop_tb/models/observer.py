@@ -105,7 +105,7 @@ class Observer(Protocol):
         """The hardware says that page ``page`` of the window belongs to ``host`` from here on."""
 
     def holding(self, cycle: int, level: int) -> None:
-        """The hardware started (1) or stopped (0) holding accesses."""
+        """The hardware started (1) or stopped (0) holding accesses; ``level`` has a bit a slot."""
 
     def injected(self, cycle: int, host: int, address: int, length: int, status: int, requester_id: int) -> None:
         """An injected error: ``host`` answers a read or AtomicOp of these bytes with ``status`` (TIMEOUT: not at all, or too late)."""

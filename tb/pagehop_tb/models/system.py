@@ -99,17 +99,17 @@ class _Holding:
         self.fabric = fabric
         self.observer = observer
         self.active = False
-        self._level = False
+        self._level = 0
         self._holding = dut.holding
-        self._read = bit_reader(dut.holding)
-        fabric.add(self, text_reader(dut.holding))
+        self._read = number_reader(dut.holding)
+        fabric.add(self, lambda: "1" if self._read() else "0")
 
     def edge(self) -> bool:
         """Accesses are being held, or were at the last edge."""
         level = self._read()
-        if level is not self._level:
-            self._level = self.active = level
-            self.observer.holding(self.fabric.cycle, int(level))
+        if level != self._level:
+            self._level, self.active = level, level != 0
+            self.observer.holding(self.fabric.cycle, level)
         return False
 
     def wakes(self) -> list[Trigger]:

@@ -15,17 +15,18 @@ class Progress:
 
     def __init__(self, replay: "Replay") -> None:
         self.replay = replay
-        self._held_since: int | None = None
+        self._held_since: dict[int, int] = {}   # slot: cycle
 
     def holding(self, cycle: int, level: int) -> None:
-        """The hardware began (1) or ended (0) to hold accesses."""
-        if level:
-            self._held_since = cycle
-        elif self._held_since is not None:
-            held, config = cycle - self._held_since, self.replay.config
+        """The hardware holds accesses to the pages of these slots, a bit each, from now on."""
+        config = self.replay.config
+        for slot in range(level.bit_length()):
+            if level >> slot & 1:
+                self._held_since.setdefault(slot, cycle)
+        for slot in [slot for slot in self._held_since if not level >> slot & 1]:
+            held = cycle - self._held_since.pop(slot)
             if config.hold_limit is not None and held > config.hold_limit + config.slack:
                 self.replay.verdict.add("stuck", f"cycle {cycle}: a page was held for {held} cycles, limit {config.hold_limit}")
-            self._held_since = None
 
     def answered_again(self, cycle: int, what: str, key: int) -> None:
         """An answer came to a request that is not open."""
@@ -43,5 +44,5 @@ class Progress:
             replay.verdict.add("stuck", f"{asked} in cycle {replay.cycle_of(opened.issued)} was never answered")
         for index in replay.open_atomics.values():
             replay.verdict.add("stuck", f"{replay.told(index)} was never answered")
-        if self._held_since is not None:
-            replay.verdict.add("stuck", f"a page is held since cycle {self._held_since}")
+        for cycle in self._held_since.values():
+            replay.verdict.add("stuck", f"a page is held since cycle {cycle}")
