@@ -5,6 +5,7 @@ longer fits the source is an error, never a bug that silently is not there.
 """
 
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -64,6 +65,9 @@ def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
         if source.count(old) != 1:
             raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {source.count(old)} times")
         source = source.replace(old, new)
+    for name in parts:
+        if not re.search(rf"\b{name}\b", source):
+            raise ValueError(f"Source of {component.__name__} must use {name!r}, or another there changes nothing")
     namespace = {**vars(sys.modules[component.__module__]), ACTIVE: Const(1, 1), **parts}
     exec(compile(source, f"<bug planted in {component.__name__}>", "exec"), namespace)
     made = namespace[component.__name__]

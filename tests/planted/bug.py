@@ -10,7 +10,7 @@ from pagehop.interposer import top
 from pagehop_sim.planted import edited
 from pagehop_tb.checker.verdict import VIOLATIONS
 
-__all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_parts"]
+__all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_mover", "with_parts"]
 
 #: Small enough to elaborate and compile quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
@@ -61,6 +61,11 @@ def with_ingress(*changes: tuple[str, str], **parts: object) -> Any:
 def with_host(*changes: tuple[str, str], **parts: object) -> Any:
     """An Interposer both of whose host sides are changed, or made of other parts."""
     return with_parts(_Host=edited(top._Host, *changes, **parts))
+
+
+def with_mover(**parts: object) -> Any:
+    """An Interposer whose slots or copy engines are changed."""
+    return with_parts(_Mover=edited(top._Mover, **parts))
 
 
 def with_host_ingress(*changes: tuple[str, str], **parts: object) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, with_host, with_parts
+from tests.planted.bug import Bug, with_host, with_mover, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.slot import PageSlot
@@ -16,12 +16,12 @@ __all__ = ["MOVES"]
 
 def with_slot(*changes: tuple[str, str]) -> Any:
     """An Interposer whose page slot is changed."""
-    return with_parts(PageSlot=edited(PageSlot, *changes))
+    return with_mover(PageSlot=edited(PageSlot, *changes))
 
 
 def with_copy(*changes: tuple[str, str]) -> Any:
     """An Interposer whose copy engine is changed."""
-    return with_parts(CopyEngine=edited(CopyEngine, *changes))
+    return with_mover(CopyEngine=edited(CopyEngine, *changes))
 
 
 def copy_not_flushed() -> Any:
@@ -95,12 +95,12 @@ def store_through_the_aperture_not_seen() -> Any:
 def second_copy_is_written_already() -> Any:
     """What the first copy said of its end stands when the second begins."""
     sets = edited(ChunkSets, ("resident.eq((resident | came) & ~again)", "resident.eq(resident | came)"), (", resident.eq(0), due", ", due"))
-    return with_parts(CopyEngine=edited(CopyEngine, ChunkSets=sets))
+    return with_mover(CopyEngine=edited(CopyEngine, ChunkSets=sets))
 
 
 def late_answer_meets_the_next_copy() -> Any:
     """Answers to the reads of a copy that was given up count for the next, which does not wait for them either."""
-    return with_parts(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "1")),
+    return with_mover(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "1")),
                       PageSlot=edited(PageSlot, ("with m.If(self.copy_owed):", "with m.If(0):")))
 
 

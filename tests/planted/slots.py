@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import HARDWARE, Bug, with_ingress, with_parts
+from tests.planted.bug import HARDWARE, Bug, with_ingress, with_mover, with_parts
 
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.posted_lane import PostedLane
@@ -22,7 +22,7 @@ def page_moves_twice() -> Any:
 
 def answer_of_another_slot() -> Any:
     """A copy engine takes the answers to the reads of another for its own."""
-    return with_parts(CopyEngine=edited(CopyEngine, (
+    return with_mover(CopyEngine=edited(CopyEngine, (
         "chunk, of_generation, of_slot = self.tag.decode(headers.whole_tag(header))",
         "chunk, of_generation, of_slot = *self.tag.decode(headers.whole_tag(header))[:2], ~header.tag[7]")))
 

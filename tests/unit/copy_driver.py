@@ -80,6 +80,14 @@ class Driver:
         self.page = self.rng.randbytes(4096)
         self.host = Host(self.rng, self.dut.data_bytes, self.page)
 
+    def new_page_of_another_slot(self):
+        """A host that answers the reads of the other of two slots, in both generations, with bytes of its own."""
+        other, chunks = Host(self.rng, self.dut.data_bytes, self.rng.randbytes(4096)), self.dut.chunks
+        size = self.dut.chunk_bytes
+        for number in range(2 * chunks):
+            other.open.append({"tag": (1 - self.dut.tag.slot) * 2 * chunks + number, "at": number % chunks * size, "left": size})
+        return other
+
     async def start(self, ctx, limit=1000):
         """Pulse ``start``."""
         dut = self.dut
@@ -128,7 +136,7 @@ class Driver:
         size = self.dut.chunk_bytes
         tag = payload.header >> 72 & 0xFF
         chunks = 4096 // size
-        assert tag % chunks == self.reads and tag < 2 * chunks
+        assert tag % chunks == self.reads and tag // (2 * chunks) == self.dut.tag.slot
         assert payload.header == request(0x00, SOURCE + self.reads * size, size // 4, SOURCE_ID, tag)
         assert (payload.first, payload.last, payload.dwords, payload.poisoned) == (1, 1, 0, 0)
         self.reads += 1

@@ -5,6 +5,7 @@ import pytest
 from copy_driver import SOURCE_ID, Driver, header
 
 from pagehop.memory.copy_engine import CopyEngine, CopyError
+from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run
 
 WIDTHS = [(16, 128), (32, 64), (64, 128), (128, 128), (128, 256), (64, 512)]
@@ -107,6 +108,42 @@ def late_answers(dut, name):
 @pytest.mark.parametrize("data_bytes", [16, 64, 128])
 def test_late_answers_are_dropped(data_bytes):
     late_answers(CopyEngine(data_bytes), f"late/{data_bytes}")
+
+
+def answers_of_another(dut, name):
+    """Between the answers stand those to the reads of another slot: of the same chunks, in the same generation."""
+    driver = Driver(dut, name, answer=0.7)
+
+    async def bench(ctx):
+        for _ in range(3):
+            driver.new_page()
+            other = driver.new_page_of_another_slot()
+            await driver.start(ctx)
+            while driver.reads < dut.chunks:
+                await driver.step(ctx, answer=False)
+            while other.open:
+                if driver.rng.random() < 0.5 and driver.host.open:
+                    await driver.step(ctx)
+                else:
+                    driver.queue += other.piece()
+                while driver.queue:
+                    await driver.step(ctx, answer=False)
+            await driver.finish(ctx)
+
+    run(dut, bench)
+
+
+@pytest.mark.hazard("D16")
+def test_answers_to_another_slot_are_not_taken():
+    for slot in range(2):
+        answers_of_another(CopyEngine(64, 128, slot, 2), f"slots/{slot}")
+
+
+def test_planted_answer_of_another_slot_is_found():
+    bug = planted(CopyEngine, "chunk, of_generation, of_slot = self.tag.decode(headers.whole_tag(header))",
+                  "chunk, of_generation, of_slot = *self.tag.decode(headers.whole_tag(header))[:2], ~header.tag[7]")
+    with pytest.raises(AssertionError):
+        answers_of_another(bug(64, 128, 0, 2), "slots/bug")
 
 
 def test_planted_late_answer_is_found():

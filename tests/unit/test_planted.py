@@ -75,3 +75,8 @@ def test_alone_a_bug_needs_no_number(number):
 def test_a_changed_top_cannot_stand_beside_itself():
     assert all(mergeable(bug) for bug in BUGS.values())
     assert not mergeable(edited(Whole, ("^ 0x80", "^ 0x40")))
+
+
+def test_a_part_that_is_not_used_is_refused():
+    with pytest.raises(ValueError, match="^Source of Whole must use 'Other', or another there changes nothing$"):
+        edited(Whole, Other=Step)

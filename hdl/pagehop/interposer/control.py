@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.counters import Counters
+from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
 from pagehop.interposer.layouts import PAGE_BITS, PortConfig, Settings
 from pagehop.interposer.move_check import MoveRequest
@@ -42,7 +43,7 @@ class Control(wiring.Component):
     config : of both hosts' ports.
     settings : ready for the data path.
     start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
-    status : of each slot.
+    status : of each slot. ``queue``, ``queue_state``: of the move queue.
     hold_limit, completion_limit : cycles.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
@@ -58,7 +59,7 @@ class Control(wiring.Component):
             "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
-            "hold_limit": Out(32), "completion_limit": Out(32),
+            "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
@@ -81,6 +82,7 @@ class Control(wiring.Component):
         ]
         self._settings(m, registers)
         self._move(m, registers)
+        self._queue(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
             wiring.connect(m, getattr(registers, name), wiring.flipped(getattr(self, name)))
         return m
@@ -143,3 +145,12 @@ class Control(wiring.Component):
                 *(status[field].eq(shown[field]) for field in ("busy", "done", "failed", "phase", "error", "refused", "ended")),
                 cycles.hold.eq(shown.hold), cycles.total.eq(shown.total),
             ]
+
+    def _queue(self, m, registers):
+        queue, control, state = self.queue, registers.queue_control, self.queue_state
+        m.d.comb += [
+            *(queue[name].eq(control[name]) for name in ("enable", "host", "order", "slots")),
+            queue.base.eq(registers.queue_base.address), queue.records.eq(registers.queue_records.address),
+            queue.tail.eq(registers.queue_tail.count),
+            *(registers.queue_status[name].eq(state[name]) for name in ("taken", "done", "running", "idle", "error")),
+        ]

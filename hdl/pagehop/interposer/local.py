@@ -13,6 +13,7 @@ __all__ = ["LocalSource"]
 
 _LANES = {
     "flush": EgressLane.ENGINE, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
+    "descriptor": EgressLane.ENGINE, "record": EgressLane.POSTED,
     "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION,
 }
 

@@ -13,6 +13,7 @@ from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
+from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.memory.copy_engine import CopyEngine
@@ -107,6 +108,7 @@ class Interposer(wiring.Component):
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
+        m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, users=self.slots + 1)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
@@ -116,9 +118,11 @@ class Interposer(wiring.Component):
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
         self._flushes(m, device, movers, dirty, control, hosts)
-        self._moves(m, device, table, check, movers, owners, dirty, notifier, control)
+        self._moves(m, device, table, check, movers, owners, dirty, control)
+        self._notify(m, movers, queue, notifier, control)
         for mover in movers:
-            self._mover(m, mover, device, control, hosts)
+            self._mover(m, mover, device, queue, control, hosts)
+        self._queue(m, queue, movers, control, hosts)
         self._own(m, notifier, control, hosts)
         self._registers(m, device, table, owners, dirty, control, hosts)
         return m
@@ -205,10 +209,9 @@ class Interposer(wiring.Component):
                 other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
             ]
 
-    def _moves(self, m, device, table, check, movers, owners, dirty, notifier, control):
-        """What the slots share: the check of requests, the owner map, epochs, counters, the notification."""
+    def _moves(self, m, device, table, check, movers, owners, dirty, control):
+        """What the slots share: the check of requests, the owner map, epochs."""
         epochs, slots = Signal(EpochView), [mover.slot for mover in movers]
-        ended, retired = Cat(slot.ended for slot in slots), Cat(slot.status.phase == MovePhase.RETIRE for slot in slots)
         committed = Cat(slot.committed for slot in slots)
         for number, slot in enumerate(slots):
             connect_streams(m, slot.owner_op, owners.op[number])
@@ -223,22 +226,51 @@ class Interposer(wiring.Component):
             *(epochs[name].eq(getattr(table, name)) for name in ("advance_ready", "epoch", "unanswered", "atomics")),
             dirty.epochs.eq(epochs), table.advance.eq(dirty.advance | Cat(slot.advance for slot in slots).any()),
             device.pause.eq(dirty.pause | Cat(mover.copy.pause for mover in movers).any()),
-            control.moves_done.eq(sum(ended & retired)), control.moves_failed.eq(sum(ended & ~retired)), notifier.event.eq(ended.any()),
-            notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
-            notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
             # The owner map takes one commit a cycle.
             self.commit.eq(committed.any()), self.commit_page.eq(select_one(committed, [slot.guard.page for slot in slots])),
             self.commit_host.eq(select_one(committed, [slot.guard.to_host for slot in slots])),
             self.holding.eq(Cat(slot.guard.closed for slot in slots)),
         ]
 
-    def _mover(self, m, mover, device, control, hosts):
+    def _notify(self, m, movers, queue, notifier, control):
+        """Count what has ended, and tell of it: of a move of the queue when its record is on its way."""
+        slots = [mover.slot for mover in movers]
+        ended, retired = Cat(slot.ended for slot in slots), Cat(slot.status.phase == MovePhase.RETIRE for slot in slots)
+        m.d.comb += [
+            control.moves_done.eq(sum(ended & retired)), control.moves_failed.eq(sum(ended & ~retired)),
+            notifier.event.eq((ended & ~queue.running).any() | queue.recorded),
+            notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
+            notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
+        ]
+
+    def _queue(self, m, queue, movers, control, hosts):
+        """The move queue: its ring is in the memory of one of the hosts."""
+        at_b, slots = control.queue.host == HOST_B, [mover.slot for mover in movers]
+        m.d.comb += [
+            queue.settings.eq(control.queue), control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
+            queue.requester_id.eq(Mux(at_b, hosts[1].config.requester_id, hosts[0].config.requester_id)),
+            queue.ended.eq(Cat(slot.ended for slot in slots)), queue.started.eq(control.start),
+            *(queue.status[number].eq(slot.status) for number, slot in enumerate(slots)),
+            queue.completion.valid.eq(Mux(at_b, hosts[1].ingress.flush.valid, hosts[0].ingress.flush.valid)),
+            queue.completion.payload.eq(Mux(at_b, hosts[1].ingress.flush.payload, hosts[0].ingress.flush.payload)),
+            queue.o_read.ready.eq(Mux(at_b, hosts[1].local.descriptor.ready, hosts[0].local.descriptor.ready)),
+            queue.o_record.ready.eq(Mux(at_b, hosts[1].local.record.ready, hosts[0].local.record.ready)),
+        ]
+        for number, host in enumerate(hosts):
+            m.d.comb += [
+                host.local.descriptor.valid.eq(queue.o_read.valid & (control.queue.host == number)),
+                host.local.record.valid.eq(queue.o_record.valid & (control.queue.host == number)),
+                host.local.descriptor.payload.eq(queue.o_read.payload), host.local.record.payload.eq(queue.o_record.payload),
+            ]
+
+    def _mover(self, m, mover, device, queue, control, hosts):
         """A slot, its copy engine, and the hosts between which it moves its page."""
         slot, copy, number = mover.slot, mover.copy, mover.number
         connect_streams(m, device.absorb[number], copy.absorb)
         m.d.comb += [
-            slot.start.eq(control.start[number]), slot.abort.eq(control.abort[number]), slot.copied.eq(control.copied[number]),
-            slot.request.eq(control.request), slot.hold_limit.eq(control.hold_limit), control.status[number].eq(slot.status),
+            slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number]),
+            slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
+            slot.hold_limit.eq(control.hold_limit), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),

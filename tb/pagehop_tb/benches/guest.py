@@ -1,5 +1,6 @@
 """A guest on two hosts: the machine, the driver, the log and the verdict at the end, as the scenarios use them."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from pagehop_tb.checker.verdict import Verdict
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult
 from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, LOOK_CYCLES, MoveRing, RingSetup
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.root_complex import RootComplexConfig
@@ -29,6 +31,8 @@ NOTIFY_ADDRESS, NOTIFY_DATA = 0xFEE0_1000, 0x4D
 HOST_B_OFFSET = 0x12_0000_0000
 APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
 BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
+#: Where a hypervisor keeps the ring of the move queue, and how long the ring is: short, so that it is gone through often.
+RING_BASE, RING_ORDER = 0x60_0000_0000, 3
 #: Bytes that a hypervisor copies at a time.
 COPY_BYTES = 64
 #: Tries after which a page that does not move is given up.
@@ -44,7 +48,7 @@ class Guest:
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
     sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``,
-    ``host_copy``, or ``mixed``: hold and merge by chance).
+    ``host_copy``, or ``mixed``: hold and merge by chance), ``ring_host`` (whose memory has the ring of the move queue).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -66,6 +70,7 @@ class Guest:
         self.driver.mode = self._modes[0]
         self.driver.copier = self._copy
         cpu.on_interrupt.append(self._interrupt)
+        self.ring_host = config.get("ring_host", 0)
         self.retries = 0
         self._judgements: list[tuple[str, str]] = []
 
@@ -132,6 +137,33 @@ class Guest:
                 break
             self.retries += 1
         return result
+
+    async def move_all(self, moves: list[tuple[int, int]], progress: Callable[[int, int, str], None]) -> MoveRing:
+        """Move pages by the move queue, which gets all slots; a move that the hold timer ended is tried again. Returns the ring, which is idle."""
+        setup = RingSetup(RING_BASE, RING_BASE + (DESCRIPTOR_BYTES << RING_ORDER), RING_ORDER, self.ring_host, range(self.driver.slots))
+        ring = MoveRing(self.driver, self.system.hosts[self.ring_host].memory, setup)
+        waiting, hosts, tries, done = list(reversed(moves)), dict(moves), Counter[int](), 0
+
+        def ended(page: int, result: MoveResult) -> None:
+            nonlocal done
+            tries[page] += 1
+            if not result.moved and result.error == regs.MoveError.HOLD_TIMEOUT and tries[page] < TRIES:
+                self.retries += 1
+                waiting.append((page, hosts[page]))
+            else:
+                assert result.moved, f"page {page} did not move: {result.reason}"
+                done += 1
+
+        await ring.start()
+        while done < len(moves):
+            progress(done, len(moves) + 1, f"{len(waiting)} pages wait")
+            while waiting and ring.can_put:
+                ring.put(*waiting.pop(), self.mode(), ended)
+            await ring.ring()
+            while not ring.look():
+                await self.system.fabric.wait(LOOK_CYCLES)
+        await ring.stop()
+        return ring
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
         """Memory of a host, as the checker reads it at the end."""

@@ -17,13 +17,17 @@ WINDOW_BASE = 0
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def migrate(dut: Any) -> None:
-    """Every page of the trace moves once, as many at a time as there are slots; nothing is lost, stale or out of order."""
+    """Every page of the trace moves once, as many at a time as there are slots; nothing is lost, stale or out of order.
+
+    With ``queue`` the moves are put into the ring of the move queue, which has all slots.
+    """
     config = BenchConfig("migrate")
     assert config.trace is not None, "migrate needs a trace"
     accesses = read_accesses(config.trace)
     most = config.get("pages", 0)
     passes_after = config.get("passes_after", 1)
     gap = config.get("gap", 100)
+    by_queue = config.get("queue", False)
     guest = Guest(dut, config, WINDOW_BASE, config.covered_pages)
     config.refuse_unknown()
     touched = sorted({access.address // PAGE for access in accesses if access.kind != "msi"})
@@ -38,7 +42,9 @@ async def migrate(dut: Any) -> None:
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
         tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
-        waiting = list(reversed(list(enumerate(moving))))
+        if by_queue:
+            await guest.move_all([(page, 1) for page in moving], config.progress)
+        waiting = [] if by_queue else list(reversed(list(enumerate(moving))))
 
         async def move(slot: int) -> None:
             while waiting:

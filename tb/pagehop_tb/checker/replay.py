@@ -194,7 +194,7 @@ class Replay:
         if source != "link" or rid in self.config.engine_ids:
             if not self.is_owner(location, host):
                 self._patch(self.shadow, location, data, byte_enables)
-            elif source == "link" and not self.equal_copy.lands(location, data):
+            elif source == "link" and location < HOST_SPACE[0] and not self.equal_copy.lands(location, data):
                 self.equal_copy.late(cycle, location, host)
             return
         if waiting:

@@ -417,3 +417,58 @@ class MoveCycles:
     HOLD = Field(0, 32)
     #: Cycles of the last move from its request to its end.
     TOTAL = Field(32, 32)
+
+
+class QueueBase:
+    """queue_base (read and write)"""
+    offset = 0x1c0
+    reset = 0x0
+    #: Where the ring of descriptors begins; bits 4:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class QueueRecords:
+    """queue_records (read and write)"""
+    offset = 0x1c8
+    reset = 0x0
+    #: Where the records begin, one for each descriptor of the ring; bits 3:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class QueueControl:
+    """queue_control (read and write)"""
+    offset = 0x1d0
+    reset = 0x0
+    #: 1 starts with descriptor 0. Set to 0, the queue starts nothing more; 1 again takes effect when it is idle. Everything else of the queue but its
+    #: tail may change only while it is idle.
+    ENABLE = Field(0, 1)
+    #: Host whose memory has the ring and the records (0 is A, 1 is B).
+    HOST = Field(1, 1)
+    #: Base-2 logarithm of the descriptors in the ring.
+    ORDER = Field(4, 4)
+    #: Slots that make the moves of the queue, a bit each. Software starts no moves there.
+    SLOTS = Field(8, 8)
+
+
+class QueueTail:
+    """queue_tail (read and write)"""
+    offset = 0x1d8
+    reset = 0x0
+    #: Descriptors that software has put into the ring, modulo 2^16.
+    COUNT = Field(0, 16)
+
+
+class QueueStatus:
+    """queue_status (read only)"""
+    offset = 0x1e0
+    reset = 0x0
+    #: Descriptors that slots have taken, modulo 2^16.
+    TAKEN = Field(0, 16)
+    #: Records that were written, modulo 2^16.
+    DONE = Field(16, 16)
+    #: Slots that move pages of the queue.
+    RUNNING = Field(32, 8)
+    #: Nothing of the queue is on its way.
+    IDLE = Field(40, 1)
+    #: A descriptor could not be read, and the queue stands still.
+    ERROR = Field(41, 1)

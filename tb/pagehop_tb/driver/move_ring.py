@@ -1,0 +1,122 @@
+"""The driver's side of the move queue: a ring of descriptors in the hypervisor's memory, and a record for each move that has ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.driver.interposer import DriverError, InterposerDriver
+
+__all__ = ["DESCRIPTOR_BYTES", "LOOK_CYCLES", "MoveRing", "RingMemory", "RingSetup"]
+
+DESCRIPTOR_BYTES, RECORD_BYTES = 32, 16
+COUNTS = 1 << 16
+#: Cycles between two looks at the next records.
+LOOK_CYCLES = 20
+
+
+class RingMemory(Protocol):
+    """Memory of the host that has the ring, as its hypervisor sees it."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes at ``address``."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Let ``data`` stand at ``address``."""
+
+
+@dataclass(frozen=True)
+class RingSetup:
+    """A ring of 2 to the power of ``order`` descriptors at ``base``, with its ``records``, in the memory of ``host``; ``slots`` make the moves."""
+
+    base: int
+    records: int
+    order: int
+    host: int = 0
+    slots: Sequence[int] = (0,)
+
+
+@dataclass
+class _Queued:
+    page: int
+    to_host: int
+    ended: Callable[[int, MoveResult], None]
+
+
+class MoveRing:
+    """Puts moves into the ring and tells how each ended. The slots of the ring are its own: start no moves there by :meth:`InterposerDriver.move`."""
+
+    def __init__(self, driver: InterposerDriver, memory: RingMemory, setup: RingSetup) -> None:
+        self.driver, self.memory, self.setup = driver, memory, setup
+        self.tail = self.done = 0
+        self._queued: dict[int, _Queued] = {}       # by place in the ring
+
+    async def start(self) -> None:
+        """Clear the records and enable the queue. It must be idle."""
+        setup, control, write = self.setup, regs.QueueControl, self.driver.registers.write
+        self.memory.write(setup.records, bytes(RECORD_BYTES << setup.order))
+        await write(regs.QueueBase.offset, setup.base)
+        await write(regs.QueueRecords.offset, setup.records)
+        await write(regs.QueueTail.offset, 0)
+        await write(control.offset, control.ENABLE.of(1) | control.HOST.of(setup.host) | control.ORDER.of(setup.order)
+                    | control.SLOTS.of(sum(1 << slot for slot in setup.slots)))
+        self.tail = self.done = 0
+
+    async def stop(self) -> None:
+        """Disable the queue and wait until nothing of it is on its way. What no slot has taken stays undone."""
+        control, status = regs.QueueControl, regs.QueueStatus
+        value = await self.driver.registers.read(control.offset)
+        await self.driver.registers.write(control.offset, value & ~control.ENABLE.mask)
+        while not status.IDLE.get(await self.driver.registers.read(status.offset)):
+            await self.driver.pause(LOOK_CYCLES)
+        self.look()
+
+    @property
+    def can_put(self) -> bool:
+        """The next place of the ring is free: moves end in any order, so places become free in any order too."""
+        return self.tail & (1 << self.setup.order) - 1 not in self._queued
+
+    def put(self, page: int, to_host: int, mode: int, ended: Callable[[int, MoveResult], None]) -> None:
+        """Write the descriptor of a move. It begins after :meth:`ring`; ``ended`` is called with the page and the result. Unmap the page before."""
+        place, driver, command = self.tail & (1 << self.setup.order) - 1, self.driver, regs.MoveCommand
+        if not self.can_put:
+            raise DriverError(f"The move in place {place} of the ring, the next, has not ended")
+        words = (driver.place(page, 0), driver.place(page, to_host),
+                 command.MODE.of(mode) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(12), self.tail)
+        self.memory.write(self.setup.base + DESCRIPTOR_BYTES * place, b"".join(word.to_bytes(8, "little") for word in words))
+        driver.observer.move_begin(driver.now(), page, to_host, mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY))
+        self._queued[place] = _Queued(page, to_host, ended)
+        self.tail = (self.tail + 1) % COUNTS
+
+    async def ring(self) -> None:
+        """Tell the interposer of what was put into the ring."""
+        await self.driver.registers.write(regs.QueueTail.offset, self.tail)
+
+    def look(self) -> int:
+        """Take the records that have come, tell of the moves, and return how many."""
+        status, cycles = regs.MoveStatus, regs.MoveCycles
+        found = 0
+        for place, queued in list(self._queued.items()):
+            raw = self.memory.read(self.setup.records + RECORD_BYTES * place, RECORD_BYTES)
+            word, counts = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
+            index = word >> 16 & COUNTS - 1
+            begun = self._begun(place)
+            if (word >> 15 & 1) == (begun >> self.setup.order & 1):
+                continue    # what stands there is of the turn before
+            moved, error = bool(status.DONE.get(word)), regs.MoveError(status.ERROR.get(word))
+            if index != begun or moved == bool(status.FAILED.get(word)):
+                raise DriverError(f"The record in place {place} is {word:#018x}, which is none of descriptor {begun}")
+            del self._queued[place]
+            result = MoveResult(moved, int(error), error.name.lower(), cycles.HOLD.get(counts), cycles.TOTAL.get(counts))
+            self.driver.observer.move_end(self.driver.now(), queued.page, queued.to_host, moved, result.error, result.hold_cycles,
+                                          result.total_cycles)
+            queued.ended(queued.page, result)
+            found += 1
+        self.done = (self.done + found) % COUNTS
+        return found
+
+    def _begun(self, place: int) -> int:
+        """Number of the descriptor that stands at ``place``: the last one there before the tail."""
+        size = 1 << self.setup.order
+        return (self.tail - 1 - (self.tail - 1 - place) % size) % COUNTS
