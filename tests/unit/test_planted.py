@@ -78,5 +78,5 @@ def test_a_changed_top_cannot_stand_beside_itself():
 
 
 def test_a_part_that_is_not_used_is_refused():
-    with pytest.raises(ValueError, match="^Source of Whole must use 'Other', or another there changes nothing$"):
+    with pytest.raises(ValueError, match=r"^Source of Whole must use .Other., or another there changes nothing$"):
         edited(Whole, Other=Step)

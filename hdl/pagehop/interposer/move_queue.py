@@ -79,14 +79,14 @@ class MoveQueue(wiring.Component):
         return m
 
     def _dispatch(self, m, reader):
-        """Start the first slot that is free. What is free is found out a cycle ahead, so a slot is looked at again after it was started."""
-        free, first, pause = Signal(self.slots), Signal(self.slots), Signal()
+        """Start the first slot that is free; which are is found out a cycle ahead."""
+        free, first = Signal(self.slots), Signal(self.slots)
         busy = Cat(status.busy for status in self.status)
         descriptor = reader.o.payload
         m.d.comb += [
-            first.eq(free & (~free + 1)), self.start.eq(Mux(reader.o.valid & ~pause, first & ~self.started, 0)),
+            first.eq(free & (~free + 1)), self.start.eq(Mux(reader.o.valid, first & ~self.started, 0)),
             reader.o.ready.eq(self.start.any()),
             *(self.request[name].eq(descriptor[name]) for name in ("source", "destination", "to_host", "page_size")),
             self.request.mode.eq(descriptor.mode),
         ]
-        m.d.sync += [free.eq(self.settings.slots & ~busy & ~self.running & ~self.started), pause.eq(self.start.any())]
+        m.d.sync += free.eq(self.settings.slots & ~busy & ~self.running & ~self.started & ~self.start)
