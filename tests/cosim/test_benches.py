@@ -23,6 +23,7 @@ BENCHES = {
     "odd_copies": ({}, {"cases": ["poison", "half a line"], "owed": 1}, {"events": 4, "final_bytes": 16384}),
     "forgotten": ({}, {"sizes": [1024], "ways": [4]}, {"events": 100}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
+    "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
     pytest.param("passthrough", marks=pytest.mark.hazard("H18", "H21", "H24e", "H61", "H62", "O1", "O3", "D16", "I5", "I10")),
@@ -41,6 +42,7 @@ COVERED = [
     pytest.param("odd_copies", marks=pytest.mark.hazard("H14", "D16", "I9")),
     pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
+    pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 
 
@@ -85,6 +87,7 @@ def test_pages_move_at_the_same_time(bench):
     bench("slots", "verilator", {"rounds": 1}, hardware, least={"events": 4000, "final_bytes": 4 * 4096})
     bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 8000, "final_bytes": 4 * 4096})
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "mixed", "faults": faults}, hardware, least=BENCHES["aborts"][2])
+    bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
 
 
 @pytest.mark.hazard("H04")

@@ -71,7 +71,7 @@ class CopyCompletes(Elaboratable):
         answer, write = Signal(headers.CompletionHeader()), Signal(headers.RequestHeader())
         m.d.comb += [
             answer.fmt.eq(Fmt.DW3_DATA.value), answer.type.eq(TlpType.COMPLETION), answer.length.eq(16), answer.byte_count.eq(64),
-            answer.requester_id.eq(HOST_ID), answer.tag.eq(Cat(chunk, Const(0, 5), 1)),
+            answer.requester_id.eq(HOST_ID), answer.tag.eq(Cat(chunk, Const(1, 1))),   # the chunk, and the first generation
             write.fmt.eq(Fmt.DW3_DATA.value), write.type.eq(TlpType.MEMORY), write.length.eq(16), write.first_be.eq(15), write.last_be.eq(15),
             ingress.rx.valid.eq(valid), ingress.rx.payload.header.eq(Mux(posts, write, answer)),
             ingress.rx.payload.first.eq(1), ingress.rx.payload.last.eq(1), ingress.rx.payload.dwords.eq(16),

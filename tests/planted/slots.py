@@ -1,10 +1,12 @@
-"""Bugs of what the slots share, in hardware with two of them."""
+"""Bugs of what the slots share, and of the queue that feeds them, in hardware with two of them."""
 
 from typing import Any
 
 from tests.planted.bug import HARDWARE, Bug, with_ingress, with_mover, with_parts
 
+from pagehop.interposer.descriptor_reader import DescriptorReader
 from pagehop.interposer.move_check import MoveCheck
+from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.stages import guarded
 from pagehop.memory.copy_engine import CopyEngine
@@ -49,10 +51,23 @@ def commits_collide() -> Any:
                        " slot.guard.page))"))
 
 
+def record_at_the_start() -> Any:
+    """The record of a move is written when a slot has taken it."""
+    return with_parts(MoveQueue=edited(MoveQueue, ("(over | (self.running & self.ended))", "(over | self.running)")))
+
+
+def descriptor_taken_twice() -> Any:
+    """A descriptor is offered once more after a slot has taken it."""
+    reader = edited(DescriptorReader, ("shown.eq(there.bit_select(head, 1) & ~taken.any())", "shown.eq(there.bit_select(head, 1))"))
+    return with_parts(MoveQueue=edited(MoveQueue, DescriptorReader=reader))
+
+
 SLOTS = (
     Bug("page_moves_twice", ("H49",), page_moves_twice, "slots", {"rounds": 1}, "the status of the second slot", TWO),
     Bug("answer_of_another_slot", ("H14", "D16"), answer_of_another_slot, "slots", {"rounds": 1}, "lost", TWO),
     Bug("page_of_the_second_slot_not_held", ("H10", "I1"), page_of_the_second_slot_not_held, "slots", {"rounds": 1}, "lost", TWO),
     Bug("absorbed_by_the_first_slot", ("H22", "I1"), absorbed_by_the_first_slot, "slots", {"rounds": 1, "mode": "merge"}, "lost", TWO),
+    Bug("record_at_the_start", ("H60",), record_at_the_start, "queue", {"rounds": 1}, "which is none of descriptor", TWO),
+    Bug("descriptor_taken_twice", ("H49",), descriptor_taken_twice, "queue", {"rounds": 1}, "", TWO),
     Bug("commits_collide", ("H11", "I4"), commits_collide, "slots", {"rounds": 1}, "misdirected", TWO),
 )

@@ -30,8 +30,8 @@ class DescriptorReader(wiring.Component):
     of its answer, if none is before it. A read that is answered with anything but its 32 bytes, or not for ``limit`` cycles, is an error: nothing is
     read or offered after it.
 
-    While ``enable`` is 0 nothing is read or offered; when ``idle`` too, counting begins anew, with another generation of tags, so that a late answer
-    to a read that was given up is not taken for a descriptor.
+    While ``enable`` is 0 nothing is read or offered. Once it was 0 while ``idle``, the next 1 begins with descriptor 0 again, and with another
+    generation of tags, so that a late answer to a read that was given up is not taken for a descriptor.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class DescriptorReader(wiring.Component):
     host, requester_id, limit : of the reads.
     o_read : stream of one-beat reads, out. ``completion`` : stream, in, always ready; only what has a tag of ours counts.
     o : descriptors, out; ``index``: the number of the one that is offered.
-    idle : out, no read is unanswered. ``error``: out.
+    idle : out, no read is unanswered or about to be offered. ``error``: out.
     """
     def __init__(self, data_bytes=64):
         self.data_bytes = data_bytes
@@ -59,8 +59,8 @@ class DescriptorReader(wiring.Component):
         m.submodules.kept = kept = memory.Memory(shape=KEPT_BITS, depth=DEPTH, init=[])
         waits, there, generation = Signal(DEPTH), Signal(DEPTH), Signal()
         asked, answered, bad, late = Signal(DEPTH), Signal(DEPTH), Signal(), Signal()
-        taken, works, begun = Signal(DEPTH), Signal(), Signal()
-        m.d.comb += [works.eq(self.enable & ~self.error), self.idle.eq(~waits.any()), self.completion.ready.eq(1)]
+        taken, works, begun, begins = Signal(DEPTH), Signal(), Signal(), Signal()
+        m.d.comb += [works.eq(self.enable & begun & ~self.error), begins.eq(self.enable & ~begun), self.completion.ready.eq(1)]
         m.d.sync += [
             waits.eq(Mux(late, 0, waits & ~answered) | asked),
             there.eq(Mux(works, (there & ~taken) | answered, 0)),
@@ -68,9 +68,9 @@ class DescriptorReader(wiring.Component):
         ]
         with m.If(~self.enable & self.idle):
             m.d.sync += begun.eq(0)
-        with m.Elif(self.enable & ~begun):
-            m.d.sync += [begun.eq(1), generation.eq(~generation)]
-        self._read(m, works, waits | there, asked, generation)
+        with m.If(begins):
+            m.d.sync += [begun.eq(1), generation.eq(~generation), self.index.eq(0)]
+        m.d.comb += self.idle.eq(~waits.any() & self._read(m, works, begins, waits | there, asked, generation))
         self._answer(m, kept, waits, generation, answered, bad)
         self._time(m, waits, asked, answered, late)
         self._offer(m, kept.read_port(), works, there, taken)
@@ -79,8 +79,8 @@ class DescriptorReader(wiring.Component):
     def _tag(self, generation, place):
         return flush_tag(self.host, FIRST_TAG) | generation << exact_log2(DEPTH) | place
 
-    def _read(self, m, works, used, asked, generation):
-        """Address, header, offer: three cycles a read."""
+    def _read(self, m, works, begins, used, asked, generation):
+        """Address, header, offer: three cycles a read. Returns whether none is being made."""
         index, address, place = Signal(INDEX_BITS), Signal(64), Signal(exact_log2(DEPTH))
         plain = data.View(RequestHeader(), Signal(128, name="plain"))
         m.d.comb += [
@@ -89,7 +89,7 @@ class DescriptorReader(wiring.Component):
             plain.tag.eq(self._tag(generation, place)),
             self.o_read.payload.first.eq(1), self.o_read.payload.last.eq(1),
         ]
-        with m.FSM():
+        with m.FSM() as steps:
             with m.State("Address"):
                 m.d.sync += address.eq(ring_address(self.base, index, self.order, DESCRIPTOR_BYTES))
                 with m.If(works & (index != self.tail) & ~used.bit_select(place, 1)):
@@ -103,8 +103,9 @@ class DescriptorReader(wiring.Component):
                     m.d.comb += asked.eq(1 << place)
                     m.d.sync += index.eq(index + 1)
                     m.next = "Address"
-        with m.If(~self.enable & self.idle & ~self.o_read.valid):
+        with m.If(begins):
             m.d.sync += index.eq(0)
+        return steps.ongoing("Address")
 
     def _answer(self, m, kept, waits, generation, answered, bad):
         """Keep what a completion brings; the first of two beats has less than a whole descriptor when beats have 16 bytes."""
@@ -147,5 +148,3 @@ class DescriptorReader(wiring.Component):
         m.d.sync += shown.eq(there.bit_select(head, 1) & ~taken.any())
         with m.If(taken.any()):
             m.d.sync += self.index.eq(self.index + 1)
-        with m.If(~self.enable & self.idle):
-            m.d.sync += self.index.eq(0)

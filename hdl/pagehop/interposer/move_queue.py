@@ -59,13 +59,13 @@ class MoveQueue(wiring.Component):
             reader.requester_id.eq(self.requester_id), reader.limit.eq(self.limit),
             writer.base.eq(settings.records), writer.order.eq(settings.order), writer.requester_id.eq(self.requester_id),
             state.taken.eq(reader.index), state.error.eq(reader.error), state.running.eq(self.running),
-            state.idle.eq(~self.running.any() & reader.idle & ~reader.o_read.valid),
+            state.idle.eq(~self.running.any() & reader.idle),
         ]
         # Once enabled, the queue is off only when nothing of what it had is left.
         m.d.sync += on.eq(settings.enable & (on | state.idle))
         m.d.sync += [
             over.eq((over | (self.running & self.ended)) & ~writer.written), self.running.eq((self.running | self.start) & ~writer.written),
-            state.done.eq(Mux(on | self.running.any(), state.done + self.recorded, 0)),
+            state.done.eq(Mux(settings.enable & ~on & state.idle, 0, state.done + self.recorded)),
         ]
         self._dispatch(m, reader)
         for slot, (status, record) in enumerate(zip(self.status, writer.record, strict=True)):

@@ -173,6 +173,10 @@ async def _run(dut: Any, number: int) -> None:
     await bench.driver.setup(setup)
     for page in range(setup.window_pages):
         await bench.bring(page, int(page == MOVED))
+    window = range(setup.window_base, setup.window_base + setup.window_pages * PAGE)
+    special = next(start for start, _ in filter(None, (setup.msi, setup.mmio)) if start in window)
+    refused = await bench.driver.request(special, (special + setup.host_b_offset) % ADDRESSES, 1)
+    assert refused.error == regs.MoveError.NOT_IN_WINDOW, f"a page that is no memory was answered with {refused.reason}"
     edges = Edges(bench, setup, config.random(f"edges {number}"))
     edges.of_device()
     await edges.arrive("of the device")

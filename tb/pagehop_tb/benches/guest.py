@@ -22,7 +22,7 @@ from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
 from pagehop_tb.pins import CreditConfig, PortCredits
 
-__all__ = ["PAGE", "Guest", "judged"]
+__all__ = ["PAGE", "RING_BASE", "Guest", "judged"]
 
 PAGE = 4096
 MSI_BASE, MSI_SIZE = 0xFEE0_0000, 0x10_0000
@@ -138,10 +138,14 @@ class Guest:
             self.retries += 1
         return result
 
-    async def move_all(self, moves: list[tuple[int, int]], progress: Callable[[int, int, str], None]) -> MoveRing:
-        """Move pages by the move queue, which gets all slots; a move that the hold timer ended is tried again. Returns the ring, which is idle."""
+    def ring(self) -> MoveRing:
+        """A ring for the move queue, which gets all slots."""
         setup = RingSetup(RING_BASE, RING_BASE + (DESCRIPTOR_BYTES << RING_ORDER), RING_ORDER, self.ring_host, range(self.driver.slots))
-        ring = MoveRing(self.driver, self.system.hosts[self.ring_host].memory, setup)
+        return MoveRing(self.driver, self.system.hosts[self.ring_host].memory, setup)
+
+    async def move_all(self, moves: list[tuple[int, int]], progress: Callable[[int, int, str], None]) -> MoveRing:
+        """Move pages by the move queue; a move that the hold timer ended is tried again. Returns the ring, which is idle."""
+        ring = self.ring()
         waiting, hosts, tries, done = list(reversed(moves)), dict(moves), Counter[int](), 0
 
         def ended(page: int, result: MoveResult) -> None:

@@ -64,13 +64,28 @@ class MoveRing:
         self.tail = self.done = 0
 
     async def stop(self) -> None:
-        """Disable the queue and wait until nothing of it is on its way. What no slot has taken stays undone."""
+        """Disable the queue and wait until nothing of it is on its way. What no slot has taken ends as aborted."""
         control, status = regs.QueueControl, regs.QueueStatus
         value = await self.driver.registers.read(control.offset)
         await self.driver.registers.write(control.offset, value & ~control.ENABLE.mask)
-        while not status.IDLE.get(await self.driver.registers.read(status.offset)):
+        while not status.IDLE.get(word := await self.driver.registers.read(status.offset)):
             await self.driver.pause(LOOK_CYCLES)
+        # The last records may be on their way still, when they go to another host than the one that asks.
         self.look()
+        waited = 0
+        while self.done != status.DONE.get(word):
+            if waited > self.driver.patience:
+                raise DriverError(f"The interposer has written {status.DONE.get(word)} records, and {self.done} have come")
+            await self.driver.pause(LOOK_CYCLES)
+            waited += LOOK_CYCLES
+            self.look()
+        error = regs.MoveError.ABORTED
+        for place in list(self._queued):
+            self._end(place, MoveResult(False, int(error), error.name.lower(), 0, 0))
+
+    async def failed(self) -> bool:
+        """Whether the interposer could not read a descriptor, and the queue stands still until it is stopped."""
+        return bool(regs.QueueStatus.ERROR.get(await self.driver.registers.read(regs.QueueStatus.offset)))
 
     @property
     def can_put(self) -> bool:
@@ -97,7 +112,7 @@ class MoveRing:
         """Take the records that have come, tell of the moves, and return how many."""
         status, cycles = regs.MoveStatus, regs.MoveCycles
         found = 0
-        for place, queued in list(self._queued.items()):
+        for place in list(self._queued):
             raw = self.memory.read(self.setup.records + RECORD_BYTES * place, RECORD_BYTES)
             word, counts = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
             index = word >> 16 & COUNTS - 1
@@ -107,14 +122,16 @@ class MoveRing:
             moved, error = bool(status.DONE.get(word)), regs.MoveError(status.ERROR.get(word))
             if index != begun or moved == bool(status.FAILED.get(word)):
                 raise DriverError(f"The record in place {place} is {word:#018x}, which is none of descriptor {begun}")
-            del self._queued[place]
-            result = MoveResult(moved, int(error), error.name.lower(), cycles.HOLD.get(counts), cycles.TOTAL.get(counts))
-            self.driver.observer.move_end(self.driver.now(), queued.page, queued.to_host, moved, result.error, result.hold_cycles,
-                                          result.total_cycles)
-            queued.ended(queued.page, result)
+            self._end(place, MoveResult(moved, int(error), error.name.lower(), cycles.HOLD.get(counts), cycles.TOTAL.get(counts)))
             found += 1
         self.done = (self.done + found) % COUNTS
         return found
+
+    def _end(self, place: int, result: MoveResult) -> None:
+        queued = self._queued.pop(place)
+        self.driver.observer.move_end(self.driver.now(), queued.page, queued.to_host, result.moved, result.error, result.hold_cycles,
+                                      result.total_cycles)
+        queued.ended(queued.page, result)
 
     def _begun(self, place: int) -> int:
         """Number of the descriptor that stands at ``place``: the last one there before the tail."""
