@@ -37,7 +37,11 @@ class Measurement:
     timeout_seconds: int = 900
 
 
-MEASUREMENTS = (Measurement("performance"), Measurement("latency"))
+FOUR_SLOTS = {"slots": 4, "chunk_bytes": 256, "window_pages": 1024}
+MEASUREMENTS = (
+    Measurement("performance"), Measurement("latency"), Measurement("copy_rate", FOUR_SLOTS),
+    Measurement("copy_rate", FOUR_SLOTS | {"data_bytes": 16}),
+)
 
 
 def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -53,7 +57,7 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one measuring bench on Verilator and return its values, also those that miss their limits and so fail the bench."""
     verilog = interposer(measurement.hardware)
-    folder = build_root() / "bench" / measurement.bench
+    folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, measurement.hardware.values())])
     config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
     outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
                   timeout_seconds=measurement.timeout_seconds)

@@ -1,0 +1,88 @@
+"""How quickly pages move when nothing else does: by the move queue, against hosts that answer after a round trip of 250 cycles."""
+
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.performance import report
+from pagehop_tb.benches.plain_host import PlainHost
+from pagehop_tb.benches.three_ports import GUEST, PAGE, ThreePorts
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, MoveRing, RingSetup
+
+PAGES, WINDOW_PAGES = 48, 64
+ROUND_TRIP = 250
+RING_BASE, RING_ORDER = 0x60_0000_0000, 6
+#: A move waits for the reads of its page, for the proof that the copy is visible, and for the proof that what was held is (H60).
+ROUND_TRIPS = 3
+#: Share that must be reached of what the wire and the round trips of so many slots allow.
+SHARE = 0.8
+
+
+class _Memory:
+    """Memory of a plain host, as its hypervisor sees it."""
+
+    def __init__(self, host: PlainHost) -> None:
+        self.host = host
+
+    def read(self, address: int, length: int) -> bytes:
+        return bytes(self.host.page(address)[address % PAGE:address % PAGE + length])
+
+    def write(self, address: int, data: bytes) -> None:
+        for start in range(0, len(data), 16):
+            place = address + start
+            self.host.page(place)[place % PAGE:place % PAGE + 16] = data[start:start + 16]
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+async def copy_rate(dut: Any) -> None:
+    """Pages move to Host B in each mode of the interposer's own, as many at a time as there are slots. Each must be there at the end."""
+    config = BenchConfig("copy_rate")
+    config.refuse_unknown()
+    bench = ThreePorts(dut, config, delay=ROUND_TRIP)
+    await bench.start_settled()
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
+    random, values = config.random("pages"), dict[str, tuple[float, float | None, str, str]]()
+    for turn, mode in enumerate((regs.MoveMode.HOLD, regs.MoveMode.MERGE)):
+        for page in range(PAGES):
+            place = bench.driver.place(page, turn % 2)
+            bench.hosts[turn % 2].page(place)[:] = random.randbytes(PAGE)
+        cycles = await _move_all(bench, config, 1 - turn % 2, mode)
+        for page in range(PAGES):
+            source, copy = (bench.hosts[host].page(bench.driver.place(page, host)) for host in (0, 1))
+            assert source == copy, f"the copy of page {page} differs"
+        beats = PAGE // config.data_bytes
+        allowed = max(beats, (ROUND_TRIPS * ROUND_TRIP + beats) / config.slots)
+        name = f"{mode.name.lower()}_{config.slots}_slots_{config.data_bytes}_bytes"
+        # Before a move in merge mode the differential is cleared, which takes a cycle a beat of the page.
+        values[f"copy_cycles_{name}"] = (cycles, allowed / SHARE if mode == regs.MoveMode.HOLD else None, "cycles/page", "lower")
+        values[f"copy_share_of_the_wire_{name}"] = (beats / cycles, None, "share", "higher")
+    report(config, values)
+    config.write({"checked": {"events": 2 * PAGES, "final_bytes": 2 * PAGES * PAGE}, "violations": {}})
+
+
+async def _move_all(bench: ThreePorts, config: BenchConfig, to_host: int, mode: int) -> float:
+    """Put all pages into the ring and move them; return the cycles that a page takes, beginning with the end of the first."""
+    ends: list[int] = []
+
+    def ended(page: int, result: MoveResult) -> None:
+        assert result.moved, f"page {page} did not move: {result.reason}"
+        ends.append(bench.fabric.cycle)
+
+    records = RING_BASE + (DESCRIPTOR_BYTES << RING_ORDER)
+    ring = MoveRing(bench.driver, _Memory(bench.hosts[0]), RingSetup(RING_BASE, records, RING_ORDER, 0, range(config.slots)))
+    await ring.start()
+    for page in range(PAGES):
+        ring.put(page, to_host, mode, ended)
+    await ring.ring()
+    for _ in range(PAGES * 200):
+        if len(ends) == PAGES:
+            break
+        ring.look()
+        await bench.fabric.wait(10)
+    assert len(ends) == PAGES, f"{len(ends)} of {PAGES} pages moved in time"
+    await ring.stop()
+    return (ends[-1] - ends[0]) / (PAGES - 1)
