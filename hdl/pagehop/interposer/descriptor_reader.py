@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from pagehop.interposer.descriptors import DESCRIPTOR_BYTES, INDEX_BITS, MoveDescriptor, ring_address
 from pagehop.tlp import headers
 from pagehop.tlp.flush import flush_tag
-from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
+from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["DescriptorReader"]
@@ -82,11 +82,9 @@ class DescriptorReader(wiring.Component):
     def _read(self, m, works, begins, used, asked, generation):
         """Address, header, offer: three cycles a read. Returns whether none is being made."""
         index, address, place = Signal(INDEX_BITS), Signal(64), Signal(exact_log2(DEPTH))
-        plain = data.View(RequestHeader(), Signal(128, name="plain"))
+        plain = headers.plain_request(m, False, DESCRIPTOR_BYTES // 4, self.requester_id)
         m.d.comb += [
-            place.eq(index), plain.fmt.eq(Fmt.DW3), plain.type.eq(TlpType.MEMORY), plain.length.eq(DESCRIPTOR_BYTES // 4),
-            plain.first_be.eq(0xF), plain.last_be.eq(0xF), plain.requester_id.eq(self.requester_id),
-            plain.tag.eq(self._tag(generation, place)),
+            place.eq(index), plain.tag.eq(self._tag(generation, place)),
             self.o_read.payload.first.eq(1), self.o_read.payload.last.eq(1),
         ]
         with m.FSM() as steps:

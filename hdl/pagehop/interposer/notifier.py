@@ -1,12 +1,11 @@
 """The message that tells a host that a move has ended."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import PortConfig
 from pagehop.tlp import headers
-from pagehop.tlp.headers import Fmt, TlpType
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["Notifier"]
@@ -36,10 +35,8 @@ class Notifier(wiring.Component):
         with m.If(self.event & self.enable):
             m.d.sync += [pending.eq(1), host.eq(self.host)]
         for number, (sink, config) in enumerate(zip(self.o, self.config, strict=True)):
-            plain = data.View(headers.RequestHeader(), Signal(128, name=f"header_{number}"))
+            plain = headers.plain_request(m, True, 1, config.requester_id, f"header_{number}")
             m.d.comb += [
-                plain.fmt.eq(Fmt.DW3_DATA), plain.type.eq(TlpType.MEMORY), plain.length.eq(1), plain.first_be.eq(0b1111),
-                plain.requester_id.eq(config.requester_id),
                 sink.valid.eq(pending & (host == number)),
                 sink.payload.header.eq(headers.with_address(plain, self.address)),
                 sink.payload.data.eq(self.value), sink.payload.dwords.eq(1), sink.payload.first.eq(1), sink.payload.last.eq(1),

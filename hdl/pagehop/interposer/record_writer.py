@@ -1,13 +1,12 @@
 """Writing how the moves of a queue ended into a host's memory."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.descriptors import INDEX_BITS, RECORD_BYTES, MoveRecord, ring_address
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, select_one
-from pagehop.tlp.headers import Fmt, RequestHeader, TlpType
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["RecordWriter"]
@@ -36,11 +35,9 @@ class RecordWriter(wiring.Component):
         m = Module()
         m.submodules.turns = turns = RoundRobin(self.slots)
         record, chosen, address, index = Signal(MoveRecord), Signal(self.slots), Signal(64), Signal(INDEX_BITS)
-        plain = data.View(RequestHeader(), Signal(128, name="plain"))
+        plain = headers.plain_request(m, True, RECORD_BYTES // 4, self.requester_id)
         m.d.comb += [
             turns.requests.eq(self.over), turns.last.eq(1), index.eq(record.index),
-            plain.fmt.eq(Fmt.DW3_DATA), plain.type.eq(TlpType.MEMORY), plain.length.eq(RECORD_BYTES // 4),
-            plain.first_be.eq(0xF), plain.last_be.eq(0xF), plain.requester_id.eq(self.requester_id),
             self.o.payload.first.eq(1), self.o.payload.last.eq(1), self.o.payload.dwords.eq(RECORD_BYTES // 4), self.o.payload.data.eq(record),
         ]
         with m.FSM():

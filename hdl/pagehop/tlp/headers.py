@@ -4,13 +4,13 @@ Wire order is decoded here and nowhere else. Names and positions follow the PCI 
 A header is 128 bits with DW0 on top: ``header[127:120]`` is its first byte on the wire. A 3 DW header leaves DW3 zero.
 """
 
-from amaranth.hdl import Cat, Const, Mux, Value
+from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from amaranth.lib import data, enum
 
 __all__ = [
     "Fmt", "TlpType", "TlpClass", "CompletionStatus", "AddressType",
     "RequestHeader", "CompletionHeader", "MessageHeader", "PASID_PREFIX",
-    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "with_address",
+    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "plain_request", "with_address",
 ]
 
 #: Payload bytes that one data credit stands for (2.6.1).
@@ -192,6 +192,18 @@ def address_of(header):
     low = Mux(fields.fmt[0], fields.dw3, fields.dw2)
     high = Mux(fields.fmt[0], fields.dw2, 0)
     return Cat(Const(0, 2), low[2:32], high)
+
+
+def plain_request(m, has_data, dwords, requester_id, name="plain"):
+    """Fields of a memory request of ours, of so many whole double words: TC 0, neither RO nor IDO nor NS. The tag is left to assign, the address to
+    :func:`with_address`.
+    """
+    fields = data.View(RequestHeader(), Signal(128, name=name))
+    m.d.comb += [
+        fields.fmt.eq(Fmt.DW3_DATA if has_data else Fmt.DW3), fields.type.eq(TlpType.MEMORY), fields.length.eq(dwords),
+        fields.first_be.eq(0xF), fields.last_be.eq(0xF if dwords > 1 else 0), fields.requester_id.eq(requester_id),
+    ]
+    return fields
 
 
 def with_address(header, address, wide=None):
