@@ -29,6 +29,8 @@ from pagehop.interposer.control import Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.local import LocalSource
+from pagehop.interposer.move_check import MoveCheck
+from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
@@ -70,6 +72,12 @@ WIDTH = 64
 WINDOW_PAGES = 262_144
 SIZES = Sizes.for_width(WIDTH)
 
+
+def _device_ingress(slots: int) -> wiring.Component:
+    return DeviceIngress(WIDTH, WINDOW_PAGES, rows=SIZES.rows, entries=SIZES.entries, return_lines=SIZES.host_ingress[1], depths=SIZES.device_ingress,
+                         max_payload=256, slots=slots)
+
+
 #: Blocks that are mapped for UltraScale+, as they stand in the interposer with its default parameters.
 BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "tlp.LaneFifo": lambda: LaneFifo(TlpBeat(WIDTH), 64),
@@ -80,13 +88,15 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "tlp.FlushTracker": lambda: FlushTracker(0, data_bytes=WIDTH),
     "tlp.Room": lambda: Room(SIZES.host_ingress[1]),
     "memory.CopyEngine": lambda: CopyEngine(WIDTH, 128),
-    "interposer.DeviceIngress": lambda: DeviceIngress(
-        WIDTH, WINDOW_PAGES, rows=SIZES.rows, entries=SIZES.entries, return_lines=SIZES.host_ingress[1], depths=SIZES.device_ingress,
-        max_payload=256),
+    "interposer.DeviceIngress": lambda: _device_ingress(1),
+    "interposer.DeviceIngress, 4 slots": lambda: _device_ingress(4),
     "interposer.HostIngress": lambda: HostIngress(
         WIDTH, 0, rows=SIZES.rows, entries=SIZES.entries, depths=SIZES.host_ingress, device_lines=SIZES.device_ingress[1] // 2,
         other_lines=SIZES.host_ingress[2], max_payload=256),
     "interposer.LocalSource": lambda: LocalSource(WIDTH),
+    "interposer.LocalSource, 4 slots": lambda: LocalSource(WIDTH, 4),
+    "interposer.MoveCheck, 4 slots": lambda: MoveCheck(WINDOW_PAGES, 4),
+    "interposer.MoveQueue, 4 slots": lambda: MoveQueue(WIDTH, 4),
     "interposer.Notifier": lambda: Notifier(WIDTH),
     "interposer.OwnerMap": lambda: OwnerMap(WINDOW_PAGES),
     "interposer.DirtyMap": lambda: DirtyMap(WINDOW_PAGES),
