@@ -67,9 +67,14 @@ class Harvests:
         assert read_word == word or not found, f"pages {found:#x} of the other word were reported, and none was written"
 
     async def atomics(self, word: int, distance: int) -> None:
-        """Atomics on pages that nothing else writes, a take ``distance`` cycles after the first, and another when all are answered."""
+        """Atomics on pages that nothing else writes, a take ``distance`` cycles after the first, and another when all are answered.
+
+        A page that is read meanwhile is not reported.
+        """
         pages = self.random.sample(range(word, word + WORD), ATOMICS)
-        running = [cocotb.start_soon(self.counter.atomic("swap", WINDOW_BASE + page * PAGE, self.values.take(WINDOW_BASE + page * PAGE, 8)))
+        read = next(page for page in range(word, word + WORD) if page not in pages)
+        running: list[Task[Any]] = [cocotb.start_soon(self.counter.read(WINDOW_BASE + read * PAGE, 64))]
+        running += [cocotb.start_soon(self.counter.atomic("swap", WINDOW_BASE + page * PAGE, self.values.take(WINDOW_BASE + page * PAGE, 8)))
                    for page in pages]
         await self.wait(distance)
         first = await self.driver.harvest(word, WORD)
