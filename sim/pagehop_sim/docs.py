@@ -92,12 +92,15 @@ def python_constants(registers: RegisterMap) -> str:
 
 
 def markdown_page(rdl_path: Path) -> str:
-    """Register page of a map."""
+    """Register page of a map. Of an array the first register is described; the table at the top has all their offsets."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.md"
         MarkdownExporter().export(elaborate(rdl_path).top, str(page))
         lines = [line.rstrip() for line in page.read_text(encoding="utf-8").splitlines()]
-    return "\n".join(lines).strip() + "\n"
+    sections = re.split(r"^(?=### )", "\n".join(lines), flags=re.MULTILINE)
+    titles = [section.partition("\n")[0] for section in sections]
+    kept = [section for before, title, section in zip(["", *titles], titles, sections, strict=False) if title != before]
+    return "".join(kept).strip() + "\n"
 
 
 def checked_in(root: Path = ROOT) -> dict[Path, str]:
