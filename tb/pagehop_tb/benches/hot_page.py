@@ -6,7 +6,7 @@ import cocotb
 from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.guest import PAGE, Guest, judged
+from pagehop_tb.benches.guest import MSI_BASE, PAGE, Guest, judged
 from pagehop_tb.models.devices import AtomicCounter, HotPageWriter, RandomTraffic
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
@@ -15,6 +15,8 @@ from pagehop_tb.protocol import Kind
 WINDOW_BASE = 0x4000_0000
 PAGES = 64
 HOT, COUNTING = 5, 6
+#: Most cycles between two interrupts.
+INTERRUPT_GAP = 200
 #: Longer than a whole move otherwise takes, shorter than the completion timeout of the devices.
 LATE_CYCLES = 6000
 
@@ -53,6 +55,14 @@ async def hot_page(dut: Any) -> None:
             await guest.system.fabric.wait(10)
         raise AssertionError("no read of the hot page came to be delayed")
 
+    async def interrupt() -> None:
+        """Interrupts at addresses that have the number of the hot page as far as a small window tells pages apart: they are of no page (H48)."""
+        random = config.random("interrupts")
+        while not traffic.stop:
+            address = MSI_BASE + HOT * PAGE + 4 * random.randrange(PAGE // 4)
+            await functions["third"].interrupt(address, values.take(address, 4))
+            await guest.system.fabric.wait(random.randint(1, INTERRUPT_GAP))
+
     async def scribble(page: int, host: int) -> None:
         """The hypervisor uses the old place again at once (H12): what stands there must never reach the device."""
         cpu, place = guest.system.hosts[host].cpu, guest.driver.place(page, host)
@@ -61,7 +71,7 @@ async def hot_page(dut: Any) -> None:
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
-        tasks = [manager.start_soon(agent.run()) for agent in agents]
+        tasks = [*(manager.start_soon(agent.run()) for agent in agents), manager.start_soon(interrupt())]
         for done in range(moves):
             config.progress(done, moves, f"move {done}")
             if done % 3 == 0 and reads:
