@@ -70,7 +70,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("aborts", {"moves": 16, "faults": ["cross_store"], "abort_share": 0.5}),
     ("hot_page", {"moves": 4}),
     ("aborts", {"moves": 12}),
-    ("hot_page", {"moves": 8, "mode": "merge", "reads": 0, "gap": 20, "astride": 0.5, "traffic_gap": 30, "write_delay": [20, 200],
+    ("hot_page", {"moves": 8, "mode": "merge", "reads": 0, "gap": 20, "astride": 0.5, "traffic_gap": 30, "line": 256, "write_delay": [20, 200],
                   "read_delay": [20, 100]}),
     ("hot_page", {"moves": 2, "mode": "host_copy"}),
     ("aborts", {"moves": 12, "mode": "mixed"}),

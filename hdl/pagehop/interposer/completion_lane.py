@@ -49,8 +49,8 @@ class CompletionLane(wiring.Component):
         m.d.comb += [
             self.row.eq(self._row(lookup.head)), self.enable.eq(lookup.enable),
             lookup.result.entry.eq(self.entry),
-            lookup.result.expected.eq(self.used & (self.entry.host == self.host)
-                                      & (self._key(lookup.middle) == Cat(self.entry.requester_id, self.entry.tag))),
+            # `used` says too that this host has the request.
+            lookup.result.expected.eq(self.used & (self._key(lookup.middle) == Cat(self.entry.requester_id, self.entry.tag))),
         ]
         beat, head, found = self.i.payload.beat, lookup.o.payload.head, lookup.o.payload.result
         begins, drops, dropping, taken = Signal(), Signal(), Signal(), Signal()

@@ -59,7 +59,7 @@ class Edges:
         queue = self.expected[port][tlp.flow]
         assert queue, f"{self.ports[port].name}: {tlp} should have gone elsewhere"
         address, data = queue.popleft()
-        assert (tlp.address, tlp.data) == (address, data), f"{self.ports[port].name}: {tlp} came out, {address:#x} {data.hex()} was to come"
+        assert (tlp.address | tlp.processing_hint, tlp.data) == (address, data), f"{self.ports[port].name}: {tlp} came out, {address:#x} {data.hex()} was to come"
         assert tlp.is_message or tlp.four_dw == (address >= 1 << 32), f"{self.ports[port].name}: the header of {tlp} has the wrong size"
         self.compared += 1
 
@@ -100,14 +100,15 @@ class Edges:
         return 0 <= address - pages[0] < pages[1] * PAGE
 
     def _send(self, port: int, requester: int, address: int, to: int, place: int) -> None:
-        """A write or a read; a read is not answered, which nothing waits for."""
+        """A write or a read, with a processing hint or without; a read is not answered, which nothing waits for."""
+        hint = self.random.randrange(4)     # it stands in the low bits of the address, and stays there when the header changes its form
         if self.random.random() < 0.8:
             data = self.random.randbytes(4)
-            self.ports[port].queue(memory_write(requester, address, data))
-            self.expected[to][FlowClass.POSTED].append((place, data))
+            self.ports[port].queue(replace(memory_write(requester, address, data), hints=hint > 0, processing_hint=hint))
+            self.expected[to][FlowClass.POSTED].append((place | hint, data))
         else:
-            self.ports[port].queue(memory_read(requester, address, 4, self._tag()))
-            self.expected[to][FlowClass.NON_POSTED].append((place, b""))
+            self.ports[port].queue(replace(memory_read(requester, address, 4, self._tag()), hints=hint > 0, processing_hint=hint))
+            self.expected[to][FlowClass.NON_POSTED].append((place | hint, b""))
 
     # A host
 

@@ -27,17 +27,17 @@ async def hot_page(dut: Any) -> None:
 
     Each ``reads``-th access of the writer is a read, which it waits for; with 0 nothing but credits stops it, and no read is delayed. It
     waits up to ``gap`` cycles after each access; a share of its writes, ``relaxed``, has RO; a share, ``astride``, lies in two lines.
-    The random traffic waits up to ``traffic_gap`` cycles.
+    Its accesses have ``line`` bytes. The random traffic waits up to ``traffic_gap`` cycles.
     """
     config = BenchConfig("hot_page")
     moves, reads, gap, relaxed = config.get("moves", 20), config.get("reads", 4), config.get("gap", 0), config.get("relaxed", 0.0)
-    astride, traffic_gap = config.get("astride", 0.0), config.get("traffic_gap", 100)
+    astride, traffic_gap, line = config.get("astride", 0.0), config.get("traffic_gap", 100), config.get("line", 64)
     guest = Guest(dut, config, WINDOW_BASE, PAGES, ("nvme", "nic", "third"))
     config.refuse_unknown()
     hot, counting = (WINDOW_BASE + page * PAGE for page in (HOT, COUNTING))
     guest.fill(HOT)
     functions, values = guest.system.functions, guest.system.values
-    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"), reads, gap=gap, relaxed=relaxed, astride=astride)
+    writer = HotPageWriter(functions["nvme"], hot, values, config.number("writer"), reads, gap=gap, relaxed=relaxed, astride=astride, line=line)
     counter = AtomicCounter(functions["nic"], counting + 0x100)
     traffic = RandomTraffic(functions["third"], [hot], values, config.number("traffic"), gap=traffic_gap)
     agents = (writer, counter, traffic)

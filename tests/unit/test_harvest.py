@@ -1,0 +1,98 @@
+"""The harvest of dirty bits, step by step: what must have come before the answer does."""
+
+import pytest
+
+from pagehop.interposer.flush_wait import FlushWait
+from pagehop.interposer.harvest import Harvest
+from pagehop.interposer.issue import Mark
+from pagehop_sim.planted import edited
+from pagehop_tb.simulate import run, seeded
+
+PAGES, WORD_BITS = 128, 12
+#: Cycles in which nothing may happen, and in which what may happen must.
+QUIET, SOON = 12, 20
+
+
+def harvest_waits(dut, name):
+    """Takes of a word that is not empty, each with other things missing before it may be answered."""
+    rng = seeded(name)
+
+    async def bench(ctx):
+        async def none(port, what, cycles=QUIET):
+            for _ in range(cycles):
+                assert not ctx.get(port), what
+                await ctx.tick()
+
+        async def comes(port, what):
+            for _ in range(SOON):
+                if ctx.get(port):
+                    return
+                await ctx.tick()
+            raise AssertionError(what)
+
+        epoch = entered = 0
+        flush = [{"issued": 9, "done": 9, "newest": 9, "dirty": 0, "clean": 1} for _ in range(2)]
+        for _ in range(40):
+            behind, dirty, atomic = rng.randrange(4), [rng.randrange(2) for _ in range(2)], rng.randrange(2)
+            entered = (entered + 5) % 16
+            accepted = (entered - behind) % 16
+            ctx.set(dut.entered, entered)
+            ctx.set(dut.accepted, accepted)
+            ctx.set(dut.epochs, {"advance_ready": 0, "epoch": epoch, "unanswered": 0, "atomics": atomic << epoch})
+            for host in range(2):
+                flush[host]["dirty"] = dirty[host]
+                ctx.set(dut.flush[host], flush[host])
+            ctx.set(dut.take.request.valid, 1)
+            ctx.set(dut.take.request.payload, {"index": rng.randrange(2), "strobe": 0xFF})
+            await ctx.tick()
+            ctx.set(dut.take.request.valid, 0)
+            await comes(dut.op.valid, "the bitmap is not read")
+            await ctx.tick()
+            ctx.set(dut.word_valid, 1)
+            ctx.set(dut.word, 1 << rng.randrange(64))
+            await ctx.tick()
+            ctx.set(dut.word_valid, 0)
+            await none(dut.advance, "an epoch began that was not ready")
+            ctx.set(dut.epochs.advance_ready, 1)
+            while behind:
+                await none(dut.advance, f"{behind} TLPs stand in the issue register, and the harvest goes on")
+                behind -= 1
+                accepted = (accepted + 1) % 16
+                ctx.set(dut.accepted, accepted)
+            await comes(dut.advance, "the harvest stands still")
+            for host in range(2):
+                assert ctx.get(dut.flush_request[host]) == dirty[host]
+            await ctx.tick()
+            epoch = (epoch + 1) % 4
+            ctx.set(dut.epochs.epoch, epoch)
+            for host in range(2):
+                flush[host]["newest"] = (flush[host]["issued"] + dirty[host]) % 64
+                ctx.set(dut.flush[host], flush[host])
+            for host in rng.sample(range(2), 2):
+                if dirty[host]:
+                    flush[host] |= {"issued": flush[host]["newest"], "dirty": 0}
+                    ctx.set(dut.flush[host], flush[host])
+                    await none(dut.take.response.valid, "a write was not proven visible, and the harvest is answered")
+                    flush[host]["done"] = flush[host]["issued"]
+                    ctx.set(dut.flush[host], flush[host])
+            if atomic:
+                await none(dut.take.response.valid, "an atomic was not answered, and the harvest is")
+                ctx.set(dut.epochs.atomics, 0)
+            await comes(dut.take.response.valid, "the harvest is not answered")
+            await ctx.tick()
+
+    run(dut, bench)
+
+
+@pytest.mark.hazard("H46", "H58")
+def test_a_harvest_waits_for_all_that_it_reports():
+    harvest_waits(Harvest(PAGES, WORD_BITS), "harvest")
+
+
+@pytest.mark.parametrize("parts", [
+    {"Mark": edited(Mark, ("self.passed.eq(0)", "self.passed.eq(1)"))},
+    {"FlushWait": edited(FlushWait, ("[target.eq(self.flush.issued + self.flush.dirty)", "[target.eq(self.flush.issued - self.flush.dirty)"))},
+], ids=["the issue register is not awaited", "an older flush is awaited"])
+def test_planted_bug_is_found(parts):
+    with pytest.raises(AssertionError):
+        harvest_waits(edited(Harvest, **parts)(PAGES, WORD_BITS), "harvest/bug")
