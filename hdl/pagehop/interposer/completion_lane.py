@@ -30,8 +30,8 @@ class CompletionLane(wiring.Component):
     free, free_row, free_entry : a request got its last completion in the cycle before.
     waits : the head waits for a flush.
     """
-    def __init__(self, data_bytes, lane_shape, ahead_shape, rows, host):
-        self.ahead_shape, self.rows, self.host = ahead_shape, rows, host
+    def __init__(self, data_bytes, lane_shape, ahead_shape, rows):
+        self.ahead_shape, self.rows = ahead_shape, rows
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)), "offer": Out(stream.Signature(Issued(data_bytes))),
             "posted": In(PostedState(ahead_shape["stamp"].width)), "room": In(1),

@@ -119,7 +119,7 @@ class HostIngress(wiring.Component):
 
     def _lanes(self, m, shape, ahead):
         m.submodules.posted = posted = HostPostedLane(self.data_bytes, shape)
-        m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, ahead, self.rows, self.host)
+        m.submodules.to_device = to_device = CompletionLane(self.data_bytes, shape, ahead, self.rows)
         m.submodules.to_other = to_other = ReplyLane(self.data_bytes, shape, ahead, (Destination.OTHER,), self.entries)
         m.submodules.requests = requests = HostRequests(self.data_bytes, shape, self.device_lines, self.other_lines)
         tag = Cat(self.tag_index, Const(2 + self.host, 8 - len(self.tag_index)))
