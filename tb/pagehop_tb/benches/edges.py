@@ -14,7 +14,7 @@ from typing import Any
 import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.three_ports import DEVICE, DEVICE_PORT, PAGE, REGISTER_BASES, ThreePorts
+from pagehop_tb.benches.three_ports import DEVICE, DEVICE_PORT, HOST_IDS, PAGE, REGISTER_BASES, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, memory_read, memory_write
@@ -59,7 +59,8 @@ class Edges:
         queue = self.expected[port][tlp.flow]
         assert queue, f"{self.ports[port].name}: {tlp} should have gone elsewhere"
         address, data = queue.popleft()
-        assert (tlp.address | tlp.processing_hint, tlp.data) == (address, data), f"{self.ports[port].name}: {tlp} came out, {address:#x} {data.hex()} was to come"
+        found = tlp.address | tlp.processing_hint
+        assert (found, tlp.data) == (address, data), f"{self.ports[port].name}: {tlp} came out, {address:#x} {data.hex()} was to come"
         assert tlp.is_message or tlp.four_dw == (address >= 1 << 32), f"{self.ports[port].name}: the header of {tlp} has the wrong size"
         self.compared += 1
 
@@ -113,10 +114,11 @@ class Edges:
     # A host
 
     def of_host(self, host: int) -> None:
-        """Writes around the aperture and the registers."""
+        """Writes around the aperture and the registers, and where the address of a request has what the ID and the tag of our answers are."""
         base, pages, offset = (self.setup.aperture_a if host == HOST_A else self.setup.aperture_b) or (0, 0, 0)
         registers = REGISTER_BASES[host]
-        for address in (*self._around(base, pages), *self._around(registers, REGISTER_SPACE // PAGE)):
+        answers = [HOST_IDS[host] << 16 | tag << 8 for tag in (0x00, 0x20, 0x80, 0xA0, 0xC0, 0xE0)]
+        for address in (*answers, *self._around(base, pages), *self._around(registers, REGISTER_SPACE // PAGE)):
             if address >> 18 == registers >> 18:
                 continue    # a write to the registers shows nowhere
             if self._in(address, (base, pages)):
@@ -135,6 +137,16 @@ class Edges:
         await self.bench.fabric.wait(100)
         assert self.completions == {tlp.tag: status}, f"host {'ab'[host]}: {tlp} was answered with {self.completions}, not with status {status}"
         self.compared += 1
+
+    async def unexpected(self, host: int) -> None:
+        """Answers to requests that nobody made, some of them with our ID and a tag that is none of ours, are counted."""
+        count = self.bench.driver.counter
+        before = await count(regs.Unexpected.offset)
+        for requester, tag in ((HOST_IDS[host], 0x105), (HOST_IDS[host], 0x285), (DEVICE, 0x3FF)):
+            self.ports[host].queue(Tlp(Kind.CPL, requester, tag, completer_id=CPU, status=UNSUPPORTED, byte_count=4))
+        await self.bench.fabric.wait(100)
+        found = await count(regs.Unexpected.offset) - before
+        assert found == 3, f"{found} completions were counted as unexpected, and there were 3"
 
     async def of_the_active_host(self, active: int) -> None:
         """Configuration requests and messages: those of the active host reach the device, the others are refused, and counted when posted.
@@ -185,6 +197,7 @@ async def _run(dut: Any, number: int) -> None:
         edges.of_host(host)
         await edges.arrive(f"of host {'ab'[host]}")
         await edges.to_registers(host)
+        await edges.unexpected(host)
     for active in (HOST_B, HOST_A):
         await bench.driver.setup(replace(setup, active_host=active))
         await edges.of_the_active_host(active)

@@ -22,7 +22,7 @@ from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
 from pagehop_tb.pins import CreditConfig, PortCredits
 
-__all__ = ["PAGE", "RING_BASE", "Guest", "judged"]
+__all__ = ["NOTIFY_ADDRESS", "PAGE", "RING_BASE", "Guest", "judged"]
 
 PAGE = 4096
 MSI_BASE, MSI_SIZE = 0xFEE0_0000, 0x10_0000
@@ -48,7 +48,8 @@ class Guest:
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
     sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``,
-    ``host_copy``, or ``mixed``: hold and merge by chance), ``ring_host`` (whose memory has the ring of the move queue).
+    ``host_copy``, or ``mixed``: hold and merge by chance), ``ring_host`` (whose memory has the ring of the
+    move queue, and who gets the notifications).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -59,17 +60,17 @@ class Guest:
         self.setup = Setup(
             window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
-            notify=(0, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
+            notify=(config.get("ring_host", 0), NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
         self.out_of_band = config.get("out_of_band", self.setup.fence)
         self.system = System(dut, machine(self._system(functions)), self.log)
-        cpu = self.system.hosts[0].cpu
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
         mode, self._random_mode = config.get("mode", "hold"), config.random("modes")
         self._modes = (regs.MoveMode.HOLD, regs.MoveMode.MERGE) if mode == "mixed" else (regs.MoveMode[mode.upper()],)
         self.driver.mode = self._modes[0]
         self.driver.copier = self._copy
-        cpu.on_interrupt.append(self._interrupt)
+        for host in self.system.hosts:
+            host.cpu.on_interrupt.append(self._interrupt)
         self.ring_host = config.get("ring_host", 0)
         self.retries = 0
         self._judgements: list[tuple[str, str]] = []

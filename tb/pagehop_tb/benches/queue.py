@@ -9,7 +9,7 @@ import cocotb
 from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
-from pagehop_tb.benches.guest import PAGE, RING_BASE, Guest, judged
+from pagehop_tb.benches.guest import NOTIFY_ADDRESS, PAGE, RING_BASE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
 from pagehop_tb.models.devices import RandomTraffic
@@ -125,6 +125,8 @@ async def queue(dut: Any) -> None:
         for task in tasks:
             await task
         await guest.system.quiesce()
+        told = sum(address == NOTIFY_ADDRESS for _, address, _ in guest.system.hosts[guest.ring_host].cpu.interrupts)
+        assert told >= rounds, f"the host that has the ring was told {told} times of moves that have ended"
         config.progress(rounds, rounds, "checking")
 
     await judged(guest, scenario, {"read_bytes": 100 * rounds, "final_bytes": pages * PAGE})
