@@ -74,7 +74,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
                   "read_delay": [20, 100]}),
     ("hot_page", {"moves": 2, "mode": "host_copy"}),
     ("aborts", {"moves": 12, "mode": "mixed"}),
-    ("queue", {"rounds": 1, "mode": "mixed", "pages": 6}),
+    ("queue", {"rounds": 1, "mode": "mixed"}),
     ("queue", {"rounds": 1, "pages": 3, "ring_host": 1}),
 )
 #: Which bench looks first at a mutation of which module; then all do, in their order.

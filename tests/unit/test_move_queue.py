@@ -32,6 +32,7 @@ class Machine:
         self.slots = [Slot() for _ in range(SLOTS)]
         self.reads, self.beats = [], []         # (cycle, tag, address) to be answered; beats on their way
         self.silent = self.bad = False
+        self.late = []                          # answers to reads that were given up: (cycle, tag, None)
         self.starts, self.records = 0, {}
 
     async def begin(self, ctx, order, base, own, host):
@@ -110,11 +111,11 @@ class Machine:
             head = ctx.get(dut.o_read.payload.header)
             address, tag = self._address(head), head >> 72 & 0xFF
             assert head >> 96 & 0x3FF == DESCRIPTOR // 4 and head >> 80 & 0xFFFF == OUR_ID and head >> 64 & 0xFF == 0xFF
-            assert tag & 0xF0 == (0x80 | self.host << 6 | 0x20) and tag not in [read[1] for read in self.reads], f"tag {tag:#x}"
+            used = [read[1] for read in self.reads if read[2] is not None]
+            assert tag & 0xF0 == (0x80 | self.host << 6 | 0x20) and tag not in used, f"tag {tag:#x}"
             place, rest = divmod(address - self.base, DESCRIPTOR)
             assert rest == 0 and 0 <= place < 1 << self.order
-            if not self.silent:
-                self.reads.append((self.cycle + self.rng.randrange(5, 120), tag, place))
+            (self.late if self.silent else self.reads).append((self.cycle + self.rng.randrange(5, 120), tag, place))
         if ctx.get(dut.o_record.valid) and ctx.get(dut.o_record.ready):
             payload = ctx.get(dut.o_record.payload)
             assert ctx.get(dut.recorded) and payload.dwords == RECORD // 4 and payload.first and payload.last
@@ -144,7 +145,8 @@ class Machine:
             read = self.rng.choice(due)
             self.reads.remove(read)
             _, tag, place = read
-            data = b"".join(word.to_bytes(8, "little") for word in self.ring[place] or (0,) * 4)
+            words = self.ring[place] if place is not None else None
+            data = b"".join(word.to_bytes(8, "little") for word in words or (0,) * 4)
             bad = self.bad and self.rng.random() < 0.5
             # CplD (2.2.9) of eight double words, or Cpl with UR.
             dws = ((0x0A if bad else 0x4A) << 24 | (0 if bad else 8), 0x0100 << 16 | (1 << 13 if bad else 0) | 32, OUR_ID << 16 | tag << 8, 0)
@@ -221,6 +223,9 @@ def exercise(dut, name):
             assert machine.next == taken and ctx.get(dut.state.error)
             machine.reads.clear()
             await stop(ctx)
+            # What was given up is answered in the next run, with something else.
+            machine.reads = [(machine.cycle + rng.randrange(20, 60), tag, None) for _, tag, _ in machine.late]
+            machine.late.clear()
             assert not ctx.get(dut.state.error)
 
     run(dut, bench)
@@ -241,6 +246,8 @@ BUGS = {
     "an error is data": lambda: edited(MoveQueue, DescriptorReader=edited(
         DescriptorReader, ("shown.eq((header.status == CompletionStatus.SUCCESS.value) & ", "shown.eq(1 | "))),
     "silence is waited for": lambda: edited(MoveQueue, DescriptorReader=edited(DescriptorReader, ("(timer >= self.limit)", "0"))),
+    "late answers are taken": lambda: edited(MoveQueue, DescriptorReader=edited(
+        DescriptorReader, ("generation.eq(~generation)", "generation.eq(0)"))),
     "the turn": lambda: edited(MoveQueue, ("~index.bit_select(settings.order, 1)", "1")),
     "a record twice": lambda: edited(MoveQueue, RecordWriter=edited(RecordWriter, ("self.written.eq(chosen)", "self.written.eq(chosen & 1)"))),
 }

@@ -4,6 +4,7 @@
 import pytest
 
 from pagehop.tlp.proxy import ProxyTable
+from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 
 
@@ -18,6 +19,10 @@ class NeverStirs(ProxyTable):
     def _touches(self, m, visited):
         touches, stirred = super()._touches(m, visited)
         return touches & 0, stirred & 0
+
+
+#: Planted bug: an entry is only spared when both ports have looked at it.
+StirsForBoth = edited(ProxyTable, ("before[0] | before[1]", "before[0] & before[1]"))
 
 
 class StandsAgain(ProxyTable):
@@ -100,7 +105,7 @@ def test_table_agrees_with_model(entries, limit):
     exercise(ProxyTable(entries), f"proxy/{entries}", limit)
 
 
-@pytest.mark.parametrize("bug", [HandsOutTaken, NeverStirs, StandsAgain])
+@pytest.mark.parametrize("bug", [HandsOutTaken, NeverStirs, StirsForBoth, StandsAgain])
 def test_planted_bug_is_found(bug):
     with pytest.raises(AssertionError):
         exercise(bug(8), "proxy/bug", 90)
