@@ -53,7 +53,7 @@ BUGS = [
     (early_at_the_ingress, 0.7, 20, {
         "atomic_flag": ("XY=AA a", "XY=BB b", *FAR_FLAG, *FAR_DATA), "status": ANY, "peer_told": ("X=A -", "X=B -")}),
     (early_at_the_egress, 0.7, 20, {"flag": FAR_FLAG + FAR_DATA, "doorbell": ("X=B a", "X=A b"), "status": ANY}),
-    (ido_kept_and_completions_not_held, 0.1, 12, {
+    (ido_kept_and_completions_not_held, 0.1, 24, {
         "flush": FAR_FLAG, "doorbell_ido": ("X=B a", "X=A b"), "cpu_read_ido": FAR_DATA, "cpu_flag_device_ido": FAR_DATA}),
 ]
 

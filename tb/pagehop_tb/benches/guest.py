@@ -72,6 +72,8 @@ class Guest:
         for host in self.system.hosts:
             host.cpu.on_interrupt.append(self._interrupt)
         self.ring_host = config.get("ring_host", 0)
+        #: The fence policy was in force at some time.
+        self.fenced = self.setup.fence
         self.retries = 0
         self._judgements: list[tuple[str, str]] = []
 
@@ -199,7 +201,7 @@ class Guest:
         if owners is not None and owners != expected:
             verdict.add("misdirected", f"the owner map says {owners:#x}, the commits {expected:#x}")
         sent = self.system.ports["device"].sent
-        if not self.setup.fence and counters["fence_cycles"]:
+        if not self.fenced and counters["fence_cycles"]:
             verdict.add("invented", f"{counters['fence_cycles']} cycles of fences are counted without the fence policy")
         if counters["fences"] > min(sent, counters["fence_cycles"]):
             verdict.add("invented", f"{counters['fences']} fences in {counters['fence_cycles']} cycles are counted, and the device sent {sent} TLPs")

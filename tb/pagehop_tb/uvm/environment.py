@@ -106,6 +106,7 @@ class Environment(uvm_env):
         """Switch the fence policy. The device must be idle: what is under way was sent under the old one."""
         await self.set_control(regs.Control.FENCE.mask, regs.Control.FENCE.of(fence))
         self.fence = fence
+        self.guest.fenced |= fence
 
     async def set_control(self, mask: int, value: int) -> None:
         """Change bits of the control register, and return when that has taken effect."""
