@@ -15,10 +15,8 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
-from pagehop_tb.protocol import Kind, Tlp
 
 WINDOW_BASE = 0x1_0000_0000
 WINDOW_PAGES = 64
@@ -78,11 +76,7 @@ class Saboteur:
         if fault not in STATUSES:
             return None
         guest = self.guest
-        engine, address = guest.system.config.identities[1 + source], guest.driver.place(page, source)
-
-        def is_copy_read(tlp: Tlp) -> bool:
-            return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0 and address <= tlp.address < address + PAGE
-
+        is_copy_read = guest.reads_of_engine(source, guest.driver.place(page, source))
         late = self.random.randint(2000, 8000) if fault == "late" else None
         # The copy is made of at least 16 reads; the number of the bad one is random.
         injection = Injection(is_copy_read, STATUSES[fault], nth=self.random.randrange(16), late=late)
@@ -115,11 +109,7 @@ async def aborts(dut: Any) -> None:
     faults = config.get("faults", list(FAULTS))   # in turn
     guest = Guest(dut, config, WINDOW_BASE, WINDOW_PAGES)
     config.refuse_unknown()
-    for page in range(pages):
-        guest.fill(page)
-    addresses = [WINDOW_BASE + page * PAGE for page in range(pages)]
-    agents = [RandomTraffic(function, addresses, guest.system.values, config.number(name), gap=40)
-              for name, function in guest.system.functions.items()]
+    agents = guest.traffic(range(pages))
     random = config.random("faults")
     saboteur = Saboteur(guest, random)
 
@@ -139,11 +129,7 @@ async def aborts(dut: Any) -> None:
 
         for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
             await task
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         cocotb.log.info(f"outcomes: {dict(saboteur.outcomes)}")
         assert any(outcome.endswith("none") for outcome in saboteur.outcomes), "no move succeeded"
         assert moves < 20 or len(saboteur.outcomes) > 5 or len(faults) < 5, f"too few kinds of endings: {dict(saboteur.outcomes)}"

@@ -1,10 +1,11 @@
 """A guest on two hosts: the machine, the driver, the log and the verdict at the end, as the scenarios use them."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import cocotb
+from cocotb.task import Task
 from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
@@ -18,9 +19,11 @@ from pagehop_tb.driver.interposer import InterposerDriver, Setup
 from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, LOOK_CYCLES, MoveRing, RingSetup
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
+from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
 from pagehop_tb.pins import CreditConfig, PortCredits
+from pagehop_tb.protocol import Kind, Tlp
 
 __all__ = ["NOTIFY_ADDRESS", "PAGE", "RING_BASE", "Guest", "judged"]
 
@@ -47,9 +50,8 @@ class Guest:
     Parameters of every scenario: ``pauses`` (share of cycles in which a stream stands still), ``write_delay`` and ``read_delay`` (bounds of the
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
-    sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``,
-    ``host_copy``, or ``mixed``: hold and merge by chance), ``ring_host`` (whose memory has the ring of the
-    move queue, and who gets the notifications).
+    sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``, ``host_copy``, or ``mixed``: hold and merge by chance),
+    ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -57,10 +59,11 @@ class Guest:
                  machine: Callable[[SystemConfig], SystemConfig] = lambda usual: usual) -> None:
         self.dut, self.config, self.base, self.pages = dut, config, base, pages
         self.log = EventLog() if log is None else log
+        self.ring_host = config.get("ring_host", 0)
         self.setup = Setup(
             window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
-            notify=(config.get("ring_host", 0), NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
+            notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
         self.out_of_band = config.get("out_of_band", self.setup.fence)
         self.system = System(dut, machine(self._system(functions)), self.log)
@@ -71,7 +74,6 @@ class Guest:
         self.driver.copier = self._copy
         for host in self.system.hosts:
             host.cpu.on_interrupt.append(self._interrupt)
-        self.ring_host = config.get("ring_host", 0)
         #: The fence policy was in force at some time.
         self.fenced = self.setup.fence
         self.retries = 0
@@ -171,6 +173,29 @@ class Guest:
                 await self.system.fabric.wait(LOOK_CYCLES)
         await ring.stop()
         return ring
+
+    def traffic(self, pages: Iterable[int]) -> list[RandomTraffic]:
+        """Fill these pages, and return for each function an agent that accesses them at random."""
+        addresses = []
+        for page in pages:
+            self.fill(page)
+            addresses.append(self.base + page * PAGE)
+        return [RandomTraffic(function, addresses, self.system.values, self.config.number(name), gap=40)
+                for name, function in self.system.functions.items()]
+
+    async def end(self, agents: Sequence[RandomTraffic], tasks: Sequence["Task[None]"]) -> None:
+        """Stop agents, and wait until nothing is on its way."""
+        for agent in agents:
+            agent.stop = True
+        for task in tasks:
+            await task
+        await self.system.quiesce()
+
+    def reads_of_engine(self, host: int, address: int) -> Callable[[Tlp], bool]:
+        """Whether a TLP is a read of the page at ``address`` of ``host`` by the interposer itself, and no flush."""
+        engine = self.system.config.identities[1 + host]
+        return lambda tlp: (tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0
+                            and address <= tlp.address < address + PAGE)
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
         """Memory of a host, as the checker reads it at the end."""

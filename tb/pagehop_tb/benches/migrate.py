@@ -42,9 +42,7 @@ async def migrate(dut: Any) -> None:
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
         tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
-        if by_queue:
-            await guest.move_all([(page, 1) for page in moving], config.progress)
-        waiting = [] if by_queue else list(reversed(list(enumerate(moving))))
+        waiting = list(reversed(list(enumerate(moving))))
 
         async def move(slot: int) -> None:
             while waiting:
@@ -53,8 +51,11 @@ async def migrate(dut: Any) -> None:
                 result = await guest.move(page, 1, slot)
                 assert result.moved, f"page {page} did not move: {result.reason}"
 
-        for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
-            await task
+        if by_queue:
+            await guest.move_all([(page, 1) for page in moving], config.progress)
+        else:
+            for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
+                await task
         config.progress(len(moving), len(moving) + 1, "DMA at Host B")
         await _follow(guest)
         for replay in replays:

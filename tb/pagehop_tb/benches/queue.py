@@ -12,15 +12,11 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import NOTIFY_ADDRESS, PAGE, RING_BASE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
-from pagehop_tb.protocol import Kind, Tlp
 
 WINDOW_BASE = 0x1_0000_0000
 WINDOW_PAGES = 64
-#: Bytes of ring and records.
-RING_BYTES = PAGE
 Error = regs.MoveError
 
 
@@ -60,15 +56,10 @@ class Queue:
         await self.owners_are_told()
 
     async def unreadable(self) -> None:
-        """A read of a descriptor is answered with UR, with poison or not at all: the queue stands still, and can be started anew."""
+        """A read of a descriptor is answered with UR or not at all: the queue stands still, and can be started anew."""
         status = self.random.choice((Status.UNSUPPORTED_REQUEST, Status.TIMEOUT))
-        engine, host = self.guest.system.config.identities[1 + self.guest.ring_host], self.guest.system.hosts[self.guest.ring_host]
-
-        def is_descriptor(tlp: Tlp) -> bool:
-            return tlp.kind is Kind.MRD and tlp.requester_id == engine and RING_BASE <= tlp.address < RING_BASE + RING_BYTES
-
-        bad = Injection(is_descriptor, status, nth=self.random.randrange(3))
-        host.root_complex.injections.append(bad)
+        bad = Injection(self.guest.reads_of_engine(self.guest.ring_host, RING_BASE), status, nth=self.random.randrange(3))
+        self.guest.system.hosts[self.guest.ring_host].root_complex.injections.append(bad)
         ring = self.guest.ring()
         await ring.start()
         for page in range(min(4, self.pages)):
@@ -106,11 +97,7 @@ async def queue(dut: Any) -> None:
     rounds, pages = config.get("rounds", 2), config.get("pages", 12)
     guest = Guest(dut, config, WINDOW_BASE, WINDOW_PAGES)
     config.refuse_unknown()
-    for page in range(pages):
-        guest.fill(page)
-    addresses = [WINDOW_BASE + page * PAGE for page in range(pages)]
-    agents = [RandomTraffic(function, addresses, guest.system.values, config.number(name), gap=40)
-              for name, function in guest.system.functions.items()]
+    agents = guest.traffic(range(pages))
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
@@ -120,11 +107,7 @@ async def queue(dut: Any) -> None:
             for step in (moves.everything, moves.stopped, moves.unreadable, moves.impossible):
                 config.progress(done, rounds, step.__name__)
                 await step()
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         told = sum(address == NOTIFY_ADDRESS for _, address, _ in guest.system.hosts[guest.ring_host].cpu.interrupts)
         assert told >= rounds, f"the host that has the ring was told {told} times of moves that have ended"
         config.progress(rounds, rounds, "checking")

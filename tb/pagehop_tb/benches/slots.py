@@ -13,10 +13,8 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
-from pagehop_tb.protocol import Kind, Tlp
 
 WINDOW_BASE = 0x1_0000_0000
 WINDOW_PAGES = 64
@@ -73,11 +71,7 @@ class Moves:
     async def silence(self) -> None:
         """A copy read of one slot is not answered: its move ends by a timer, those of the others as ever."""
         chosen = self.random.randrange(self.driver.slots)
-        engine, address = self.guest.system.config.identities[1 + self.host], self.driver.place(chosen, self.host)
-
-        def is_copy_read(tlp: Tlp) -> bool:
-            return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0 and address <= tlp.address < address + PAGE
-
+        is_copy_read = self.guest.reads_of_engine(self.host, self.driver.place(chosen, self.host))
         silent = Injection(is_copy_read, Status.TIMEOUT, nth=self.random.randrange(8))
         self.guest.system.hosts[self.host].root_complex.injections.append(silent)
         await self._all([self._begin(slot) for slot in range(self.driver.slots)], {chosen: {Error.COPY_TIMEOUT, Error.HOLD_TIMEOUT}})
@@ -91,11 +85,7 @@ async def slots(dut: Any) -> None:
     rounds = config.get("rounds", 3)
     guest = Guest(dut, config, WINDOW_BASE, WINDOW_PAGES)
     config.refuse_unknown()
-    for page in range(config.slots):
-        guest.fill(page)
-    addresses = [WINDOW_BASE + page * PAGE for page in range(config.slots)]
-    agents = [RandomTraffic(function, addresses, guest.system.values, config.number(name), gap=40)
-              for name, function in guest.system.functions.items()]
+    agents = guest.traffic(range(config.slots))
 
     async def watch(held: list[int]) -> None:
         while True:
@@ -114,11 +104,7 @@ async def slots(dut: Any) -> None:
                 config.progress(done, rounds, step.__name__)
                 await step()
         watching.cancel()
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         assert config.get("mode", "hold") != "hold" or held[0] > 1, "no two pages were held at the same time"
         config.progress(rounds, rounds, "checking")
 

@@ -279,10 +279,7 @@ class Storm:
             return None
         guest, random = self.guest, self.random
         host = random.randrange(2) if fault == "flush" else 1 - to_host
-        engine, address = guest.system.config.identities[1 + host], guest.driver.place(page, host)
-
-        def is_copy_read(tlp: Tlp) -> bool:
-            return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.tag < 0x80 and address <= tlp.address < address + PAGE
+        engine, is_copy_read = guest.system.config.identities[1 + host], guest.reads_of_engine(host, guest.driver.place(page, host))
 
         def is_flush(tlp: Tlp) -> bool:
             return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.tag >> 6 == 2 | host

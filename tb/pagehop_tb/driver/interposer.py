@@ -7,7 +7,7 @@ from typing import Protocol
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
 
-__all__ = ["DriverError", "InterposerDriver", "MoveObserver", "Setup"]
+__all__ = ["DriverError", "InterposerDriver", "MoveObserver", "Setup", "absorbs", "command", "result"]
 
 PAGE = 4096
 PAGES_A_WORD = 64
@@ -15,6 +15,26 @@ ADDRESSES = 1 << 64
 
 #: Cycles between two looks at whether the interrupt handler has run.
 LOOK_CYCLES = 10
+
+
+def absorbs(mode: int) -> bool:
+    """Whether devices go on writing to a page that moves in ``mode``."""
+    return mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY)
+
+
+def command(to_host: int, mode: int, page_size: int = 12) -> int:
+    """What move a request is, as ``move_command`` and descriptors say it."""
+    fields = regs.MoveCommand
+    return fields.TO_HOST.of(to_host) | fields.PAGE_SIZE.of(page_size) | fields.MODE.of(mode)
+
+
+def result(status: int, cycles: int) -> MoveResult:
+    """How a move ended, from the words of ``move_status`` and ``move_cycles``, or those of a record."""
+    moved, failed = bool(regs.MoveStatus.DONE.get(status)), bool(regs.MoveStatus.FAILED.get(status))
+    if moved == failed:
+        raise DriverError(f"A move that has ended is either done or failed, but the status is {status:#018x}")
+    error = regs.MoveError(regs.MoveStatus.ERROR.get(status))
+    return MoveResult(moved, int(error), error.name.lower(), regs.MoveCycles.HOLD.get(cycles), regs.MoveCycles.TOTAL.get(cycles))
 
 
 class DriverError(Exception):
@@ -125,33 +145,32 @@ class InterposerDriver:
         One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
         """
         await self.mappings.unmap(page)
-        result = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
-                                    slot=slot)
-        await self.mappings.map(page, to_host if result.moved else 1 - to_host)
-        return result
+        ended = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
+                                   slot=slot)
+        await self.mappings.map(page, to_host if ended.moved else 1 - to_host)
+        return ended
 
     async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1, mode: int = 0,
                       slot: int = 0) -> MoveResult:
         """Make the request as it stands, without a check, and wait for its end: what tests of refused requests use."""
         self._notified.discard(slot)
-        self.observer.move_begin(self.now(), page, to_host, mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY))
+        self.observer.move_begin(self.now(), page, to_host, absorbs(mode))
         await self.start(source, destination, to_host, page_size, mode, slot)
         if mode == regs.MoveMode.HOST_COPY:
             await self._copy(page, to_host, slot)
-        result = await self._ended(slot)
-        self.observer.move_end(self.now(), page, to_host, result.moved, result.error, result.hold_cycles, result.total_cycles)
-        return result
+        ended = await self._ended(slot)
+        self.observer.move_end(self.now(), page, to_host, ended.moved, ended.error, ended.hold_cycles, ended.total_cycles)
+        return ended
 
     async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0, slot: int = 0) -> None:
         """Write a request into the registers, which all slots share."""
-        command = regs.MoveCommand
         while self._requests:
             await self.pause(LOOK_CYCLES)
         self._requests = True
         await self.registers.write(regs.MoveSource.offset, source)
         await self.registers.write(regs.MoveDestination.offset, destination)
-        await self.registers.write(command.offset, command.START.of(1) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(page_size)
-                                   | command.MODE.of(mode) | command.SLOT.of(slot))
+        fields = regs.MoveCommand
+        await self.registers.write(fields.offset, fields.START.of(1) | command(to_host, mode, page_size) | fields.SLOT.of(slot))
         self._requests = False
 
     async def _copy(self, page: int, to_host: int, slot: int) -> None:
@@ -175,12 +194,7 @@ class InterposerDriver:
                 waited += LOOK_CYCLES
         while fields.BUSY.get(status := await self.status(slot)):
             await self.pause(self.poll_cycles)
-        cycles = await self.registers.read(regs.MoveCycles.array.at(slot))
-        moved, failed = bool(fields.DONE.get(status)), bool(fields.FAILED.get(status))
-        if moved == failed:
-            raise DriverError(f"A move that has ended is either done or failed, but the status is {status:#018x}")
-        error = regs.MoveError(fields.ERROR.get(status))
-        return MoveResult(moved, int(error), error.name.lower(), regs.MoveCycles.HOLD.get(cycles), regs.MoveCycles.TOTAL.get(cycles))
+        return result(status, await self.registers.read(regs.MoveCycles.array.at(slot)))
 
     async def status(self, slot: int = 0) -> int:
         """The status register of a slot."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.driver.interposer import DriverError, InterposerDriver
+from pagehop_tb.driver.interposer import DriverError, InterposerDriver, absorbs, command, result
 
 __all__ = ["DESCRIPTOR_BYTES", "LOOK_CYCLES", "MoveRing", "RingMemory", "RingSetup"]
 
@@ -94,13 +94,12 @@ class MoveRing:
 
     def put(self, page: int, to_host: int, mode: int, ended: Callable[[int, MoveResult], None]) -> None:
         """Write the descriptor of a move. It begins after :meth:`ring`; ``ended`` is called with the page and the result. Unmap the page before."""
-        place, driver, command = self.tail & (1 << self.setup.order) - 1, self.driver, regs.MoveCommand
+        place, driver = self.tail & (1 << self.setup.order) - 1, self.driver
         if not self.can_put:
             raise DriverError(f"The move in place {place} of the ring, the next, has not ended")
-        words = (driver.place(page, 0), driver.place(page, to_host),
-                 command.MODE.of(mode) | command.TO_HOST.of(to_host) | command.PAGE_SIZE.of(12), self.tail)
+        words = (driver.place(page, 0), driver.place(page, to_host), command(to_host, mode), self.tail)
         self.memory.write(self.setup.base + DESCRIPTOR_BYTES * place, b"".join(word.to_bytes(8, "little") for word in words))
-        driver.observer.move_begin(driver.now(), page, to_host, mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY))
+        driver.observer.move_begin(driver.now(), page, to_host, absorbs(mode))
         self._queued[place] = _Queued(page, to_host, ended)
         self.tail = (self.tail + 1) % COUNTS
 
@@ -110,7 +109,6 @@ class MoveRing:
 
     def look(self) -> int:
         """Take the records that have come, tell of the moves, and return how many."""
-        status, cycles = regs.MoveStatus, regs.MoveCycles
         found = 0
         for place in list(self._queued):
             raw = self.memory.read(self.setup.records + RECORD_BYTES * place, RECORD_BYTES)
@@ -119,10 +117,9 @@ class MoveRing:
             begun = self._begun(place)
             if (word >> 15 & 1) == (begun >> self.setup.order & 1):
                 continue    # what stands there is of the turn before
-            moved, error = bool(status.DONE.get(word)), regs.MoveError(status.ERROR.get(word))
-            if index != begun or moved == bool(status.FAILED.get(word)):
+            if index != begun or regs.MoveStatus.DONE.get(word) == regs.MoveStatus.FAILED.get(word):
                 raise DriverError(f"The record in place {place} is {word:#018x}, which is none of descriptor {begun}")
-            self._end(place, MoveResult(moved, int(error), error.name.lower(), cycles.HOLD.get(counts), cycles.TOTAL.get(counts)))
+            self._end(place, result(word, counts))
             found += 1
         self.done = (self.done + found) % COUNTS
         return found
