@@ -40,7 +40,7 @@ class OwnerMap(wiring.Component):
 
     Members
     -------
-    index, enable, bit : look-ups. op, answer, answer_valid : of the slots and of their check. read : of the register file.
+    index, enable, bit : look-ups. op, answer, answer_valid : of the ``users``, the slots and their check. read : of the register file.
     """
     def __init__(self, window_pages, lookups=2, users=1):
         self.window_pages = window_pages

@@ -53,6 +53,7 @@ class HostIngress(wiring.Component):
     depths : beats of each :class:`HostLane`.
     device_lines, other_lines : room for completions at the device's and the other host's ingress.
     max_payload : largest payload in bytes.
+    wide_copy_tags : copy reads have tags of 10 bits.
 
     Members
     -------

@@ -16,6 +16,8 @@ _LANES = {
     "descriptor": EgressLane.ENGINE, "record": EgressLane.POSTED,
     "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION,
 }
+#: Those of which each slot has its own.
+_OF_SLOTS = ("copy_read", "copy_write")
 
 
 class LocalSource(wiring.Component):
@@ -28,17 +30,17 @@ class LocalSource(wiring.Component):
         self.data_bytes, self.slots = data_bytes, slots
         beats = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
-            **{name: In(beats).array(slots) if name.startswith("copy") else In(beats) for name in _LANES},
+            **{name: In(beats).array(slots) if name in _OF_SLOTS else In(beats) for name in _LANES},
             "room": In(4), "o": Out(stream.Signature(EgressBeat(data_bytes))), "entered": Out(4), "accepted": Out(4),
         })
 
     def elaborate(self, platform):
         m = Module()
-        sources = [(name, source) for name in _LANES for source in (getattr(self, name) if name.startswith("copy") else [getattr(self, name)])]
+        sources = [(lane, name, source) for name, lane in _LANES.items()
+                   for source in (getattr(self, name) if name in _OF_SLOTS else [getattr(self, name)])]
         m.submodules.turns = turns = TlpArbiter(EgressBeat(self.data_bytes), len(sources))
         m.submodules.register = register = IssueRegister(EgressBeat(self.data_bytes))
-        for sink, (name, source) in zip(turns.i, sources, strict=True):
-            lane = _LANES[name]
+        for sink, (lane, name, source) in zip(turns.i, sources, strict=True):
             m.d.comb += [
                 sink.valid.eq(source.valid & (~source.payload.first | self.room[lane])),
                 source.ready.eq(sink.ready & sink.valid),

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.descriptors import INDEX_BITS, RECORD_BYTES, MoveRecord, ring_address
+from pagehop.interposer.descriptors import RECORD_BYTES, MoveRecord, ring_address
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, select_one
 from pagehop.tlp.stream import TlpBeat
@@ -34,10 +34,10 @@ class RecordWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.turns = turns = RoundRobin(self.slots)
-        record, chosen, address, index = Signal(MoveRecord), Signal(self.slots), Signal(64), Signal(INDEX_BITS)
+        record, chosen, address = Signal(MoveRecord), Signal(self.slots), Signal(64)
         plain = headers.plain_request(m, True, RECORD_BYTES // 4, self.requester_id)
         m.d.comb += [
-            turns.requests.eq(self.over), turns.last.eq(1), index.eq(record.index),
+            turns.requests.eq(self.over), turns.last.eq(1),
             self.o.payload.first.eq(1), self.o.payload.last.eq(1), self.o.payload.dwords.eq(RECORD_BYTES // 4), self.o.payload.data.eq(record),
         ]
         with m.FSM():
@@ -47,7 +47,7 @@ class RecordWriter(wiring.Component):
                 with m.If(turns.grant.any()):
                     m.next = "Address"
             with m.State("Address"):
-                m.d.sync += address.eq(ring_address(self.base, index, self.order, RECORD_BYTES))
+                m.d.sync += address.eq(ring_address(self.base, record.index, self.order, RECORD_BYTES))
                 m.next = "Header"
             with m.State("Header"):
                 m.d.sync += self.o.payload.header.eq(headers.with_address(plain, address))

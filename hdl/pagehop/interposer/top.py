@@ -17,7 +17,7 @@ from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.memory.copy_engine import CopyEngine
-from pagehop.memory.copy_tags import NARROW_BITS, CopyTag
+from pagehop.memory.copy_tags import NARROW_BITS, WIDE_BITS, CopyTag
 from pagehop.memory.page_buffer import PAGE_BYTES
 from pagehop.tlp.arbiter import select_one
 from pagehop.tlp.egress import Egress
@@ -81,8 +81,8 @@ class Interposer(wiring.Component):
             raise ValueError(f"Copy chunk must be 64, 128 or 256 bytes and at most the largest payload of {max_payload}, not {chunk_bytes!r}")
         if slots not in (1, 2, 4, 8):
             raise ValueError(f"Slots for moves must be 1, 2, 4 or 8, not {slots!r}")
-        if slots == 8 and chunk_bytes == 64:
-            raise ValueError("Copy chunk must be 128 or 256 bytes with 8 slots, for there are no tags for more reads, not 64")
+        if CopyTag.bits(PAGE_BYTES // chunk_bytes, slots) > WIDE_BITS:
+            raise ValueError(f"Copy chunk must be larger with {slots} slots, for there are no tags for so many reads, not {chunk_bytes} bytes")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
         self.slots = slots
         self.sizes = Sizes.for_width(data_bytes) if sizes is None else sizes
@@ -248,7 +248,7 @@ class Interposer(wiring.Component):
         at_b, slots = control.queue.host == HOST_B, [mover.slot for mover in movers]
         m.d.comb += [
             queue.settings.eq(control.queue), control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
-            queue.requester_id.eq(Mux(at_b, hosts[1].config.requester_id, hosts[0].config.requester_id)),
+            queue.requester_id.eq(_id_of(at_b, hosts)),
             queue.ended.eq(Cat(slot.ended for slot in slots)), queue.started.eq(control.start),
             *(queue.status[number].eq(slot.status) for number, slot in enumerate(slots)),
             queue.completion.valid.eq(Mux(at_b, hosts[1].ingress.flush.valid, hosts[0].ingress.flush.valid)),
@@ -280,8 +280,7 @@ class Interposer(wiring.Component):
             slot.copy_fetched.eq(copy.fetched), slot.copy_written.eq(copy.written), slot.copy_outstanding.eq(copy.outstanding),
             slot.copy_error.eq(copy.error), slot.copy_owed.eq(copy.owed),
             copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
-            copy.source_id.eq(Mux(slot.from_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
-            copy.destination_id.eq(Mux(slot.to_host, hosts[1].config.requester_id, hosts[0].config.requester_id)),
+            copy.source_id.eq(_id_of(slot.from_host, hosts)), copy.destination_id.eq(_id_of(slot.to_host, hosts)),
         ]
         for side, host in enumerate(hosts):
             reads, writes = slot.from_host == side, slot.to_host == side
@@ -334,6 +333,11 @@ class Interposer(wiring.Component):
                 host.ingress.active.eq(control.settings.active_host == number), host.proxy.limit.eq(control.completion_limit << 4),
                 control.outstanding[number].eq(table.count[number]),
             ]
+
+
+def _id_of(host, hosts):
+    """Our requester ID at a host that a signal chooses."""
+    return Mux(host, hosts[HOST_B].config.requester_id, hosts[HOST_A].config.requester_id)
 
 
 class _Mover:

@@ -3,13 +3,13 @@
 from amaranth.hdl import Cat, Const, Value
 from amaranth.utils import ceil_log2
 
-__all__ = ["NARROW_BITS", "CopyTag"]
-
-#: Bits of a copy tag that fit into 8 bits of a tag.
-NARROW_BITS = 7
+__all__ = ["NARROW_BITS", "WIDE_BITS", "CopyTag"]
 
 #: Bits of a tag that a copy read may use: bit 7 says that a request is none.
 _PLACES = (0, 1, 2, 3, 4, 5, 6, 8, 9)
+
+#: Bits of copy tags: as many as fit into 8 bits of a tag, and into 10.
+NARROW_BITS, WIDE_BITS = 7, len(_PLACES)
 
 
 class CopyTag:
@@ -24,8 +24,8 @@ class CopyTag:
     """
     def __init__(self, chunks, slot=0, slots=1):
         self.chunk_bits, self.slot_bits, self.slot = ceil_log2(chunks), ceil_log2(slots), slot
-        if slot not in range(slots) or self.bits(chunks, slots) > len(_PLACES):
-            raise ValueError(f"Copy tags must have at most {len(_PLACES)} bits and a slot of the {slots}, not {chunks} chunks for slot {slot}")
+        if slot not in range(slots) or self.bits(chunks, slots) > WIDE_BITS:
+            raise ValueError(f"Copy tags must have at most {WIDE_BITS} bits and a slot of the {slots}, not {chunks} chunks for slot {slot}")
 
     @staticmethod
     def bits(chunks, slots):

@@ -370,7 +370,7 @@ NOT_RUN = {
     "D2 behind another port of the same interposer": "the interposer has one device port",
     "D2 behind another interposer or another link": "there is one interposer; the table says that it fails without a fence (O6)",
     "LOCK or cmpxchg on a remote page": "never mapped (O8): no access of the models makes it",
-    "merge mode": "the interposer has hold mode only",
+    "merge mode": "placements are static here; bench hot_page moves pages in it",
     "hold mode; X or Y changes owner between data and flag": "placements are static here; bench producer_consumer runs these while pages move",
     "a CPU's posted store to X in flight when the move starts": "placements are static here; bench aborts",
     "AtomicOp to X forwarded before the hold": "placements are static here; bench hot_page and the planted bug atomics_not_awaited",
