@@ -12,8 +12,8 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, and the smallest, where widths meet their lower ends.
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, {"data_bytes": 16, "window_pages": 16384})
+#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, and one with slots.
+CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, {"data_bytes": 16, "window_pages": 16384}, {"data_bytes": 16, "window_pages": 16384, "slots": 4})
 
 
 def lint(verilog: Path, toplevel: str) -> list[str]:

@@ -31,9 +31,12 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
-# `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. What `form` does before the Verilog is
-# written, and after, makes Icarus twice as fast.
-SIMPLIFY = "read_rtlil {name}.il; proc; opt -fast -mux_undef; clean; write_rtlil {name}.simple.il"
+# the passes of `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. `opt` itself runs once more
+# where a register is constant, and then makes enables, here and there by chance of the design; the two options forbid them. What `form` does before
+# the Verilog is written, and after, makes Icarus twice as fast.
+SIMPLIFY = (
+    "read_rtlil {name}.il; proc; opt_expr -mux_undef; opt_merge; opt_dff -nodffe -nosdff; opt_clean; clean; write_rtlil {name}.simple.il"
+)
 WRITE = "read_rtlil {name}.whole.il; write_verilog -noattr {name}.written.v"
 ANNOTATE = WRITE.replace("-noattr ", "")
 #: What the form of the Verilog depends on, besides the design and the way of writing it.

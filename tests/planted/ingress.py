@@ -107,7 +107,7 @@ def far_header_of_near_form() -> Any:
 
 def atomic_while_held() -> Any:
     """Reads and atomics of the page that moves go to the source while it is copied."""
-    return with_request_lane((" & ~closed", ""))
+    return with_request_lane((" & ~page.closed", ""))
 
 
 def atomic_made_twice() -> Any:
@@ -123,7 +123,7 @@ def atomic_made_twice() -> Any:
 def read_of_the_destination() -> Any:
     """Reads of the page that moves are answered by the destination from the beginning."""
     return with_request_lane(
-        (" & ~closed", ""),
+        (" & ~page.closed", ""),
         ("Mux(page.committed, page.to_host", "Mux(page.committed | page.closed, page.to_host"))
 
 

@@ -82,9 +82,9 @@ class Guard(data.StructLayout):
 
 
 class Guarded(data.StructLayout):
-    """What the guards of all slots say of one page, see :class:`Guard`; at most one of them is of it (H49). ``absorbs`` has a bit a slot."""
+    """What the guards of all slots say of a TLP to one page, see :class:`Guard`; at most one of them is of it (H49). ``absorbs`` has a bit a slot."""
     def __init__(self, slots):
-        super().__init__({"closed": 1, "atomics_closed": 1, "absorbs": slots, "strict": 1, "committed": 1, "to_host": 1})
+        super().__init__({"closed": 1, "absorbs": slots, "strict": 1, "committed": 1, "to_host": 1})
 
 
 class FlushView(data.Struct):

@@ -54,7 +54,7 @@ class PostedLane(wiring.Component):
         destination, go, absorbed, strict, owner = Signal(), Signal(), Signal(self.slots), Signal(), Signal()
         m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
         for moves, valid, info in ((1, lookup.middle_valid, lookup.middle.info), (0, 1, lookup.o.payload.head.info)):
-            page = guarded(m, self.guard, [info.in_window & (info.page == guard.page) for guard in self.guard], f"guarded_{moves}")
+            page = guarded(m, self.guard, [info.in_window & (info.page == guard.page) for guard in self.guard], name=f"guarded_{moves}")
             place = Signal(name=f"place_{moves}")
             m.d.comb += place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, owner), self.settings.active_host))
             with m.If(lookup.advance == moves):

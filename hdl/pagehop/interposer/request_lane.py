@@ -67,14 +67,13 @@ class RequestLane(wiring.Component):
                 m.d.comb += looks.eq(1)
                 m.next = "Read"
             with m.State("Read"):
-                page, place, opens = guarded(m, self.guard, matches), Signal(), Signal()
-                closed = page.closed | (page.atomics_closed & info.atomic)
+                page, place, opens = guarded(m, self.guard, matches, info.atomic), Signal(), Signal()
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~closed & may_go(known.stamp, self.posted)),
+                    opens.eq(self.clear & ~self.occupied & ~page.closed & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.

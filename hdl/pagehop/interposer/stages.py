@@ -22,13 +22,19 @@ def strict_header(header, strict):
     return Cat(value[:place], value[place] & ~strict, value[place + 1:])
 
 
-def guarded(m, guards, matches, name="guarded"):
-    """What holds for a TLP whose page is that of the guards in ``matches``, a bit a slot, when these are active."""
+def guarded(m, guards, matches, atomic=0, name="guarded"):
+    """What holds for a TLP, an ``atomic`` or not, whose page is that of the guards in ``matches``, a bit a slot, when these are active."""
     found = Signal(Guarded(len(guards)), name=name)
     active = [match & guard.active for match, guard in zip(matches, guards, strict=True)]
-    for field in ("closed", "atomics_closed", "absorbs", "strict", "committed", "to_host"):
-        bits = Cat(one & guard[field] for one, guard in zip(active, guards, strict=True))
-        m.d.comb += found[field].eq(bits if field == "absorbs" else bits.any())
+
+    def bits(says):
+        return Cat(one & says(guard) for one, guard in zip(active, guards, strict=True))
+
+    m.d.comb += [
+        found.closed.eq(bits(lambda guard: guard.closed | (guard.atomics_closed & atomic)).any()),
+        found.absorbs.eq(bits(lambda guard: guard.absorbs)), found.strict.eq(bits(lambda guard: guard.strict).any()),
+        found.committed.eq(bits(lambda guard: guard.committed).any()), found.to_host.eq(bits(lambda guard: guard.to_host).any()),
+    ]
     return found
 
 
