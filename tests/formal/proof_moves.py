@@ -11,7 +11,7 @@ from rules import any_constant, any_value, framed, held, past
 
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import DeviceInfo
-from pagehop.interposer.move_check import MoveMode
+from pagehop.interposer.move_check import MoveError, MoveMode
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import MovePhase, PageSlot
@@ -352,6 +352,14 @@ class NoCommitAfterStop(AnyMoves):
         ]
 
 
+class AbortIsKept(AnyMoves):
+    """An abort in any cycle from the start of a move to its commit is the end of this move, and a move that is done names no error."""
+    def claim(self, m, dut):
+        told, status = Signal(), dut.status
+        m.d.sync += told.eq(status.busy & ~dut.guard.committed & (told | dut.abort))
+        m.d.comb += [Assert(~dut.committed | ~told), Assert(~status.done | (status.error == MoveError.NONE))]
+
+
 class IsMade(NothingInFlight):
     """A page is committed after an access to it passed the gate."""
     def claim(self, m, dut):
@@ -418,6 +426,10 @@ SLOT_BUGS = {
     "the flush is not awaited": ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
     "a lost flush is taken for a proof": ("lost & (self.status.phase == MovePhase.FLUSH)", "0"),
     "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase != MovePhase.GATE)):"),
+    "an abort beside the answer of the check is told and forgotten": ("self.abort | (status.error", "(status.error"),
+    "an abort before the hold is lost": (
+        'with m.State("Decide"):\n            with m.If(self.abort):',
+        'with m.State("Decide"):\n            with m.If(self.abort & self.copy_owed):'),
     "the gate opens when the copy begins": (
         "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                    m.d.sync += self.guard.closed.eq(0)"),
     "a commit is not told": ("m.d.comb += self.committed.eq(1)", "m.d.comb += self.committed.eq(0)"),
@@ -444,6 +456,8 @@ PROOFS = [
         "the last chunks are not followed to the egress", "the turn does not close the gate")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
+    Proof("move_keeps_an_abort", AbortIsKept.__doc__, AbortIsKept, "bmc", 22, bugs=bugs(
+        AbortIsKept, "an abort beside the answer of the check is told and forgotten", "an abort before the hold is lost")),
     Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "a commit is not told")),
     Proof("move_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 5, fast=True, bugs=bugs(HoldEnds, "the hold timer is not looked at")),
     Proof("move_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 4, fast=True, bugs=bugs(
@@ -453,6 +467,6 @@ PROOFS = [
             PostedLane, "with m.If(lookup.advance == moves):", "with m.If(lookup.advance & (moves == 1)):")),
     }),
     Proof("gate_holds_requests", GateHolds.__doc__, request_gate, "bmc", 9, fast=True, bugs={
-        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~closed", "")),
+        "an offer does not look at the guard": lambda: request_gate(planted(RequestLane, " & ~page.closed", "")),
     }),
 ]

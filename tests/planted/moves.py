@@ -101,7 +101,7 @@ def second_copy_is_written_already() -> Any:
 def late_answer_meets_the_next_copy() -> Any:
     """Answers to the reads of a copy that was given up count for the next, which does not wait for them either."""
     return with_mover(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "1")),
-                      PageSlot=edited(PageSlot, ("with m.If(self.copy_owed):", "with m.If(0):")))
+                      PageSlot=edited(PageSlot, ("with m.Elif(~self.copy_owed):", "with m.Else():")))
 
 
 def poison_is_copied() -> Any:

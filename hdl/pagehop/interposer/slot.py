@@ -185,23 +185,23 @@ class PageSlot(wiring.Component):
             with m.If(self.answer):
                 m.d.sync += [self.guard.page.eq(self.verdict.page), request.destination[PAGE_BITS:].eq(self.verdict.far)]
                 m.next = "Decide"
-                with m.If((status.error != MoveError.NONE) | (self.verdict.error != MoveError.NONE)):
+                with m.If(self.abort | (status.error != MoveError.NONE) | (self.verdict.error != MoveError.NONE)):
                     m.next = "Failed"
                 with m.If(self.verdict.error != MoveError.NONE):
                     m.d.sync += status.error.eq(self.verdict.error)
         with m.State("Decide"):
-            with m.If(self.copy_owed):
-                # A late answer to a move that gave up would be taken for one of this: nothing is held before it cannot come (H14).
-                with m.If(self.abort):
-                    m.d.sync += status.error.eq(MoveError.ABORTED)
-                    m.next = "Failed"
-            with m.Elif(request.mode != MoveMode.HOLD):
-                # All of the page, or what is written while a host copies it.
-                m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(Mux(request.mode == MoveMode.MERGE, CopySet.ALL, CopySet.NONE))]
-                m.next = "Prepare"
-            with m.Else():
-                m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)]
-                m.next = "Close"
+            with m.If(self.abort):
+                m.d.sync += status.error.eq(MoveError.ABORTED)
+                m.next = "Failed"
+            # A late answer to a move that gave up would be taken for one of this: nothing is held before it cannot come (H14).
+            with m.Elif(~self.copy_owed):
+                with m.If(request.mode != MoveMode.HOLD):
+                    # All of the page, or what is written while a host copies it.
+                    m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(Mux(request.mode == MoveMode.MERGE, CopySet.ALL, CopySet.NONE))]
+                    m.next = "Prepare"
+                with m.Else():
+                    m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)]
+                    m.next = "Close"
         with m.State("Prepare"):
             with m.If(self.abort):
                 m.d.sync += status.error.eq(MoveError.ABORTED)

@@ -6,7 +6,7 @@ Only names stand here, so that who merges and reports (pagehop_sim.coverage) rea
 from collections.abc import Iterator
 from itertools import product
 
-__all__ = ["GROUPS", "UNREACHABLE", "excluded", "rows"]
+__all__ = ["GROUPS", "STOPPED_IN", "STOPS", "UNREACHABLE", "excluded", "rows"]
 
 DIRECTION = ("to B", "to A")
 HOSTS = ("Host A", "Host B")
@@ -16,6 +16,8 @@ STATES = ("at A", "at B", "held", "drains")
 #: Byte enables: the names of :func:`pagehop_tb.uvm.shapes.shape_of`.
 SHAPES = ("dword", "part of a dword", "dword with a hole", "no byte", "dwords", "first cut", "last cut", "both cut", "quad word with holes")
 STOPS = ("unsupported", "completer_abort", "poisoned", "copy_timeout", "hold_timeout", "aborted", "cross_access")
+#: What a move that ended before its commit was doing: ``asked`` is before the hold.
+STOPPED_IN = ("asked", "gate", "copy", "flush")
 REFUSALS = ("not_in_window", "page_size", "misaligned", "already_there", "destination", "busy")
 
 #: Group: what one sample is, and its points with their bins.
@@ -44,7 +46,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "moves": ("the end of a request for a move", {
         "error": ("none", *REFUSALS, *STOPS), "direction": DIRECTION}),
     "stops": ("a move that ended before its commit, by what it was doing then", {
-        "error": STOPS, "phase": ("gate", "copy", "flush"), "direction": DIRECTION}),
+        "error": STOPS, "phase": STOPPED_IN, "direction": DIRECTION}),
     "too late": ("a command while the page drains: it changes nothing", {"command": ("abort", "start"), "direction": DIRECTION}),
     "in flight": ("accesses of the device to the page that are not over when its hold begins", {
         "posted": ("no", "yes"), "read": ("no", "yes"), "atomic": ("no", "yes"), "direction": DIRECTION}),
@@ -61,6 +63,8 @@ UNREACHABLE: list[tuple[str, dict[str, tuple[str, ...]], str]] = [
     ("stops", {"error": ("unsupported", "completer_abort", "poisoned"), "phase": ("gate", "flush")},
      "These name the answer to a copy read, and copy reads are unanswered in the copy phase only; a bad answer to a flush is a copy_timeout."),
     ("stops", {"error": ("copy_timeout",), "phase": ("gate",)}, "Nothing has been asked of a host yet."),
+    ("stops", {"error": tuple(stop for stop in STOPS if stop != "aborted"), "phase": ("asked",)},
+     "Nothing is held yet, so only an abort ends a move."),
 ]
 
 

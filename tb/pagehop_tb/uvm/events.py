@@ -72,6 +72,7 @@ class MoveWatch(EventLog):
 
     *Members*: ``page`` that moves or -1, ``to_host``, ``phase``: ``idle``, ``asked`` (no hold), ``gate`` (held), ``copy`` (since the first copy read
     on a link), ``flush`` (the whole page was written at the destination), ``drain`` (from the commit until the driver has learnt of the end).
+    ``stopped_in``: phase in which the last move that gave up did so.
     ``owners``: hosts of pages that have moved. ``publish(event)`` is called with what this module names.
     """
 
@@ -83,7 +84,7 @@ class MoveWatch(EventLog):
         self.publish = lambda event: None
         self._changed = Event()
         self._copied = 0
-        self._stopped = ""
+        self.stopped_in = ""
         self._posted: Counter[int] = Counter()
         self._asked: dict[int, tuple[int, str, int, int]] = {}
 
@@ -156,7 +157,7 @@ class MoveWatch(EventLog):
 
     def move_begin(self, cycle: int, page: int, host: int, absorbs: bool = False) -> None:
         super().move_begin(cycle, page, host, absorbs)
-        self.page, self.to_host, self._stopped = page, host, ""
+        self.page, self.to_host, self.stopped_in = page, host, "asked"
         self._enter("asked")
 
     def holding(self, cycle: int, level: int) -> None:
@@ -166,7 +167,7 @@ class MoveWatch(EventLog):
             self.publish(AtHold(self.to_host, self._posted[self.page], kinds["read"], kinds["atomic"]))
             self._enter("gate")
         elif self.phase in ("gate", "copy", "flush"):
-            self._stopped = self.phase
+            self.stopped_in = self.phase
             self.publish(Stopped(self.to_host, self.phase))
             self._enter("asked")
 
@@ -177,7 +178,7 @@ class MoveWatch(EventLog):
 
     def move_end(self, cycle: int, page: int, host: int, moved: bool, error: int, hold_cycles: int, total_cycles: int) -> None:
         super().move_end(cycle, page, host, moved, error, hold_cycles, total_cycles)
-        self.publish(Moved(host, error, self._stopped))
+        self.publish(Moved(host, error, self.stopped_in))
         self.page = -1
         self._enter("idle")
 

@@ -256,6 +256,10 @@ class Combination(uvm_sequence):
         dma.spare = None
 
 
+#: Phases in which a command comes so many cycles later at most: it takes as long to arrive as the one that began the move.
+LATER = {"asked": 12, "copy": 60}
+
+
 class Fault(uvm_sequence):
     """A move that something ends in a chosen phase: ``stop`` and ``phase`` are bins of the group ``stops``. ``result`` tells how it ended."""
 
@@ -288,8 +292,8 @@ class Fault(uvm_sequence):
 
     async def _in_phase(self, action: Callable[[], Awaitable[None]]) -> None:
         if await self.env.watch.reach(self.phase):
-            if self.phase == "copy":
-                await self.env.guest.system.fabric.wait(self.random.randint(1, 60))
+            if self.phase in LATER:
+                await self.env.guest.system.fabric.wait(self.random.randint(1, LATER[self.phase]))
             await action()
 
     async def _abort(self) -> None:
@@ -326,7 +330,10 @@ class Fault(uvm_sequence):
         def matches(tlp: Tlp) -> bool:
             if tlp.kind is not Kind.MRD or tlp.requester_id != engine:
                 return False
-            return watch.phase == "flush" and not tlp.first_be if in_flush else bool(tlp.first_be) and watch.page_at(host, tlp.address) == self.page
+            if in_flush:
+                # Not a flush by the CPU of the other host, which has the interposer's ID here and that host's bit in its tag.
+                return watch.phase == "flush" and not tlp.first_be and tlp.tag >> 6 & 1 == host
+            return bool(tlp.first_be) and watch.page_at(host, tlp.address) == self.page
 
         injection = Injection(matches, statuses[self.stop], nth=0 if in_flush else self.random.randrange(16))
         env.guest.system.hosts[host].root_complex.injections.append(injection)
