@@ -23,6 +23,7 @@ BENCHES = {
     "odd_copies": ({}, {"cases": ["poison", "half a line"], "owed": 1}, {"events": 4, "final_bytes": 16384}),
     "forgotten": ({}, {"sizes": [1024], "ways": [4]}, {"events": 100}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
+    "opaque": ({}, {"rounds": 12}, {"events": 60}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
@@ -42,6 +43,7 @@ COVERED = [
     pytest.param("odd_copies", marks=pytest.mark.hazard("H14", "D16", "I9")),
     pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
+    pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 

@@ -17,7 +17,6 @@ OUT_OF_SCOPE = {
     "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
     "H15": "One host serves a whole access in every mode: while a page is copied its source has all that was written.",
     "H20": "No read of the device is answered inside the interposer in any mode; the rule holds for every read: H64.",
-    "H24f": "Encrypted and trusted streams are recognised and refused with issue 4.",
     "H65": "The watchdog of an egress, which discards and answers for a dead host, comes with issue 4.",
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",

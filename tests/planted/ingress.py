@@ -215,6 +215,16 @@ def page_index_without_base() -> Any:
     return with_ingress(DeviceDecode=edited(DeviceDecode, ("page - settings.window.base", "page + 1")))
 
 
+def translated_has_a_page() -> Any:
+    """The address of a translated request is taken for one of the window."""
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("inside & ~special & plain", "inside & ~special")))
+
+
+def encrypted_is_not_seen() -> Any:
+    """An IDE prefix is a prefix like any other."""
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("self.encrypted.eq(passes & encrypted)", "self.encrypted.eq(0)")))
+
+
 INGRESS = (
     Bug("request_passes_writes", ("O1", "H16", "H22", "H61"), request_passes_writes, "aborts", {"moves": 16}, "reordered"),
     Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 600}, "passed a posted TLP"),
@@ -240,5 +250,7 @@ INGRESS = (
     Bug("marks_lost_in_the_same_word", ("H47",), marks_lost_in_the_same_word, "harvests", {"rounds": 4}, "lost"),
     Bug("mark_lost_beside_a_take", ("H47",), mark_lost_beside_a_take, "harvests", {"rounds": 4}, "lost"),
     Bug("atomics_mark_nothing", ("H48",), atomics_mark_nothing, "registers", {"rounds": 1}, "lost"),
+    Bug("translated_has_a_page", ("H48",), translated_has_a_page, "opaque", {"rounds": 1}, "must be"),
+    Bug("encrypted_is_not_seen", ("H24f",), encrypted_is_not_seen, "opaque", {"rounds": 1}, "the register says"),
     Bug("page_index_without_base", ("H48",), page_index_without_base, "hot_page", {"moves": 2}, ""),
 )

@@ -191,6 +191,11 @@ def differential_is_not_merged() -> Any:
 #: Writes to the moving page that nothing but credits stops, and quick hosts.
 FLOOD = {"moves": 4, "mode": "merge", "reads": 0, "write_delay": [20, 200], "read_delay": [20, 100]}
 
+def opaque_amid_a_move() -> Any:
+    """A move goes on although the device begins to send what has no page."""
+    return with_slot(("with m.Elif(self.opaque):", "with m.Elif(0):"))
+
+
 MOVES = (
     Bug("copy_not_flushed", ("H03",), copy_not_flushed, "hot_page", {"moves": 6}, "lost"),
     Bug("commit_before_the_copy", ("I2",), commit_before_the_copy, "hot_page", {"moves": 2}, "lost"),
@@ -233,5 +238,6 @@ MOVES = (
     Bug("written_while_the_host_copied", ("I2",), written_while_the_host_copied, "hot_page",
         {"moves": 2, "mode": "host_copy"}, "lost", simulator="verilator"),
     Bug("differential_is_not_merged", ("H22", "I2"), differential_is_not_merged, "hot_page", {"moves": 4, "mode": "merge"}, "lost"),
+    Bug("opaque_amid_a_move", ("H24f",), opaque_amid_a_move, "opaque", {"rounds": 8}, "there must be both"),
     Bug("engine_reads_with_id_ordering", ("H13",), engine_reads_with_id_ordering, "hot_page", {"moves": 4}, "lost"),
 )

@@ -32,7 +32,7 @@ def answer_of_another_slot() -> Any:
 def page_of_the_second_slot_not_held() -> Any:
     """Writes look at the guard of the first slot only."""
     def first_only(m: Any, guards: Any, matches: Any, name: str = "guarded") -> Any:
-        return guarded(m, guards, [matches[0], *(match & 0 for match in matches[1:])], name)
+        return guarded(m, guards, [matches[0], *(match & 0 for match in matches[1:])], name=name)
 
     return with_ingress(PostedLane=edited(PostedLane, guarded=first_only))
 

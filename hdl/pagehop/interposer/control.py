@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,6 +45,7 @@ class Control(wiring.Component):
     start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
     hold_limit, completion_limit : cycles.
+    translated, encrypted : pulses, the device sent such. ``opaque``: no page may move.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
     outstanding : unanswered requests of the device at each host.
@@ -60,6 +61,7 @@ class Control(wiring.Component):
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
+            "translated": In(1), "encrypted": In(1), "opaque": Out(1),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
@@ -83,6 +85,7 @@ class Control(wiring.Component):
         self._settings(m, registers)
         self._move(m, registers)
         self._queue(m, registers)
+        self._opaque(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
             wiring.connect(m, getattr(registers, name), wiring.flipped(getattr(self, name)))
         return m
@@ -145,6 +148,15 @@ class Control(wiring.Component):
                 *(status[field].eq(shown[field]) for field in ("busy", "done", "failed", "phase", "error", "refused", "ended")),
                 cycles.hold.eq(shown.hold), cycles.total.eq(shown.total),
             ]
+
+    def _opaque(self, m, registers):
+        """Remember what has no page that could be told or changed, until software says that there is no more of it (H24f, H48)."""
+        shown = registers.opaque
+        for field, seen in ((shown.translated, self.translated), (shown.encrypted, self.encrypted)):
+            kept = Signal.like(seen)
+            m.d.comb += field.eq(kept)
+            m.d.sync += kept.eq(seen | (kept & ~(registers.opaque_over_written & registers.opaque_over.forget)))
+        m.d.sync += self.opaque.eq(shown.encrypted | (shown.translated & ~registers.control.allow_translated))
 
     def _queue(self, m, registers):
         queue, control, state = self.queue, registers.queue_control, self.queue_state

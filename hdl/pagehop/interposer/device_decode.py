@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.headers import TlpClass
+from pagehop.tlp.headers import AddressType, TlpClass
 from pagehop.tlp.ordering import QueueBeat
 from pagehop.tlp.outstanding import row_of
 from pagehop.tlp.room import completion_lines
@@ -31,21 +31,30 @@ class DeviceDecode(wiring.Component):
     of a TLP stay with its later beats.
 
     MSI and MMIO ranges have priority over the guest window (H48): what lies in them, or outside the window, belongs to no page and follows the
-    active host.
+    active host. So does what is opaque: the address of a translated request, or of a translation request, is none of the window's, and an
+    encrypted TLP goes where its stream ends (H24f).
+
+    Members
+    -------
+    i, o, settings.
+    translated, encrypted : pulses, a translated request (AT = 10) or a TLP with an IDE prefix was passed on in the cycle before.
     """
     def __init__(self, data_bytes, window_pages, rows):
         self.data_bytes, self.window_pages, self.rows = data_bytes, window_pages, rows
         super().__init__({
             "i": In(stream.Signature(TlpBeat(data_bytes))),
             "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages, rows), 3))),
-            "settings": In(Settings),
+            "settings": In(Settings), "translated": Out(1), "encrypted": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         header, settings = self.i.payload.header, self.settings
+        address_type = data.View(headers.RequestHeader(), header).address_type
+        ide = self.i.payload.prefix_valid & (self.i.payload.prefix[24:] == headers.IDE_PREFIX)
         page, advance = Signal(PAGE_NUMBER_BITS), Signal()
         inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
+        plain, translated, encrypted = Signal(), Signal(), Signal()
         m.d.comb += [
             page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance),
             self.o.payload.beat.eq(beat), *self.o.payload.info.far.is_at(far),
@@ -60,8 +69,14 @@ class DeviceDecode(wiring.Component):
                 self.o.payload.info.page.eq(page - settings.window.base), inside.eq(settings.window.holds_page(page)),
                 far.eq(page + settings.host_b_offset[PAGE_BITS:]),
                 special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
+                plain.eq((address_type == AddressType.UNTRANSLATED) & ~ide), translated.eq(address_type == AddressType.TRANSLATED), encrypted.eq(ide),
             ]
-        self._inform(m, beat.header, inside & ~special)
+        passes = self.o.valid & self.o.ready & beat.first
+        m.d.sync += [
+            self.translated.eq(passes & translated & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))),
+            self.encrypted.eq(passes & encrypted),
+        ]
+        self._inform(m, beat.header, inside & ~special & plain)
         return m
 
     def _inform(self, m, header, in_window):

@@ -20,6 +20,7 @@ class MoveError(enum.Enum, shape=4):
     ALREADY_THERE   = 4
     DESTINATION     = 5
     BUSY            = 6
+    OPAQUE          = 7
     UNSUPPORTED     = 8
     COMPLETER_ABORT = 9
     POISONED        = 10
@@ -66,7 +67,7 @@ class MoveCheck(wiring.Component):
 
     Members
     -------
-    request, asks, busy, page : of each slot. settings.
+    request, asks, busy, page : of each slot. settings. opaque : the device's accesses to a page cannot be told or changed (H24f).
     verdict, answer : the :class:`Verdict`; valid for the slot whose bit ``answer`` has in this cycle.
     owner_op, owner, owner_valid : port of the owner map.
     """
@@ -74,7 +75,7 @@ class MoveCheck(wiring.Component):
         self.window_pages, self.slots = window_pages, slots
         super().__init__({
             "request": In(MoveRequest).array(slots), "asks": In(slots), "busy": In(slots), "page": In(range(window_pages)).array(slots),
-            "settings": In(Settings), "verdict": Out(Verdict(window_pages)), "answer": Out(slots),
+            "settings": In(Settings), "opaque": In(1), "verdict": Out(Verdict(window_pages)), "answer": Out(slots),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner": In(1), "owner_valid": In(1),
         })
 
@@ -143,4 +144,6 @@ class MoveCheck(wiring.Component):
             m.d.comb += error.eq(MoveError.NOT_IN_WINDOW)
         with m.Elif(~expected):
             m.d.comb += error.eq(MoveError.DESTINATION)
+        with m.Elif(self.opaque):
+            m.d.comb += error.eq(MoveError.OPAQUE)
         return error

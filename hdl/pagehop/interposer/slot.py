@@ -69,7 +69,7 @@ class PageSlot(wiring.Component):
 
     Members
     -------
-    start, abort, request : from the registers. ``hold_limit`` in cycles.
+    start, abort, request : from the registers. ``hold_limit`` in cycles. ``opaque`` ends a move.
     guard : to the gates.
     checks, checked, answer, verdict : of the :class:`MoveCheck`; ``checked`` is the request, until ``answer``. ``moving``: the page is ours.
     owner_op : port of the owner map.
@@ -85,7 +85,7 @@ class PageSlot(wiring.Component):
     def __init__(self, window_pages, stamp_bits):
         self.window_pages, self.stamp_bits = window_pages, stamp_bits
         super().__init__({
-            "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32),
+            "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32), "opaque": In(1),
             "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
             "checks": Out(1), "moving": Out(1), "checked": Out(MoveRequest), "answer": In(1), "verdict": In(Verdict(window_pages)),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))),
@@ -164,6 +164,8 @@ class PageSlot(wiring.Component):
                 m.d.sync += reason.eq(MoveError.COPY_TIMEOUT)
             with m.Elif(self.abort):
                 m.d.sync += reason.eq(MoveError.ABORTED)
+            with m.Elif(self.opaque):
+                m.d.sync += reason.eq(MoveError.OPAQUE)
             with m.Elif(crossed):
                 m.d.sync += reason.eq(MoveError.CROSS_ACCESS)
             with m.Elif((self.status.hold >= self.hold_limit) | (age[exact_log2(PATIENCE):] >= self.hold_limit)):

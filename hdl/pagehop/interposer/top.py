@@ -222,7 +222,8 @@ class Interposer(wiring.Component):
             ]
         connect_streams(m, check.owner_op, owners.op[-1])
         m.d.comb += [
-            check.settings.eq(control.settings), check.owner.eq(owners.answer), check.owner_valid.eq(owners.answer_valid),
+            check.settings.eq(control.settings), check.opaque.eq(control.opaque),
+            check.owner.eq(owners.answer), check.owner_valid.eq(owners.answer_valid),
             *(epochs[name].eq(getattr(table, name)) for name in ("advance_ready", "epoch", "unanswered", "atomics")),
             dirty.epochs.eq(epochs), table.advance.eq(dirty.advance | Cat(slot.advance for slot in slots).any()),
             device.pause.eq(dirty.pause | Cat(mover.copy.pause for mover in movers).any()),
@@ -270,7 +271,7 @@ class Interposer(wiring.Component):
         m.d.comb += [
             slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number]),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
-            slot.hold_limit.eq(control.hold_limit), control.status[number].eq(slot.status),
+            slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
@@ -316,6 +317,7 @@ class Interposer(wiring.Component):
             dirty.mark.eq(device.dirty), dirty.page.eq(device.dirty_page),
             dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
             device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),
+            control.translated.eq(device.translated), control.encrypted.eq(device.encrypted),
             control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
             control.outstanding_timeouts.eq(table.given_up),
             control.completion_waits.eq(hosts[0].ingress.waits + hosts[1].ingress.waits),

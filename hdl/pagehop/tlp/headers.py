@@ -9,7 +9,7 @@ from amaranth.lib import data, enum
 
 __all__ = [
     "Fmt", "TlpType", "TlpClass", "CompletionStatus", "AddressType",
-    "RequestHeader", "CompletionHeader", "MessageHeader", "PASID_PREFIX",
+    "RequestHeader", "CompletionHeader", "MessageHeader", "IDE_PREFIX", "PASID_PREFIX",
     "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "plain_request", "with_address",
 ]
 
@@ -18,6 +18,9 @@ CREDIT_BYTES = 16
 
 #: First byte of an end-to-end PASID prefix (6.20).
 PASID_PREFIX = 0x91
+
+#: First byte of the end-to-end prefix of an encrypted TLP, which stands before all other prefixes (6.33, table 2-37).
+IDE_PREFIX = 0x92
 
 
 class Fmt(enum.Enum, shape=3):

@@ -36,6 +36,8 @@ class MoveError(IntEnum):
     DESTINATION = 5
     #: A move is running in this slot, and this request was ignored; or the page is moving in another.
     BUSY = 6
+    #: The device sends what cannot be told by its page or changed: translated requests, or encrypted TLPs.
+    OPAQUE = 7
     #: A copy read was answered with UR.
     UNSUPPORTED = 8
     #: A copy read was answered with CA.
@@ -118,6 +120,8 @@ class Control:
     NOTIFY_HOST = Field(3, 1)
     #: Track written pages in the dirty bitmap.
     DIRTY_ENABLE = Field(4, 1)
+    #: 1 lets pages move although the device sends translated requests: software knows that none of them means a page of the window.
+    ALLOW_TRANSLATED = Field(5, 1)
 
 
 class WindowBase:
@@ -383,6 +387,24 @@ class Outstanding:
     HOST_A = Field(0, 16)
     #: Device requests that Host B has not answered.
     HOST_B = Field(16, 16)
+
+
+class Opaque:
+    """opaque (read only)"""
+    offset = 0x120
+    reset = 0x0
+    #: A translated request (AT = 10) has passed.
+    TRANSLATED = Field(0, 1)
+    #: A TLP with an IDE prefix has passed.
+    ENCRYPTED = Field(1, 1)
+
+
+class OpaqueOver:
+    """opaque_over (read and write)"""
+    offset = 0x128
+    reset = 0x0
+    #: Write 1 to set the bits of opaque to 0, when the device sends no more of these.
+    FORGET = Field(0, 1)
 
 
 class MoveStatus:

@@ -1,0 +1,181 @@
+"""What has no page that could be told or changed: translated requests, and encrypted TLPs (H24f, H48).
+
+They pass untouched to the active host, whatever page their address would mean, and mark nothing dirty. From the first one on no page moves, and a
+move that runs ends without its page, until software says that the device sends no more of them.
+"""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import cocotb
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, ThreePorts
+from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.protocol import Kind, Tlp, memory_read, memory_write, read_completions
+
+HOST_A, HOST_B = 0, 1
+CPU = 0x0000
+OFFSET, PAGES = 0x20_0000_0000, 64
+TRANSLATION_REQUEST, TRANSLATED = 1, 2
+#: Prefixes, as they stand in front of a header: of an encrypted TLP, and of a process, which is nothing special.
+IDE, PASID = 0x92 << 24 | 0x00_1234, 0x91 << 24 | 0x4_5678
+#: The page at Host A that moves to and fro, and the one that stays at Host B. Host B is the active host.
+MOVING, AT_B = 3, 5
+#: Most cycles from a request for a move to the TLP that is to stop it: some come after the commit.
+LATEST = 1200
+#: Long enough for everything to arrive.
+ARRIVAL = 300
+OPAQUE = regs.MoveError.OPAQUE
+
+
+class Opaque:
+    """The bench. ``arrived`` are the device's requests and messages at each host."""
+
+    def __init__(self, bench: ThreePorts, setup: Setup, random: Random) -> None:
+        self.bench, self.setup, self.random = bench, setup, random
+        self.arrived: list[list[Tlp]] = [[], []]
+        self.compared, self.next_tag = 0, 0
+        for host, agent in enumerate(bench.ports[:2]):
+            usual = agent.on_tlp
+            assert usual is not None
+            agent.on_tlp = lambda tlp, host=host, usual=usual: self._arrives(host, usual, tlp)
+
+    def _arrives(self, host: int, usual: Any, tlp: Tlp) -> None:
+        if tlp.requester_id == DEVICE and not tlp.is_completion:
+            self.arrived[host].append(tlp)
+        if tlp.is_atomic:
+            # A move ends when what was asked before it has been answered.
+            as_read = memory_read(tlp.requester_id, tlp.address, 8, tlp.tag)
+            for completion in read_completions(as_read, bytes(8), CPU, 64, 64):
+                self.bench.ports[host].queue(completion)
+        elif not tlp.is_message:
+            usual(tlp)
+
+    def _request(self, kind: Kind, page: int) -> Tlp:
+        address = GUEST + page * PAGE + self.random.randrange(0, PAGE, 64)
+        self.next_tag += 1
+        if kind is Kind.MWR:
+            return memory_write(DEVICE, address, self.random.randbytes(64))
+        if kind is Kind.MRD:
+            return memory_read(DEVICE, address, 64, self.next_tag % 256)
+        return Tlp(kind, DEVICE, self.next_tag % 256, address, 2, 0, 0, self.random.randbytes(8))
+
+    async def _send(self, tlp: Tlp, host: int, address: int) -> None:
+        """It must come out at ``host`` with this address, and in all else as it went in."""
+        for arrived in self.arrived:
+            arrived.clear()
+        self.bench.device.queue(tlp)
+        await self.bench.fabric.wait(ARRIVAL)
+        wanted = replace(tlp, address=address, four_dw=tlp.four_dw or address >= 1 << 32)
+        assert self.arrived[1 - host] == [] and self.arrived[host] == [wanted], f"{tlp} must be {wanted} at host {'ab'[host]}, not {self.arrived}"
+        self.compared += 1
+
+    async def _shown(self, translated: bool, encrypted: bool) -> None:
+        found = await self.bench.driver.opaque()
+        assert found == (translated, encrypted), f"the register says {found} of translated and encrypted TLPs, not {(translated, encrypted)}"
+
+    async def _pass(self, **marks: Any) -> None:
+        """Requests of all kinds with these fields, to a page at each host, come out at the active host as they went in."""
+        for kind in (Kind.MWR, Kind.MRD, Kind.FETCH_ADD):
+            for page in (MOVING, AT_B):
+                tlp = replace(self._request(kind, page), **marks)
+                await self._send(tlp, HOST_B, tlp.address)
+
+    async def _plain(self, **marks: Any) -> None:
+        """Ordinary requests go where their page is."""
+        for page, host in ((MOVING, HOST_A), (AT_B, HOST_B)):
+            tlp = replace(self._request(Kind.MWR, page), **marks)
+            await self._send(tlp, host, tlp.address + host * OFFSET)
+
+    async def _moves(self, allowed: bool) -> None:
+        """A page moves there and back, or its request is refused."""
+        for host in (HOST_B, HOST_A) if allowed else (HOST_B,):
+            result = await self.bench.driver.move(MOVING, host)
+            assert result.moved == allowed and (allowed or result.error == OPAQUE), f"a move ended with {result.reason}"
+            self.compared += 1
+
+    async def untouched(self) -> None:
+        """Each kind passes, is shown, refuses moves, and is forgotten."""
+        driver = self.bench.driver
+        await driver.harvest(0, PAGES)
+        for marks in ({"address_type": TRANSLATED}, {"prefix": IDE}, {"prefix": IDE, "address_type": TRANSLATED}):
+            await self._shown(False, False)
+            await self._pass(**marks)
+            await self._shown("address_type" in marks, "prefix" in marks)
+            assert not await driver.harvest(0, PAGES), "what has no page made one dirty"
+            await self._plain()
+            assert await driver.harvest(0, PAGES) == 1 << MOVING | 1 << AT_B, "an ordinary write is not dirty beside what is opaque"
+            await self._moves(False)
+            await driver.forget_opaque()
+            await self._moves(True)
+
+    async def harmless(self) -> None:
+        """A request for a translation has no page either, and promises nothing; a process, and AT bits that mean nothing, change nothing."""
+        await self._send(tlp := replace(self._request(Kind.MRD, AT_B), address_type=TRANSLATION_REQUEST), HOST_B, tlp.address)
+        await self._send(tlp := replace(self._request(Kind.MRD, MOVING), address_type=TRANSLATION_REQUEST), HOST_B, tlp.address)
+        await self._plain(prefix=PASID)
+        message = Tlp(Kind.MSGD, DEVICE, 0, 0, 1, 0, 0, b"\1\2\3\4", code=0x7E, routing=0b000, address_type=TRANSLATED)
+        await self._send(message, HOST_B, message.address)
+        await self._shown(False, False)
+        await self._moves(True)
+
+    async def allowed(self) -> None:
+        """Software may know that translated requests mean no page. Of encrypted TLPs nobody can say so."""
+        driver = self.bench.driver
+        await driver.setup(replace(self.setup, allow_translated=True))
+        await self._pass(address_type=TRANSLATED)
+        await self._shown(True, False)
+        await self._moves(True)
+        await self._pass(prefix=IDE)
+        await self._moves(False)
+        await driver.forget_opaque()
+        await driver.setup(self.setup)
+
+    async def amid_a_move(self, rounds: int) -> None:
+        """One TLP at any time of a move ends it without its page, unless the page has its new owner already. What was held goes to the old one."""
+        driver, ended = self.bench.driver, {True: 0, False: 0}
+        for number in range(rounds):
+            mode = (regs.MoveMode.HOLD, regs.MoveMode.MERGE)[number % 2]
+            move = cocotb.start_soon(driver.move(MOVING, HOST_B, mode))
+            await self.bench.fabric.wait(self.random.randrange(LATEST))
+            for arrived in self.arrived:
+                arrived.clear()
+            held = self._request(Kind.MWR, MOVING)
+            self.bench.device.queue(held)
+            marks: dict[str, Any] = self.random.choice(({"address_type": TRANSLATED}, {"prefix": IDE}))
+            self.bench.device.queue(replace(self._request(Kind.MWR, MOVING), **marks))
+            result = await move
+            assert result.error in (OPAQUE, regs.MoveError.NONE), f"the move ended with {result.reason}"
+            await self.bench.fabric.wait(ARRIVAL)
+            place = held.address + OFFSET * result.moved
+            assert any(tlp.address == place and tlp.data == held.data for tlp in self.arrived[result.moved]), f"{held} is not where its page is"
+            assert await driver.owner(MOVING) == result.moved, "the owner map does not tell where the page is"
+            ended[result.moved] += 1
+            await driver.forget_opaque()
+            if result.moved:
+                await self.bench.bring(MOVING, HOST_A)
+        assert min(ended.values()) > 0, f"{ended[True]} moves were too late to stop, {ended[False]} were stopped: there must be both"
+        self.compared += rounds
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+async def opaque(dut: Any) -> None:
+    """Translated requests and encrypted TLPs, before moves and amid them."""
+    config = BenchConfig("opaque")
+    rounds = config.get("rounds", 40)
+    config.refuse_unknown()
+    bench = ThreePorts(dut, config, delay=100)
+    setup = Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=OFFSET, active_host=HOST_B, dirty=True)
+    await bench.start_settled()
+    await bench.driver.setup(setup)
+    await bench.bring(AT_B)
+    await bench.bring(MOVING, HOST_A)
+    run = Opaque(bench, setup, config.random("opaque"))
+    await run.untouched()
+    await run.harmless()
+    await run.allowed()
+    await run.amid_a_move(rounds)
+    config.write({"checked": {"events": run.compared}, "violations": {}})
