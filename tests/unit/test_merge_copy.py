@@ -93,11 +93,11 @@ class MergeDriver(Driver):
         await self.start(ctx)
 
 
-def copy_changing_page(dut, name, *, writes, atomics=0.0, first=CopySet.ALL, cycles=400):
+def copy_changing_page(dut, name, *, writes, atomics=0.0, first=CopySet.ALL, cycles=400, pages=1):
     driver = MergeDriver(dut, name, read=0.7, write=0.7, answer=0.8)
 
-    async def bench(ctx):
-        ctx.set(dut.absorbing, 1)
+    async def copy(ctx):
+        driver.changes = 0
         if first is CopySet.NONE:
             driver.destination[:] = driver.page     # a host copied the page as it was when it began
             ctx.set(dut.prepare, 1)
@@ -121,6 +121,63 @@ def copy_changing_page(dut, name, *, writes, atomics=0.0, first=CopySet.ALL, cyc
         assert driver.changes > 20
         assert bytes(driver.destination) == bytes(driver.page), "the copy differs"
         assert not ctx.get(dut.outstanding)
+
+    async def bench(ctx):
+        ctx.set(dut.absorbing, 1)
+        for number in range(pages):
+            if number:
+                ctx.set(dut.over, 1)
+                await ctx.tick()
+                ctx.set(dut.over, 0)
+                # The next copy comes before all rows are cleared, or after.
+                await ctx.tick().repeat(driver.rng.randint(1, 2 * PAGE // dut.data_bytes))
+                driver.new_page()
+            await copy(ctx)
+
+    run(dut, bench)
+
+
+@pytest.mark.hazard("H22", "I2")
+@pytest.mark.parametrize(("data_bytes", "chunk_bytes"), WIDTHS)
+@pytest.mark.parametrize("first", [CopySet.ALL, CopySet.NONE])
+def test_nothing_is_left_for_the_next_copy(data_bytes, chunk_bytes, first):
+    copy_changing_page(CopyEngine(data_bytes, chunk_bytes), f"next/{data_bytes}/{chunk_bytes}/{first}", writes=0.3, first=first, cycles=150, pages=4)
+
+
+@pytest.mark.parametrize("data_bytes", [16, 64])
+def test_what_is_clean_is_not_cleared_again(data_bytes):
+    """The first copy waits for a cycle a row, the next only for what is left since the end of the one before."""
+    dut = CopyEngine(data_bytes, 128)
+    rows = PAGE // data_bytes
+
+    async def prepared(ctx):
+        ctx.set(dut.prepare, 1)
+        await ctx.tick()
+        ctx.set(dut.prepare, 0)
+        waited = 0
+        while not ctx.get(dut.prepared):
+            waited += 1
+            await ctx.tick()
+        return waited
+
+    async def write(ctx):
+        ctx.set(dut.absorb.valid, 1)
+        ctx.set(dut.absorb.payload, {"header": request(0x40, 0x7654_3000, 1, 0, 0), "dwords": 1, "first": 1, "last": 1})
+        await ctx.tick()
+        ctx.set(dut.absorb.valid, 0)
+        while not ctx.get(dut.absorbed):
+            await ctx.tick()
+
+    async def bench(ctx):
+        ctx.set(dut.absorbing, 1)
+        assert await prepared(ctx) == rows
+        for passed, left in ((rows // 2, rows // 2), (2 * rows, 0)):
+            await write(ctx)
+            ctx.set(dut.over, 1)
+            await ctx.tick()
+            ctx.set(dut.over, 0)
+            await ctx.tick().repeat(passed)
+            assert abs(await prepared(ctx) - left) <= 2, f"{passed} cycles after the end of a copy"
 
     run(dut, bench)
 
@@ -169,7 +226,10 @@ BUGS = {
     "a chunk that changed leaves once": lambda: engine_with(ChunkSets=planted(ChunkSets, "| (changed & resident))", ")")),
     "a write that goes on in the next chunk is told of its first": lambda: engine_with(
         ("differential.wrote & differential.wrote_next", "0")),
-    "the differential is not cleared for what is read again": lambda: engine_with(("self.absorbing & (self.prepare_set != CopySet.NONE)", "0")),
+    "the differential is not cleared for what is read again": lambda: engine_with(("self.absorbing & (self.prepare_set == CopySet.STALE)", "0")),
+    "the differential is clean for ever": lambda: engine_with(("m.d.sync += clean.eq(0)", "pass")),
+    "the next copy does not wait for the clearing": lambda: engine_with((
+        "self.prepared.eq(~sweeping)", "self.prepared.eq(~sweeping | everything)")),
     "atomics are forgotten": lambda: engine_with(("sets.atomic.eq(self.atomic)", "sets.atomic.eq(0)")),
     "marks do not count": lambda: engine_with(("self.absorbing & differential.read_there[byte]", "0")),
     "chunks that nobody read count as known": lambda: engine_with(ChunkSets=planted(ChunkSets, "(changed & ~covered) | ", "")),
@@ -184,4 +244,5 @@ def test_planted_bugs_are_found(name):
         broken = BUGS[name]()
         copy_changing_page(broken(64, 128), "planted/merge", writes=0.5)
         copy_changing_page(broken(64, 128), "planted/atomics", writes=0.1, atomics=0.1)
+        copy_changing_page(broken(64, 128), "planted/next", writes=0.3, pages=4)
         copy_changing_page(broken(64, 128), "planted/host", writes=0.2, first=CopySet.NONE)

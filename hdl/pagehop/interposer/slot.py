@@ -94,7 +94,7 @@ class PageSlot(wiring.Component):
             "advance": Out(1), "epochs": In(EpochView),
             "copy_prepare": Out(1), "copy_set": Out(CopySet), "copy_prepared": In(1), "absorbing": Out(1), "copy_absorbed": In(1),
             "copy_stale": In(1), "copy_fetched": In(1),
-            "copy_start": Out(1), "copy_stop": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
+            "copy_start": Out(1), "copy_stop": Out(1), "copy_over": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
             "copy_written": In(1), "copy_outstanding": In(1), "copy_owed": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(1).array(2),
             "cross_write": In(1).array(2), "cross_address": In(64).array(2),
@@ -138,11 +138,11 @@ class PageSlot(wiring.Component):
             m.d.sync += hosts_turn.eq(request.mode == MoveMode.HOST_COPY)
         with m.FSM():
             self._accept(m, request, delay, rounds)
-            state = partial(self._state, m, reason)
+            state = partial(self._state, m, reason, delay)
             self._before_turn(m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn)
             self._turn(m, state, request, delay, issue_mark, local_mark, rounds)
             self._after_commit(m, delay, issue_mark, posted_mark, requests, wait, source_wait)
-            self._end(m)
+            self._end(m, delay, issue_mark)
         self._count(m)
         return m
 
@@ -212,12 +212,13 @@ class PageSlot(wiring.Component):
                 m.d.sync += [self.guard.active.eq(1), self.guard.committed.eq(0), self.guard.absorbs.eq(1), delay.eq(CLOSED_CYCLES)]
                 m.next = "Close"
 
-    def _state(self, m, reason, name, phase, follow):
+    def _state(self, m, reason, delay, name, phase, follow):
         """A state before the commit: ``follow`` drives it unless there is a reason to stop."""
         with m.State(name):
             m.d.comb += self.status.phase.eq(phase)
             with m.If(reason != MoveError.NONE):
                 m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), self.status.error.eq(reason)]
+                m.d.sync += delay.eq(CLOSED_CYCLES)
                 m.d.comb += self.copy_stop.eq(1)
                 m.next = "Give Up"
             with m.Else():
@@ -322,7 +323,7 @@ class PageSlot(wiring.Component):
                 self.owner_op.payload.kind.eq(Mux(request.to_host == HOST_B, OwnerOpKind.SET, OwnerOpKind.CLEAR)),
             ]
             with m.If(self.owner_op.ready):
-                m.d.comb += self.committed.eq(1)
+                m.d.comb += [self.committed.eq(1), self.copy_over.eq(1)]
                 m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]
                 m.next = "Open"
 
@@ -364,14 +365,19 @@ class PageSlot(wiring.Component):
                 ]
                 m.next = "Idle"
 
-    def _end(self, m):
+    def _end(self, m, delay, issue_mark):
         status = self.status
         with m.State("Give Up"):
+            # What has passed the gate as absorbed still comes to the copy engine, and must not come amid the next copy (H22).
+            with m.If(delay == 0):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Quiet"
+        with m.State("Quiet"):
             # The tags of unanswered reads are ours until they come or time out (D16).
-            with m.If(~self.copy_outstanding):
+            with m.If(issue_mark.passed & self.copy_absorbed & ~self.copy_outstanding):
                 m.next = "Failed"
         with m.State("Failed"):
-            m.d.comb += self.ended.eq(1)
+            m.d.comb += [self.ended.eq(1), self.copy_over.eq(1)]
             m.d.sync += [status.busy.eq(0), status.failed.eq(1), status.ended.eq(status.ended + 1)]
             m.next = "Idle"
 

@@ -274,7 +274,7 @@ class Interposer(wiring.Component):
             slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
-            copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.limit.eq(control.completion_limit),
+            copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.over.eq(slot.copy_over), copy.limit.eq(control.completion_limit),
             copy.prepare.eq(slot.copy_prepare), copy.prepare_set.eq(slot.copy_set), copy.absorbing.eq(slot.absorbing),
             copy.atomic.eq(device.atomic[number]), copy.atomic_offset.eq(device.atomic_offset),
             slot.copy_prepared.eq(copy.prepared), slot.copy_absorbed.eq(copy.absorbed), slot.copy_stale.eq(copy.stale),

@@ -52,7 +52,9 @@ class CopyEngine(wiring.Component):
       :class:`Differential` whose bytes stand over those of the source in every chunk that leaves, and a chunk that was written to after it had left
       leaves again. An atomic leaves its result at the source alone, so its chunk becomes ``stale`` and must be read again. Pulse ``prepare`` with the
       :class:`CopySet` that is to be read: its rows of the differential are cleared, which takes a cycle a row, more while writes come; when
-      ``prepared``, let what was absorbed so far reach the source, then ``start``. Without ``absorbing``, ``start`` alone reads the whole page.
+      ``prepared``, let what was absorbed so far reach the source, then ``start``. Without ``absorbing``, ``start`` alone reads the whole page. Pulse
+      ``over`` when nothing of this copy is absorbed or written any more: all rows are cleared then, a cycle a row, and the next ``prepare`` waits
+      only for what is left of that.
     - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), or
       ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error`` until ``start``. After an error, as
       after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears in one of
@@ -73,7 +75,7 @@ class CopyEngine(wiring.Component):
 
     Members
     -------
-    start, stop : in, pulses
+    start, stop, over : in, pulses
     prepare, prepare_set, prepared : in, in, out. The first of a copy is not STALE, and begins with nothing written
     absorbing : in; stays during a copy. ``absorb``: stream of write TLPs, in, always ready. ``atomic``, ``atomic_offset``: in, an atomic went to the
         source, to this byte of the page. ``absorbed``: out, nothing of ``absorb`` is on its way to the differential
@@ -102,7 +104,7 @@ class CopyEngine(wiring.Component):
         self.tag = CopyTag(self.chunks, slot, slots)
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
-            "start": In(1), "stop": In(1), "source_address": In(64), "destination_address": In(64),
+            "start": In(1), "stop": In(1), "over": In(1), "source_address": In(64), "destination_address": In(64),
             "source_id": In(16), "destination_id": In(16), "limit": In(32),
             "prepare": In(1), "prepare_set": In(CopySet), "prepared": Out(1), "absorbing": In(1), "absorb": In(beat), "absorbed": Out(1),
             "atomic": In(1), "atomic_offset": In(exact_log2(PAGE_BYTES)), "stale": Out(1), "pause": Out(1),
@@ -146,6 +148,7 @@ class CopyEngine(wiring.Component):
         rows_per_chunk = self.chunk_bytes // self.data_bytes
         chunk_bits = exact_log2(rows_per_chunk)
         row, sweeping, ours, following = Signal.like(differential.clear_row), Signal(), Signal(), Signal.like(differential.wrote_row)
+        everything, clean = Signal(), Signal()   # every row is swept; all rows are, and nothing has been absorbed since
         m.d.comb += [
             differential.write.valid.eq(self.absorb.valid & self.absorbing), differential.write.payload.eq(self.absorb.payload),
             self.absorb.ready.eq(1), self.absorbed.eq(~differential.busy), following.eq(differential.wrote_row + 1),
@@ -153,14 +156,22 @@ class CopyEngine(wiring.Component):
             sets.wrote_chunks[0].eq(differential.wrote_row[chunk_bits:]), sets.wrote_chunks[1].eq(following[chunk_bits:]),
             sets.atomic.eq(self.atomic), sets.atomic_chunk.eq(self.atomic_offset[exact_log2(self.chunk_bytes):]),
             sets.prepare.eq(self.prepare | (self.start & ~self.absorbing)), sets.prepare_set.eq(Mux(self.prepare, self.prepare_set, CopySet.ALL)),
-            ours.eq(sets.wanted.bit_select(row[chunk_bits:], 1)),
+            ours.eq(everything | sets.wanted.bit_select(row[chunk_bits:], 1)),
             differential.clear.eq(sweeping & ours), differential.clear_row.eq(row), self.prepared.eq(~sweeping),
             self.pause.eq(sweeping & ours & ~differential.cleared),
         ]
-        with m.If(self.prepare):
-            m.d.sync += [sweeping.eq(self.absorbing & (self.prepare_set != CopySet.NONE)), row.eq(0)]
+        whole = self.prepare_set == CopySet.ALL
+        with m.If(self.over | (self.prepare & ~(whole & everything))):
+            m.d.sync += [
+                row.eq(0), everything.eq(self.over | whole),
+                sweeping.eq(Mux(self.over | whole, ~clean, self.absorbing & (self.prepare_set == CopySet.STALE))),
+            ]
         with m.Elif(~ours | differential.cleared):
-            m.d.sync += [row.eq(row + 1), sweeping.eq(sweeping & (row != differential.rows - 1))]
+            m.d.sync += row.eq(row + 1)
+            with m.If(row == differential.rows - 1):
+                m.d.sync += [sweeping.eq(0), everything.eq(0), clean.eq(clean | (sweeping & everything))]
+        with m.If(differential.write.valid):
+            m.d.sync += clean.eq(0)
 
     def _request(self, m, name, has_data, address, requester_id):
         """Header of a read or write of one chunk in the page at ``address``, sampled at ``start``. Returns it, and the offset in the page to set."""
