@@ -125,6 +125,7 @@ def gate_bugs(claim):
     """The claim about gates with these bugs."""
     changes = {
         "credits are never spent": ("with m.If(self.spend[kind.value]):", "with m.If(0):"),
+        "data credits are given back as they are spent": ("spent_data + self.spend_data", "spent_data - self.spend_data"),
         "data credits are ignored": (" & enough", ""),
         "header credits are ignored": (" & (left.header != 0)", ""),
         "one header credit is plenty": ("left.header >= 2", "left.header >= 1"),

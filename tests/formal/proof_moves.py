@@ -45,7 +45,7 @@ class AnyMoves(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.slot(PAGES, STAMP_BITS)
-        for name in ("start", "answer", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left"):
+        for name in ("start", "answer", "copy_outstanding", "copy_owed", "posted_accepted", "posted_left", "room"):
             m.d.comb += getattr(dut, name).eq(any_value(m, len(getattr(dut, name)), name))
         m.d.comb += [
             dut.request.to_host.eq(any_value(m, 1, "to_host")), dut.owner_op.ready.eq(any_value(m, 1, "owner_ready")),
@@ -423,7 +423,7 @@ SLOT_BUGS = {
     "the last chunks are not followed to the egress": (
         'with m.If(local_mark.passed):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
     "the turn does not close the gate": ("[self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]", "[delay.eq(CLOSED_CYCLES)]"),
-    "the flush is not awaited": ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'),
+    "the flush is not awaited": ("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(~self.guard.absorbs):"),
     "a lost flush is taken for a proof": ("lost & (self.status.phase == MovePhase.FLUSH)", "0"),
     "an abort is forgotten": ("with m.Elif(self.abort):", "with m.Elif(self.abort & (self.status.phase != MovePhase.GATE)):"),
     "an abort beside the answer of the check is told and forgotten": ("self.abort | (status.error", "(status.error"),

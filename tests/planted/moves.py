@@ -26,7 +26,7 @@ def with_copy(*changes: tuple[str, str]) -> Any:
 
 def copy_not_flushed() -> Any:
     """The commit does not wait until the copy is visible."""
-    return with_slot(('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(1):\n                m.next = "Commit"'))
+    return with_slot(("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(~self.guard.absorbs):"))
 
 
 def commit_before_the_copy() -> Any:
@@ -78,8 +78,7 @@ def hold_timer_missing() -> Any:
 
 def commit_asks_a_host() -> Any:
     """The commit waits for a command of a host, whose CPU may be waiting for what is held."""
-    return with_slot(
-        ('with m.If(wait.done):\n                m.next = "Commit"', 'with m.If(wait.done & self.start):\n                m.next = "Commit"'))
+    return with_slot(("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(wait.done & ~self.guard.absorbs & self.start):"))
 
 
 def gives_up_for_a_write() -> Any:

@@ -69,7 +69,8 @@ class PageSlot(wiring.Component):
 
     Members
     -------
-    start, abort, request : from the registers. ``hold_limit`` in cycles. ``opaque`` ends a move.
+    start, abort, request : from the registers. ``hold_limit`` in cycles. ``opaque`` ends a move. ``room``: a bit a host, its egress takes
+        a posted TLP at once.
     guard : to the gates.
     checks, checked, answer, verdict : of the :class:`MoveCheck`; ``checked`` is the request, until ``answer``. ``moving``: the page is ours.
     owner_op : port of the owner map.
@@ -85,7 +86,7 @@ class PageSlot(wiring.Component):
     def __init__(self, window_pages, stamp_bits):
         self.window_pages, self.stamp_bits = window_pages, stamp_bits
         super().__init__({
-            "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32), "opaque": In(1),
+            "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32), "opaque": In(1), "room": In(2),
             "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
             "checks": Out(1), "moving": Out(1), "checked": Out(MoveRequest), "answer": In(1), "verdict": In(Verdict(window_pages)),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))),
@@ -285,11 +286,12 @@ class PageSlot(wiring.Component):
                 m.next = "Prove"
 
         def prove():
-            with m.If(wait.done):
+            with m.If(wait.done & ~self.guard.absorbs):
                 m.next = "Commit"
-                with m.If(self.guard.absorbs):
-                    m.d.sync += [self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]
-                    m.next = "Turn"
+            # The page is closed for as long as the last chunks take, so they must not stand behind a queue that is full already.
+            with m.Elif(wait.done & self.room.bit_select(self.to_host, 1)):
+                m.d.sync += [self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]
+                m.next = "Turn"
 
         state("Close", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Clear"))
         state("Clear", MovePhase.GATE, clear)

@@ -20,7 +20,7 @@ from pagehop.memory.copy_engine import CopyEngine
 from pagehop.memory.copy_tags import NARROW_BITS, WIDE_BITS, CopyTag
 from pagehop.memory.page_buffer import PAGE_BYTES
 from pagehop.tlp.arbiter import select_one
-from pagehop.tlp.egress import Egress
+from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable
@@ -271,7 +271,8 @@ class Interposer(wiring.Component):
         m.d.comb += [
             slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number]),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
-            slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque), control.status[number].eq(slot.status),
+            slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque),
+            slot.room.eq(Cat(host.egress.room[EgressLane.POSTED] for host in hosts)), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.over.eq(slot.copy_over), copy.limit.eq(control.completion_limit),

@@ -15,7 +15,7 @@ REQUESTS = ("MWr", "MRd", "flush", "FetchAdd", "Swap", "CAS")
 STATES = ("at A", "at B", "held", "drains")
 #: Byte enables: the names of :func:`pagehop_tb.uvm.shapes.shape_of`.
 SHAPES = ("dword", "part of a dword", "dword with a hole", "no byte", "dwords", "first cut", "last cut", "both cut", "quad word with holes")
-STOPS = ("unsupported", "completer_abort", "poisoned", "copy_timeout", "hold_timeout", "aborted", "cross_access")
+STOPS = ("unsupported", "completer_abort", "poisoned", "copy_timeout", "hold_timeout", "aborted", "cross_access", "opaque")
 #: What a move that ended before its commit was doing: ``asked`` is before the hold.
 STOPPED_IN = ("asked", "gate", "copy", "flush")
 REFUSALS = ("not_in_window", "page_size", "misaligned", "already_there", "destination", "busy")
@@ -63,8 +63,8 @@ UNREACHABLE: list[tuple[str, dict[str, tuple[str, ...]], str]] = [
     ("stops", {"error": ("unsupported", "completer_abort", "poisoned"), "phase": ("gate", "flush")},
      "These name the answer to a copy read, and copy reads are unanswered in the copy phase only; a bad answer to a flush is a copy_timeout."),
     ("stops", {"error": ("copy_timeout",), "phase": ("gate",)}, "Nothing has been asked of a host yet."),
-    ("stops", {"error": tuple(stop for stop in STOPS if stop != "aborted"), "phase": ("asked",)},
-     "Nothing is held yet, so only an abort ends a move."),
+    ("stops", {"error": tuple(stop for stop in STOPS if stop not in ("aborted", "opaque")), "phase": ("asked",)},
+     "Nothing is held yet, so only an abort ends a move, or that none is allowed."),
 ]
 
 

@@ -1,6 +1,7 @@
 """Sequences: random DMA, CPU traffic, and virtual sequences that are whole moves."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = ["BadAnswers", "Combination", "CpuTraffic", "Fault", "Harvests", "Rand
 
 #: Memory outside the window, of whichever host is active: some with headers of 3 dwords and some of 4.
 OUTSIDE = (0x0100_0000, 0x70_0000_0000)
+#: AT of a request whose address has been translated.
+TRANSLATED = 0b10
 Error = regs.MoveError
 
 
@@ -273,9 +276,14 @@ class Fault(uvm_sequence):
         """Prepare the fault, move, and put things right again."""
         env = self.env
         self.dma.focus = self.page
+        # Behind writes that are held a translated request would not come before the commit.
+        self.dma.spare = self.page if self.stop == "opaque" else None
         if self.phase == "gate":
             await self._lengthen_gate()
-        actions: dict[str, Callable[[], Awaitable[None]]] = {"aborted": self._abort, "cross_access": self._store}
+        actions: dict[str, Callable[[], Awaitable[None]]] = {"aborted": self._abort, "cross_access": self._store, "opaque": self._translated}
+        if (self.stop, self.phase) == ("opaque", "asked"):
+            await self._translated()
+            del actions["opaque"]
         injection = self._bad_answer()
         if self.stop == "hold_timeout":
             await self._limit({"gate": 200, "copy": 1500, "flush": 2400}[self.phase])
@@ -287,6 +295,9 @@ class Fault(uvm_sequence):
             injection.done = True
         if self.stop == "hold_timeout":
             await self._limit(env.guest.setup.hold_limit)
+        if self.stop == "opaque":
+            self.dma.spare = None
+            await call(env, "forget_opaque")
         if not self.result.moved:
             assert self.result.reason in (self.stop, "hold_timeout"), f"{self.get_name()} was reported as {self.result.reason}"
 
@@ -304,6 +315,13 @@ class Fault(uvm_sequence):
         target = 1 - self.source
         address = (APERTURE_A, APERTURE_B)[target] + self.page * PAGE + self.random.randrange(0, PAGE, 64)
         await cpu(self.env, target, "store", address, self.env.guest.system.values.take(0, 8))
+
+    async def _translated(self) -> None:
+        """The device reads with a translated address (H24f), and has been answered when this returns."""
+        tlp = self.dma.request(self.env.guest.system.functions["nic"].config.requester_id, "read", self.random.choice(OUTSIDE))
+        item = DmaItem("nic", replace(tlp, address_type=TRANSLATED))
+        await send(self, item, self.env.device.sequencer)
+        await item.ended()
 
     async def _lengthen_gate(self) -> None:
         """An AtomicOp to the page is answered late, and the gate waits for it (H58)."""
