@@ -54,6 +54,7 @@ CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("between", {"requests": 200}),
     ("edges", {}),
+    ("opaque", {"rounds": 8}),
     ("passthrough", {"requests": 200}),
     ("floods", {"cycles": 1500}),
     ("read_back", {"rounds": 80}),

@@ -9,12 +9,13 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Elaboratable, Module, Mux, 
 from amaranth.lib import data
 from rules import any_constant, any_value, framed, held, past
 
+from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import DeviceInfo
 from pagehop.interposer.move_check import MoveError, MoveMode
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
-from pagehop.interposer.slot import MovePhase, PageSlot
+from pagehop.interposer.slot import SEEN_CYCLES, MovePhase, PageSlot
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
 from pagehop.tlp.ordering import Ahead, LaneBeat
 from pagehop_sim.formal import Proof
@@ -360,6 +361,14 @@ class AbortIsKept(AnyMoves):
         m.d.comb += [Assert(~dut.committed | ~told), Assert(~status.done | (status.error == MoveError.NONE))]
 
 
+class DrainWaits(AnyMoves):
+    """After a commit the lanes have :data:`SEEN_CYCLES` to see it before what they have taken so far is counted."""
+    def claim(self, m, dut):
+        since = Signal(4)
+        m.d.sync += since.eq(Mux(dut.committed, 0, since + ~since.all()))
+        m.d.comb += Assert(~(dut.advance & dut.guard.committed) | (since >= SEEN_CYCLES - 1))
+
+
 class IsMade(NothingInFlight):
     """A page is committed after an access to it passed the gate."""
     def claim(self, m, dut):
@@ -430,6 +439,7 @@ SLOT_BUGS = {
     "an abort before the hold is lost": (
         'with m.State("Decide"):\n            with m.If(self.abort):',
         'with m.State("Decide"):\n            with m.If(self.abort & self.copy_owed):'),
+    "the lanes have no time to see the commit": ("with m.If((delay == 0) & self.epochs.advance_ready):", "with m.If(self.epochs.advance_ready):"),
     "the gate opens when the copy begins": (
         "m.d.comb += self.copy_start.eq(1)", "m.d.comb += self.copy_start.eq(1)\n                    m.d.sync += self.guard.closed.eq(0)"),
     "a commit is not told": ("m.d.comb += self.committed.eq(1)", "m.d.comb += self.committed.eq(0)"),
@@ -448,7 +458,10 @@ def bugs(claim, *names):
 PROOFS = [
     Proof("move_nothing_in_flight", NothingInFlight.__doc__, NothingInFlight, "bmc", 22, seconds=600, bugs=bugs(
         NothingInFlight, "the gate is not given time to close", "the issue register is not awaited", "atomics are not awaited",
-        "the gate opens when the copy begins")),
+        "the gate opens when the copy begins") | {
+            "atomics that do not show yet are not awaited": lambda: NothingInFlight(edited(PageSlot, EpochWait=planted(
+                EpochWait, "delay.eq(SHOWN_CYCLES)", "delay.eq(0)"))),
+        }),
     Proof("move_copy_is_visible", CopyIsVisible.__doc__, CopyIsVisible, "bmc", 24, seconds=600, bugs=bugs(
         CopyIsVisible, "copy writes are not followed to the egress", "the flush is not awaited", "a lost flush is taken for a proof")),
     Proof("move_turn_is_complete", TurnIsComplete.__doc__, TurnIsComplete, "bmc", 30, seconds=600, bugs=bugs(
@@ -458,6 +471,7 @@ PROOFS = [
         NoCommitAfterStop, "an abort is forgotten")),
     Proof("move_keeps_an_abort", AbortIsKept.__doc__, AbortIsKept, "bmc", 22, bugs=bugs(
         AbortIsKept, "an abort beside the answer of the check is told and forgotten", "an abort before the hold is lost")),
+    Proof("move_drain_waits", DrainWaits.__doc__, DrainWaits, "bmc", 22, bugs=bugs(DrainWaits, "the lanes have no time to see the commit")),
     Proof("move_is_made", IsMade.__doc__, IsMade, "cover", 24, bugs=bugs(IsMade, "a commit is not told")),
     Proof("move_hold_ends", HoldEnds.__doc__, HoldEnds, "prove", 5, fast=True, bugs=bugs(HoldEnds, "the hold timer is not looked at")),
     Proof("move_commit_is_final", CommitIsFinal.__doc__, CommitIsFinal, "prove", 4, fast=True, bugs=bugs(

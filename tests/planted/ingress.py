@@ -229,7 +229,7 @@ INGRESS = (
     Bug("request_passes_writes", ("O1", "H16", "H22", "H61"), request_passes_writes, "aborts", {"moves": 16}, "reordered"),
     Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 600}, "passed a posted TLP"),
     Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 8}, "reordered"),
-    Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "reordered"),
+    Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "reordered", seeds=3),
     Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, "reordered"),
     Bug("owner_of_before_the_commit", ("I1",), owner_of_before_the_commit, "hot_page", {"moves": 4}, "misdirected"),
     Bug("far_header_of_near_form", ("H24c", "I10"), far_header_of_near_form, "hot_page", {"moves": 2}, ""),

@@ -25,6 +25,10 @@ class NeverStirs(ProxyTable):
 StirsForBoth = edited(ProxyTable, ("before[0] | before[1]", "before[0] & before[1]"))
 
 
+#: Planted bug: the entry is not looked at any more when the look-up is over.
+ForgetsWhereItLooked = edited(ProxyTable, ("held.eq(index),", "held.eq(0),"))
+
+
 class StandsAgain(ProxyTable):
     """Planted bug: a look-up of long ago speaks for the next request of the same number."""
     def _lookup(self, m, read, taken, port):
@@ -105,7 +109,7 @@ def test_table_agrees_with_model(entries, limit):
     exercise(ProxyTable(entries), f"proxy/{entries}", limit)
 
 
-@pytest.mark.parametrize("bug", [HandsOutTaken, NeverStirs, StirsForBoth, StandsAgain])
+@pytest.mark.parametrize("bug", [HandsOutTaken, NeverStirs, StirsForBoth, ForgetsWhereItLooked, StandsAgain])
 def test_planted_bug_is_found(bug):
     with pytest.raises(AssertionError):
         exercise(bug(8), "proxy/bug", 90)

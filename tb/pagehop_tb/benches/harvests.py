@@ -151,7 +151,7 @@ async def harvests(dut: Any) -> None:
             # An answer to the host that has the writes pushes them, one to the other host does not: there a flush alone proves them visible.
             guest.driver.registers = guest.system.hosts[number % 2].registers
             word, other = (0, WORD) if number % 2 else (WORD, 0)
-            await bench.burst(word, word if number // 2 % 2 else other, clear=bool(number // 4 % 2))
+            await bench.burst(word, word if number // 2 % 2 else other, clear=not number // 4 % 2)
             await bench.atomics(word, 1 + FARTHEST * number // rounds)
         guest.driver.registers = guest.system.hosts[0].registers
         await bench.among_atomics(WORD)

@@ -12,7 +12,7 @@ import cocotb
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.three_ports import GUEST, HOST_IDS, PAGE, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
-from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.driver.interposer import Setup, result
 from pagehop_tb.protocol import Kind, Tlp, read_completions, request_bytes
 
 CPU, LINE, PAGES = 0x0000, 64, 64
@@ -21,6 +21,8 @@ HOST_B_OFFSET = 1 << 32
 LIMIT, NOBODY_WAITS = 400, 16 * 400
 #: Completions behind the last of an answer that may still be taken for a part of it.
 SETTLES = 4
+#: Cycles that a host has to copy a page, so many times the limit of a hold.
+PATIENCE, ABSORBING_PATIENCE = 4000, 16
 Error = regs.MoveError
 Change = Callable[[list[Tlp]], list[Tlp]]
 
@@ -218,3 +220,22 @@ async def odd_copies(dut: Any) -> None:
     assert bench.looked > 10 * bench.checked, f"Host B read a register only {bench.looked} times"
     assert bench.checked >= 2 * len(names), f"only {bench.checked} moves"
     config.write({"checked": {"events": bench.checked, "final_bytes": PAGE * bench.checked}, "violations": {}})
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def silent_host(dut: Any) -> None:
+    """A host that is to copy the page never says that it has: the move ends by its timer, not before, and is counted (H19)."""
+    bench = ThreePorts(dut, BenchConfig("odd_copies"), delay=20)
+    driver, fields = bench.driver, regs.MoveStatus
+    await bench.start_settled()
+    await driver.setup(Setup(window_base=GUEST, window_pages=PAGES, host_b_offset=HOST_B_OFFSET, hold_limit=PATIENCE // ABSORBING_PATIENCE))
+    await bench.bring(0, 0)
+    ended = fields.ENDED.get(await driver.status())
+    await driver.start(driver.place(0, 0), driver.place(0, 1), 1, mode=regs.MoveMode.HOST_COPY)
+    while fields.BUSY.get(status := await driver.status()):
+        await bench.fabric.wait(50)
+    found = result(status, await driver.registers.read(regs.MoveCycles.array.at(0)))
+    assert found.error == regs.MoveError.HOLD_TIMEOUT, f"the move ended with {found.reason}"
+    assert PATIENCE <= found.total_cycles <= PATIENCE + 500, f"the move took {found.total_cycles} cycles, {PATIENCE} are allowed to the host"
+    assert fields.ENDED.get(status) == ended + 1, "the move that failed is not counted"
+    assert await driver.owner(0) == 0, "the page moved without a copy"
