@@ -172,3 +172,25 @@ def test_verilog_drives_no_parts():
     assert not re.search(r"^  assign (\S+ ?\[|\{)", text, re.MULTILINE)
     assert text.count("always @") == 1
     assert "state" in text and "8'ha5" in text and "count = 4'h3" in text
+
+
+class Stuck(Component):
+    """A counter beside a register that never changes."""
+    i: In(1)
+    o: Out(4)
+    never: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        count = Signal(4)
+        with m.If(self.i):
+            m.d.sync += count.eq(count + 1)
+        m.d.sync += self.never.eq(0)
+        m.d.comb += self.o.eq(count)
+        return m
+
+
+def test_a_register_that_never_changes_leaves_the_others_their_form():
+    """Yosys goes over a design once more where it finds such a register, and must not make enables of multiplexers then."""
+    text = convert(Stuck(), "stuck").read_text(encoding="utf-8")
+    assert "rst ?" in text and "if (" not in text, text
