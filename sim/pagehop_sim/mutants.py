@@ -79,7 +79,10 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("queue", {"rounds": 1, "pages": 3, "ring_host": 1}),
 )
 #: Which bench looks first at a mutation of which module; then all do, in their order.
-SOONEST = ((r"interposer\.queue", "queue"), ("proxy|table|room", "forgotten"), ("dirty", "harvests"), ("copy|slot", "hot_page"), ("decode", "edges"))
+SOONEST = (
+    (r"interposer\.queue", "queue"), ("proxy|table|room|tracker|to_other", "forgotten"), ("dirty", "harvests"),
+    ("copy|slot|local|ingress.posted", "hot_page"), ("decode", "edges"),
+)
 #: A mutant may take this much longer than the healthy design before it counts as stuck.
 PATIENCE, LEAST_SECONDS = 4, 6
 #: With fewer bugs than this, designs of their own are made sooner than one for all.
