@@ -78,7 +78,9 @@ def hold_timer_missing() -> Any:
 
 def commit_asks_a_host() -> Any:
     """The commit waits for a command of a host, whose CPU may be waiting for what is held."""
-    return with_slot(("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(wait.done & ~self.guard.absorbs & self.start):"))
+    return with_slot(
+        ("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(wait.done & ~self.guard.absorbs & self.start):"),
+        ("with m.Elif(wait.done & self.room", "with m.Elif(wait.done & self.guard.absorbs & self.room"))
 
 
 def gives_up_for_a_write() -> Any:
