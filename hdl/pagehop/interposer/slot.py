@@ -218,8 +218,10 @@ class PageSlot(wiring.Component):
         with m.State(name):
             m.d.comb += self.status.phase.eq(phase)
             with m.If(reason != MoveError.NONE):
-                m.d.sync += [self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), self.status.error.eq(reason)]
-                m.d.sync += delay.eq(CLOSED_CYCLES)
+                m.d.sync += [
+                    self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), self.status.error.eq(reason),
+                    delay.eq(CLOSED_CYCLES),
+                ]
                 m.d.comb += self.copy_stop.eq(1)
                 m.next = "Give Up"
             with m.Else():

@@ -148,7 +148,7 @@ class CopyEngine(wiring.Component):
         rows_per_chunk = self.chunk_bytes // self.data_bytes
         chunk_bits = exact_log2(rows_per_chunk)
         row, sweeping, ours, following = Signal.like(differential.clear_row), Signal(), Signal(), Signal.like(differential.wrote_row)
-        everything, clean = Signal(), Signal()   # every row is swept; all rows are, and nothing has been absorbed since
+        everything, clean = Signal(), Signal()   # every row is being swept; all rows were, and nothing has been absorbed since
         m.d.comb += [
             differential.write.valid.eq(self.absorb.valid & self.absorbing), differential.write.payload.eq(self.absorb.payload),
             self.absorb.ready.eq(1), self.absorbed.eq(~differential.busy), following.eq(differential.wrote_row + 1),
@@ -163,13 +163,13 @@ class CopyEngine(wiring.Component):
         whole = self.prepare_set == CopySet.ALL
         with m.If(self.over | (self.prepare & ~(whole & everything))):
             m.d.sync += [
-                row.eq(0), everything.eq(self.over | whole),
+                row.eq(0), everything.eq((self.over | whole) & ~clean),
                 sweeping.eq(Mux(self.over | whole, ~clean, self.absorbing & (self.prepare_set == CopySet.STALE))),
             ]
         with m.Elif(~ours | differential.cleared):
             m.d.sync += row.eq(row + 1)
             with m.If(row == differential.rows - 1):
-                m.d.sync += [sweeping.eq(0), everything.eq(0), clean.eq(clean | (sweeping & everything))]
+                m.d.sync += [sweeping.eq(0), everything.eq(0), clean.eq(clean | everything)]
         with m.If(differential.write.valid):
             m.d.sync += clean.eq(0)
 

@@ -14,12 +14,11 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.interposer import Setup
-from pagehop_tb.protocol import Kind, Tlp, memory_read, memory_write, read_completions
+from pagehop_tb.protocol import TRANSLATED, TRANSLATION_REQUEST, Kind, Tlp, answer, memory_read, memory_write
 
 HOST_A, HOST_B = 0, 1
 CPU = 0x0000
 OFFSET, PAGES = 0x20_0000_0000, 64
-TRANSLATION_REQUEST, TRANSLATED = 1, 2
 #: Prefixes, as they stand in front of a header: of an encrypted TLP, and of a process, which is nothing special.
 IDE, PASID = 0x92 << 24 | 0x00_1234, 0x91 << 24 | 0x4_5678
 #: The page at Host A that moves to and fro, and the one that stays at Host B. Host B is the active host.
@@ -48,9 +47,7 @@ class Opaque:
             self.arrived[host].append(tlp)
         if tlp.is_atomic:
             # A move ends when what was asked before it has been answered.
-            as_read = memory_read(tlp.requester_id, tlp.address, 8, tlp.tag)
-            for completion in read_completions(as_read, bytes(8), CPU, 64, 64):
-                self.bench.ports[host].queue(completion)
+            self.bench.ports[host].queue(answer(tlp, CPU, data=bytes(8), byte_count=8))
         elif not tlp.is_message:
             usual(tlp)
 

@@ -14,9 +14,10 @@ from .requests import (
     request_bytes,
 )
 from .rules import violations
-from .tlp import CREDIT_BYTES, FlowClass, Kind, MalformedTlp, Tlp, decode, encode
+from .tlp import CREDIT_BYTES, TRANSLATED, TRANSLATION_REQUEST, FlowClass, Kind, MalformedTlp, Tlp, decode, encode
 
 __all__ = [
-    "CREDIT_BYTES", "FlowClass", "Kind", "MalformedTlp", "PAGE", "Tlp", "answer", "byte_mask", "byte_range", "completion_cuts", "decode", "encode",
+    "CREDIT_BYTES", "FlowClass", "Kind", "MalformedTlp", "PAGE", "TRANSLATED", "TRANSLATION_REQUEST", "Tlp", "answer", "byte_mask", "byte_range",
+    "completion_cuts", "decode", "encode",
     "expand_byte_enables", "memory_read", "memory_write", "pieces", "read_completions", "request_bytes", "violations",
 ]

@@ -7,12 +7,15 @@ leaves its lowest 32 bits 0. A payload is bytes, lowest address first.
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-__all__ = ["CREDIT_BYTES", "FlowClass", "Kind", "MalformedTlp", "Tlp", "decode", "encode"]
+__all__ = ["CREDIT_BYTES", "FlowClass", "Kind", "MalformedTlp", "TRANSLATED", "TRANSLATION_REQUEST", "Tlp", "decode", "encode"]
 
 #: Payload bytes of one data credit (2.6.1).
 CREDIT_BYTES = 16
 
 _FOUR_GB = 1 << 32
+
+#: Values of the AT field (10.2.1) besides 0, an address that nobody has translated.
+TRANSLATION_REQUEST, TRANSLATED = 0b01, 0b10
 
 
 class MalformedTlp(ValueError):

@@ -14,7 +14,7 @@ from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.models.atomics import KINDS
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
-from pagehop_tb.protocol import Kind, Tlp
+from pagehop_tb.protocol import TRANSLATED, Kind, Tlp
 from pagehop_tb.uvm.environment import Environment
 from pagehop_tb.uvm.events import Refused
 from pagehop_tb.uvm.items import CpuItem, DmaItem, HypervisorItem
@@ -24,8 +24,6 @@ __all__ = ["BadAnswers", "Combination", "CpuTraffic", "Fault", "Harvests", "Rand
 
 #: Memory outside the window, of whichever host is active: some with headers of 3 dwords and some of 4.
 OUTSIDE = (0x0100_0000, 0x70_0000_0000)
-#: AT of a request whose address has been translated.
-TRANSLATED = 0b10
 Error = regs.MoveError
 
 
