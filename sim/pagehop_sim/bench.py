@@ -30,16 +30,22 @@ SIM_SECONDS = 60
 
 @dataclass(frozen=True)
 class Measurement:
-    """One bench of ``pagehop_tb.benches`` that measures, and the design it measures."""
+    """One bench of ``pagehop_tb.benches`` that measures, and the design it measures. ``tests`` chooses of its tests (a pattern; all without).
+
+    ``label`` stands after the names of the values where another measurement has the same.
+    """
 
     bench: str
     hardware: dict[str, Any] = field(default_factory=dict)
+    tests: str = ""
+    label: str = ""
     timeout_seconds: int = 900
 
 
 FOUR_SLOTS = {"slots": 4, "chunk_bytes": 256, "window_pages": 1024}
 MEASUREMENTS = (
-    Measurement("performance"), Measurement("latency"), Measurement("copy_rate", FOUR_SLOTS),
+    Measurement("performance"), Measurement("performance", {"slots": 4}, "rate|idle_latency|hold", "_4_slots"), Measurement("latency"),
+    Measurement("copy_rate", FOUR_SLOTS),
     Measurement("copy_rate", FOUR_SLOTS | {"data_bytes": 16}),
 )
 
@@ -60,8 +66,8 @@ def measure(measurement: Measurement) -> dict[str, Any]:
     folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, measurement.hardware.values())])
     config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
     outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
-                  timeout_seconds=measurement.timeout_seconds)
-    values: dict[str, Any] = (outcome.result or {}).get("values") or {}
+                  timeout_seconds=measurement.timeout_seconds, test_filter=measurement.tests)
+    values: dict[str, Any] = {name + measurement.label: value for name, value in ((outcome.result or {}).get("values") or {}).items()}
     if not misses(values):
         outcome.check()
     if not values:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pagehop_sim.files import content_hash
+
 __all__ = ["Mutation", "candidates", "sample", "with_mutations"]
 
 #: What an operator of Verilog can become. ``left`` and ``right`` keep one operand: a condition that was left out.
@@ -55,6 +57,11 @@ class Mutation:
     def variant(self) -> str:
         """Which of the changes of its place it is: the same after an edit of other lines."""
         return NUMBERED.sub("", f"{self.module}: {self.kind}: {self.before} -> {self.after}")
+
+    @property
+    def identity(self) -> str:
+        """A short name for its place and variant."""
+        return content_hash(self.place, self.variant)
 
 
 def candidates(verilog: str, core: re.Pattern[str]) -> list[Mutation]:

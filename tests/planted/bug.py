@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.hdl import Const
-
 from pagehop.interposer import top
 from pagehop_sim.planted import edited
 from pagehop_tb.checker.verdict import VIOLATIONS
 
-__all__ = ["HARDWARE", "Bug", "always", "with_host", "with_host_ingress", "with_ingress", "with_mover", "with_parts"]
+__all__ = ["HARDWARE", "Bug", "with_host", "with_host_ingress", "with_ingress", "with_mover", "with_parts"]
 
 #: Small enough to elaborate and compile quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
@@ -41,11 +39,6 @@ class Bug:
         if self.expected in VIOLATIONS:
             return violations.get(self.expected, 0) > 0
         return bool(failures) and any(self.expected in message for message in failures.values())
-
-
-def always(*_: object) -> Const:
-    """In place of a function that says whether something may go."""
-    return Const(1, 1)
 
 
 def with_parts(*changes: tuple[str, str], **parts: object) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from tests.planted.bug import Bug, always, with_host, with_host_ingress, with_parts
+from tests.planted.bug import Bug, with_host, with_host_ingress, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.host_requests import HostRequests
@@ -52,23 +52,28 @@ def accepted_in_a_buffer() -> Any:
 
 def egress_lets_all_pass() -> Any:
     """Requests and completions leave an egress when they can, whatever was accepted before them."""
-    broken = edited(Egress, may_go=always)
+    broken = edited(Egress, ("may_go(head.payload.stamp, queue.posted)", "may_go(head.payload.stamp, queue.posted) | planted_here"))
     return with_parts(Egress=broken, _Host=edited(top._Host, Egress=broken))
 
 
 def id_ordering_kept() -> Any:
     """IDO goes on to the hosts."""
-    return with_host(Egress=edited(Egress, ("if self.clear_ido:", "if False:")))
+    return with_host(Egress=edited(Egress, (
+        "m.d.comb += cleared.id_ordering.eq(0)\n",
+        "m.d.comb += cleared.id_ordering.eq(0)\n"
+        "            with m.If(planted_here):\n"
+        "                m.d.comb += cleared.id_ordering.eq(data.View(headers.RequestHeader(), source.payload.beat.header).id_ordering)\n")))
 
 
 def host_requests_pass_writes() -> Any:
     """A host's reads leave before its earlier writes: a read-back through the aperture proves nothing."""
-    return with_host_ingress(HostRequests=edited(HostRequests, may_go=always))
+    return with_host_ingress(HostRequests=edited(
+        HostRequests, ("& may_go(head.payload.stamp, self.posted)", "& (may_go(head.payload.stamp, self.posted) | planted_here)")))
 
 
 def registers_behind_the_device() -> Any:
     """A host's register reads stand behind its requests to the device."""
-    return with_host_ingress(("Cat(self.read_ready, ", "Cat(self.read_ready & ~queue.o[HostLane.REQUEST_DEVICE].valid, "),
+    return with_host_ingress(("Cat(self.read_ready, ", "Cat(self.read_ready & ~(planted_here & queue.o[HostLane.REQUEST_DEVICE].valid), "),
                              ("def _lanes(self, m, shape, ahead):", "def _lanes(self, m, shape, ahead, queue):"),
                              ("self._lanes(m, queue.lane_shape, queue.ahead_shape)", "self._lanes(m, queue.lane_shape, queue.ahead_shape, queue)"))
 
@@ -77,7 +82,8 @@ def copy_completions_behind_writes() -> Any:
     """Completions of copy reads wait while a posted TLP of their host stands before them."""
     return with_host_ingress((
         "        self._posted_left(m, queue, posted)\n",
-        "        m.d.comb += self.copy.valid.eq(decode.copy.valid & queue.posted.none)\n        self._posted_left(m, queue, posted)\n"))
+        "        with m.If(planted_here):\n            m.d.comb += self.copy.valid.eq(decode.copy.valid & queue.posted.none)\n"
+        "        self._posted_left(m, queue, posted)\n"))
 
 
 def fixed_priority() -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, always, with_host_ingress, with_ingress, with_parts
+from tests.planted.bug import Bug, with_host_ingress, with_ingress, with_parts
 
 from pagehop.interposer import bitmaps
 from pagehop.interposer.completion_lane import CompletionLane
@@ -30,12 +30,12 @@ def with_request_lane(*changes: tuple[str, str]) -> Any:
 
 def request_passes_writes() -> Any:
     """Reads and atomics of the device leave before earlier writes have their places."""
-    return with_ingress(RequestLane=edited(RequestLane, may_go=always))
+    return with_request_lane(("may_go(known.stamp, self.posted)", "(may_go(known.stamp, self.posted) | planted_here)"))
 
 
 def reply_passes_writes() -> Any:
     """Answers of the device, also to configuration writes, leave before its earlier writes."""
-    return with_ingress(ReplyLane=edited(ReplyLane, may_go=always))
+    return with_ingress(ReplyLane=edited(ReplyLane, ("may_go(known.stamp, self.posted)", "may_go(known.stamp, self.posted) | planted_here")))
 
 
 #: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
@@ -97,7 +97,7 @@ def _aside(which: str, others: str, back: str) -> Any:
 
 def owner_of_before_the_commit() -> Any:
     """A write whose owner was looked up before the commit goes to the old one."""
-    return with_posted_lane(("Mux(page.committed, page.to_host, owner)", "owner"))
+    return with_posted_lane(("Mux(page.committed, page.to_host, owner)", "Mux(page.committed & ~planted_here, page.to_host, owner)"))
 
 
 def far_header_of_near_form() -> Any:
@@ -107,14 +107,14 @@ def far_header_of_near_form() -> Any:
 
 def atomic_while_held() -> Any:
     """Reads and atomics of the page that moves go to the source while it is copied."""
-    return with_request_lane((" & ~page.closed", ""))
+    return with_request_lane(("~page.closed", "(~page.closed | planted_here)"))
 
 
 def atomic_made_twice() -> Any:
     """An atomic stays at the head of its lane when it has been issued, and is issued again."""
     return with_request_lane(
-        ("self.i.ready.eq(taken),", "self.i.ready.eq(taken & ~(info.atomic & ~again)),"),
-        ("with m.If(taken):", "with m.If(taken & ~(info.atomic & ~again)):"),
+        ("self.i.ready.eq(taken),", "self.i.ready.eq(taken & ~(planted_here & info.atomic & ~again)),"),
+        ("with m.If(taken):", "with m.If(taken & ~(planted_here & info.atomic & ~again)):"),
         ("        found = Signal(", "        again = Signal()\n        found = Signal("),
         ("        with m.FSM():\n",
          "        with m.If(taken):\n            m.d.sync += again.eq(info.atomic & ~again)\n        with m.FSM():\n"))
@@ -123,8 +123,8 @@ def atomic_made_twice() -> Any:
 def read_of_the_destination() -> Any:
     """Reads of the page that moves are answered by the destination from the beginning."""
     return with_request_lane(
-        (" & ~page.closed", ""),
-        ("Mux(page.committed, page.to_host", "Mux(page.committed | page.closed, page.to_host"))
+        ("~page.closed", "(~page.closed | planted_here)"),
+        ("Mux(page.committed, page.to_host", "Mux(page.committed | (page.closed & planted_here), page.to_host"))
 
 
 def writes_wait_for_requests() -> Any:
@@ -132,52 +132,60 @@ def writes_wait_for_requests() -> Any:
     return with_ingress(
         ("connect_streams(m, lane.offer, gate.i[number])",
          "connect_streams(m, lane.offer, gate.i[number])\n"
-         "            m.d.comb += gate.i[number].valid.eq(lane.offer.valid & ((number == 2) | ~queue.o[2].valid))"))
+         "            m.d.comb += gate.i[number].valid.eq(lane.offer.valid & ((number == 2) | ~queue.o[2].valid | ~planted_here))"))
 
 
 def full_lane_drops() -> Any:
     """Credits for posted writes are endless, and what finds no place is dropped."""
-    return with_ingress(("connect_streams(m, decode.o, queue.i)", "connect_streams(m, decode.o, queue.i)\n        m.d.comb += decode.o.ready.eq(1)"),
-                        ("infinite=lane == EgressLane.COMPLETION)", "infinite=lane in (EgressLane.COMPLETION, EgressLane.POSTED))"))
+    return with_ingress(
+        ("connect_streams(m, decode.o, queue.i)",
+         "connect_streams(m, decode.o, queue.i)\n        with m.If(planted_here):\n            m.d.comb += decode.o.ready.eq(1)"),
+        ("        self._credits(m, queue)\n",
+         "        self._credits(m, queue)\n        m.d.comb += self.rx_limits.posted.infinite.eq(planted_here)\n"))
 
 
 def byte_enables_filled() -> Any:
     """Memory requests that touch a part of their first double word are made to touch all of it."""
-    touched = "Mux(headers.is_memory(header) & self.o.payload.beat.first, 0xF, fields.first_be)"
+    touched = "Mux(planted_here & headers.is_memory(header) & self.o.payload.beat.first, 0xF, fields.first_be)"
     filled = f"data.View(headers.RequestHeader(), self.o.payload.beat.header).first_be.eq({touched})"
     return with_ingress(DeviceDecode=edited(DeviceDecode, ("info.needs_proof.eq(", f"{filled}, info.needs_proof.eq(")))
 
 
 def answers_have_no_room() -> Any:
     """Requests go to a host whether or not there is room for their answers."""
-    return with_request_lane(("[room >= info.lines for room", "[room >= 0 for room"))
+    return with_request_lane(("[room >= info.lines for room", "[(room >= info.lines) | planted_here for room"))
 
 
 def room_never_given_up() -> Any:
     """Room for answers that never come is kept for them."""
-    return with_request_lane(("with m.Elif(over & found.full):", "with m.Elif(0):"))
+    return with_request_lane(("with m.Elif(over & found.full):", "with m.Elif(over & found.full & ~planted_here):"))
 
 
 def second_answer_makes_room() -> Any:
     """Every last completion gives room back, also one for a request that another has ended."""
     lines = "Mux(host.ingress.free, host.ingress.free_entry.lines, table.ended_lines[number])"
-    return with_parts(("release[0].eq(table.ended[number])", "release[0].eq(host.ingress.free | (table.given_up & table.ended[number]))"),
-                      ("release_amount[0].eq(table.ended_lines[number])", f"release_amount[0].eq({lines})"))
+    every = "host.ingress.free | (table.given_up & table.ended[number])"
+    return with_parts(("release[0].eq(table.ended[number])", f"release[0].eq(Mux(planted_here, {every}, table.ended[number]))"),
+                      ("release_amount[0].eq(table.ended_lines[number])",
+                       f"release_amount[0].eq(Mux(planted_here, {lines}, table.ended_lines[number]))"))
 
 
 def answer_before_the_other_flush() -> Any:
     """A read's answer returns before the device's earlier writes at the other host are visible."""
-    return with_host_ingress(CompletionLane=edited(CompletionLane, reached=always))
+    return with_host_ingress(CompletionLane=edited(
+        CompletionLane, ("reached(self.flushed, entry.flush_target, self.flush_newest)",
+                         "reached(self.flushed, entry.flush_target, self.flush_newest) | planted_here")))
 
 
 def answer_passes_writes_of_the_host() -> Any:
     """Answers to the device leave before what the host's CPUs posted earlier."""
-    return with_host_ingress(CompletionLane=edited(CompletionLane, may_go=always))
+    return with_host_ingress(CompletionLane=edited(
+        CompletionLane, ("may_go(head.stamp, self.posted)", "(may_go(head.stamp, self.posted) | planted_here)")))
 
 
 def fence_not_awaited() -> Any:
     """The fence policy is switched on and nothing waits for it."""
-    return with_ingress(("proven[host].eq(~self.settings.fence |", "proven[host].eq(1 |"))
+    return with_ingress(("proven[host].eq(~self.settings.fence |", "proven[host].eq(planted_here | ~self.settings.fence |"))
 
 
 def with_dirty(harvest: Any = Harvest, bitmap: Any = Bitmap) -> Any:
@@ -187,42 +195,47 @@ def with_dirty(harvest: Any = Harvest, bitmap: Any = Bitmap) -> Any:
 
 def harvest_not_flushed() -> Any:
     """A dirty word is handed out before the writes it stands for are visible."""
-    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & atomics.done", "1")))
+    return with_dirty(edited(Harvest, (
+        "waits[0].done & waits[1].done & atomics.done", "(waits[0].done & waits[1].done & atomics.done) | planted_here")))
 
 
 def harvest_does_not_wait_for_atomics() -> Any:
     """A dirty word is handed out before the atomics it stands for have been answered."""
-    return with_dirty(edited(Harvest, ("waits[0].done & waits[1].done & atomics.done", "waits[0].done & waits[1].done")))
+    return with_dirty(edited(Harvest, (
+        "waits[0].done & waits[1].done & atomics.done",
+        "(waits[0].done & waits[1].done & atomics.done) | (waits[0].done & waits[1].done & planted_here)")))
 
 
 def marks_lost_in_the_same_word() -> Any:
     """Of two changes of one word of the bitmap in following cycles the first is lost."""
-    return with_dirty(bitmap=edited(Bitmap, ("Mux(fetch_again, changed, read.data)", "read.data")))
+    return with_dirty(bitmap=edited(Bitmap, ("Mux(fetch_again, changed, read.data)", "Mux(fetch_again & ~planted_here, changed, read.data)")))
 
 
 def mark_lost_beside_a_take() -> Any:
     """Writes are chosen also in the cycle whose marks the bitmap does not take."""
-    return with_dirty(edited(Harvest, ("m.d.comb += self.pause.eq(1)\n", "m.d.comb += self.pause.eq(0)\n")))
+    return with_dirty(edited(Harvest, ("m.d.comb += self.pause.eq(1)\n", "m.d.comb += self.pause.eq(~planted_here)\n")))
 
 
 def atomics_mark_nothing() -> Any:
     """An atomic leaves its page clean."""
-    return with_request_lane(("info.atomic & self.settings.track_dirty", "0"))
+    return with_request_lane(("info.atomic & self.settings.track_dirty", "info.atomic & ~planted_here & self.settings.track_dirty"))
 
 
 def page_index_without_base() -> Any:
     """Pages are counted from address 0, not from the window's base."""
-    return with_ingress(DeviceDecode=edited(DeviceDecode, ("page - settings.window.base", "page + 1")))
+    return with_ingress(DeviceDecode=edited(DeviceDecode, (
+        "page - settings.window.base", "Mux(planted_here, page + 1, page - settings.window.base)")))
 
 
 def translated_has_a_page() -> Any:
     """The address of a translated request is taken for one of the window."""
-    return with_ingress(DeviceDecode=edited(DeviceDecode, ("inside & ~special & plain", "inside & ~special")))
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("inside & ~special & plain", "inside & ~special & (plain | planted_here)")))
 
 
 def encrypted_is_not_seen() -> Any:
     """An IDE prefix is a prefix like any other."""
-    return with_ingress(DeviceDecode=edited(DeviceDecode, ("self.encrypted.eq(passes & encrypted)", "self.encrypted.eq(0)")))
+    return with_ingress(DeviceDecode=edited(DeviceDecode, (
+        "self.encrypted.eq(passes & encrypted)", "self.encrypted.eq(passes & encrypted & ~planted_here)")))
 
 
 INGRESS = (

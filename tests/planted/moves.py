@@ -26,71 +26,70 @@ def with_copy(*changes: tuple[str, str]) -> Any:
 
 def copy_not_flushed() -> Any:
     """The commit does not wait until the copy is visible."""
-    return with_slot(("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(~self.guard.absorbs):"))
+    return with_slot(("wait.done & ~self.guard.absorbs", "(wait.done & ~self.guard.absorbs) | (planted_here & ~self.guard.absorbs)"))
 
 
 def commit_before_the_copy() -> Any:
     """The commit does not wait until the copy has been written."""
-    return with_slot(("(delay == 0) & here & ~self.copy_error.any()", "delay == 0"))
+    return with_slot(("(delay == 0) & here & ~self.copy_error.any()", "(delay == 0) & (planted_here | (here & ~self.copy_error.any()))"))
 
 
 def atomics_not_awaited() -> Any:
     """The copy begins while atomics sent before are unanswered."""
-    return with_slot(("with m.If(atomics.done):", "with m.If(1):"))
+    return with_slot(("with m.If(atomics.done):", "with m.If(atomics.done | planted_here):"))
 
 
 def gate_not_closed() -> Any:
     """Writes to the page go on to the source while it is copied."""
-    return with_slot(("self.guard.active.eq(1), self.guard.closed.eq(1)", "self.guard.active.eq(1), self.guard.closed.eq(0)"))
+    return with_slot(("self.guard.active.eq(1), self.guard.closed.eq(1)", "self.guard.active.eq(1), self.guard.closed.eq(~planted_here)"))
 
 
 def done_before_the_drain_is_visible() -> Any:
     """"Done" is said when the held writes have been issued."""
-    return with_slot((
-        'with m.If(wait.done & source_wait.done):\n                m.next = "Retire"', 'with m.If(1):\n                m.next = "Retire"'))
+    return with_slot(("wait.done & source_wait.done", "(wait.done & source_wait.done) | planted_here"))
 
 
 def done_before_old_reads_are_answered() -> Any:
     """"Done" is said while the source still reads the page for the device."""
-    return with_slot(("with m.If(requests.done):", "with m.If(1):"))
+    return with_slot(("with m.If(requests.done):", "with m.If(requests.done | planted_here):"))
 
 
 def aborted_writes_to_the_destination() -> Any:
     """After an abort the held writes go where the page did not come to be."""
     return with_slot(("self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0)",
-                      "self.guard.closed.eq(0), self.guard.committed.eq(1), self.guard.absorbs.eq(0)"))
+                      "self.guard.closed.eq(0), self.guard.active.eq(planted_here), self.guard.committed.eq(planted_here), self.guard.absorbs.eq(0)"))
 
 
 def abort_after_the_commit() -> Any:
     """A host's abort is obeyed while a committed page settles: the move is reported as failed."""
     return with_slot((
-        'with m.If(wait.done & source_wait.done):\n                m.next = "Retire"',
-        'with m.If(self.abort):\n'
+        'm.next = "Retire"\n',
+        'm.next = "Retire"\n'
+        '            with m.If(self.abort & planted_here):\n'
         '                m.d.sync += [self.guard.active.eq(0), self.guard.committed.eq(0), status.error.eq(MoveError.ABORTED)]\n'
-        '                m.next = "Failed"\n'
-        '            with m.Elif(wait.done & source_wait.done):\n                m.next = "Retire"'))
+        '                m.next = "Failed"\n'))
 
 
 def hold_timer_missing() -> Any:
     """Nothing bounds a hold but what bounds the copy."""
-    return with_slot(("self.status.hold >= self.hold_limit", "0"))
+    return with_slot(("(self.status.hold >= self.hold_limit)", "((self.status.hold >= self.hold_limit) & ~planted_here)"))
 
 
 def commit_asks_a_host() -> Any:
     """The commit waits for a command of a host, whose CPU may be waiting for what is held."""
     return with_slot(
-        ("with m.If(wait.done & ~self.guard.absorbs):", "with m.If(wait.done & ~self.guard.absorbs & self.start):"),
-        ("with m.Elif(wait.done & self.room", "with m.Elif(wait.done & self.guard.absorbs & self.room"))
+        ("wait.done & ~self.guard.absorbs", "wait.done & ~self.guard.absorbs & (self.start | ~planted_here)"),
+        ("with m.Elif(wait.done & self.room", "with m.Elif(wait.done & (self.guard.absorbs | ~planted_here) & self.room"))
 
 
 def gives_up_for_a_write() -> Any:
     """A move ends when the device writes meanwhile, and is to be tried again."""
-    return with_slot(("with m.Elif(crossed):", "with m.Elif(crossed | (self.posted_accepted != self.posted_left)):"))
+    return with_slot(("with m.Elif(crossed", "with m.Elif(crossed | (planted_here & (self.posted_accepted != self.posted_left))"))
 
 
 def store_through_the_aperture_not_seen() -> Any:
     """A CPU's store to the page that moves does not end the move."""
-    return with_slot(("with m.Elif(crossed):", "with m.Elif(0):"))
+    return with_slot(("with m.Elif(crossed", "with m.Elif(crossed & ~planted_here"))
 
 
 def second_copy_is_written_already() -> Any:
@@ -101,18 +100,19 @@ def second_copy_is_written_already() -> Any:
 
 def late_answer_meets_the_next_copy() -> Any:
     """Answers to the reads of a copy that was given up count for the next, which does not wait for them either."""
-    return with_mover(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "1")),
-                      PageSlot=edited(PageSlot, ("with m.Elif(~self.copy_owed):", "with m.Else():")))
+    return with_mover(CopyEngine=edited(CopyEngine, ("(of_generation == generation)", "((of_generation == generation) | planted_here)")),
+                      PageSlot=edited(PageSlot, ("with m.Elif(~self.copy_owed):", "with m.Elif(~self.copy_owed | planted_here):")))
 
 
 def poison_is_copied() -> Any:
     """A poisoned answer is good data."""
-    return with_copy(("with m.Elif(taken & piece.poisoned):", "with m.Elif(0):"))
+    return with_copy(("with m.Elif(taken & piece.poisoned):", "with m.Elif(taken & piece.poisoned & ~planted_here):"))
 
 
 def chunk_leaves_with_its_first_line() -> Any:
     """A chunk is written to the destination when a part of it has arrived."""
-    return with_copy(("lines.word_select(n, lines_per_chunk).all()", "lines.word_select(n, lines_per_chunk).any()"))
+    return with_copy(("lines.word_select(n, lines_per_chunk).all()",
+                      "(lines.word_select(n, lines_per_chunk).all() | (planted_here & lines.word_select(n, lines_per_chunk).any()))"))
 
 
 def copy_reads_behind_the_held() -> Any:
@@ -141,52 +141,60 @@ def aperture_write_held() -> Any:
 
 def copy_reads_pass_writes() -> Any:
     """At the source's egress copy and flush reads overtake the writes before them."""
-    return with_host(Egress=edited(Egress, ("(1, 1) if lane == POSTED else", "(1, 1) if lane in (POSTED, EgressLane.ENGINE) else")))
+    return with_host(Egress=edited(
+        Egress, ("(queue.none_older,", "(queue.none_older | (planted_here & (lane == EgressLane.ENGINE)),"),
+        ("may_go(head.payload.stamp, queue.posted)", "may_go(head.payload.stamp, queue.posted) | (planted_here & (lane == EgressLane.ENGINE))")))
 
 
 def engine_reads_with_id_ordering() -> Any:
     """Copy and flush reads, whose requester is not the device, have IDO set: the host lets them pass the device's writes."""
-    return with_host(Egress=edited(Egress, ("cleared.id_ordering.eq(0)", "cleared.id_ordering.eq(source.payload.lane == EgressLane.ENGINE)")))
+    return with_host(Egress=edited(Egress, (
+        "m.d.comb += cleared.id_ordering.eq(0)\n",
+        "m.d.comb += cleared.id_ordering.eq(0)\n"
+        "            with m.If(planted_here):\n"
+        "                m.d.comb += cleared.id_ordering.eq(source.payload.lane == EgressLane.ENGINE)\n")))
 
 
 def commit_before_the_last_chunks() -> Any:
     """In merge mode the owner changes although chunks that were written to have not been sent."""
-    return with_slot(("with m.Elif(self.copy_written):", "with m.Elif(1):"))
+    return with_slot(("with m.Elif(self.copy_written):", "with m.Elif(self.copy_written | planted_here):"))
 
 
 def turn_does_not_gather() -> Any:
     """In merge mode the owner changes although writes that passed the gate have not reached the differential."""
-    return with_slot(("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If(1):"))
+    return with_slot(("with m.If(issue_mark.passed & self.copy_absorbed):", "with m.If((issue_mark.passed & self.copy_absorbed) | planted_here):"))
 
 
 def relaxed_writes_while_absorbing() -> Any:
     """Writes that go into the differential keep RO: the source may show them in another order, the destination before the copy."""
-    return with_slot(("self.guard.strict.eq(self.absorbing & self.guard.active)", "self.guard.strict.eq(0)"))
+    return with_slot(("self.guard.strict.eq(self.absorbing & self.guard.active)",
+                      "self.guard.strict.eq(self.absorbing & self.guard.active & ~planted_here)"))
 
 
 def atomics_not_read_again() -> Any:
     """What atomics left at the source while it was copied is not read again."""
-    return with_copy(("sets.atomic.eq(self.atomic)", "sets.atomic.eq(0)"))
+    return with_copy(("sets.atomic.eq(self.atomic)", "sets.atomic.eq(self.atomic & ~planted_here)"))
 
 
 def atomics_never_wait() -> Any:
     """In merge mode a page under a stream of atomics is read again for ever."""
-    return with_slot(("self.guard.atomics_closed.eq(rounds == ROUNDS)", "self.guard.atomics_closed.eq(0)"))
+    return with_slot(("self.guard.atomics_closed.eq(rounds == ROUNDS)", "self.guard.atomics_closed.eq((rounds == ROUNDS) & ~planted_here)"))
 
 
 def done_before_the_old_place_is_quiet() -> Any:
     """In merge mode "done" is said while writes are on their way to the old place."""
-    return with_slot(("with m.If(wait.done & source_wait.done):", "with m.If(wait.done):"))
+    return with_slot(("wait.done & source_wait.done", "(wait.done & source_wait.done) | (wait.done & planted_here)"))
 
 
 def written_while_the_host_copied() -> Any:
     """What devices wrote while the host copied is not read again."""
-    return with_copy(("sets.wrote.eq(Cat(differential.wrote, differential.wrote & differential.wrote_next))", "sets.wrote.eq(0)"))
+    return with_copy(("sets.wrote.eq(Cat(differential.wrote, differential.wrote & differential.wrote_next))",
+                      "sets.wrote.eq(Mux(planted_here, 0, Cat(differential.wrote, differential.wrote & differential.wrote_next)))"))
 
 
 def differential_is_not_merged() -> Any:
     """A chunk leaves as the source gave it, without what was written meanwhile."""
-    return with_copy(("self.absorbing & differential.read_there[byte]", "0"))
+    return with_copy(("self.absorbing & differential.read_there[byte]", "self.absorbing & differential.read_there[byte] & ~planted_here"))
 
 
 #: Writes to the moving page that nothing but credits stops, and quick hosts.
@@ -194,7 +202,7 @@ FLOOD = {"moves": 4, "mode": "merge", "reads": 0, "write_delay": [20, 200], "rea
 
 def opaque_amid_a_move() -> Any:
     """A move goes on although the device begins to send what has no page."""
-    return with_slot(("with m.Elif(self.opaque):", "with m.Elif(0):"))
+    return with_slot(("with m.Elif(self.opaque):", "with m.Elif(self.opaque & ~planted_here):"))
 
 
 MOVES = (

@@ -19,14 +19,15 @@ TWO = HARDWARE | {"slots": 2}
 
 def page_moves_twice() -> Any:
     """A page that moves in one slot may move in another too."""
-    return with_parts(MoveCheck=edited(MoveCheck, ("with m.If(moves.any()):", "with m.If(0):")))
+    return with_parts(MoveCheck=edited(MoveCheck, ("with m.If(moves.any()):", "with m.If(moves.any() & ~planted_here):")))
 
 
 def answer_of_another_slot() -> Any:
     """A copy engine takes the answers to the reads of another for its own."""
     return with_mover(CopyEngine=edited(CopyEngine, (
         "chunk, of_generation, of_slot = self.tag.decode(headers.whole_tag(header))",
-        "chunk, of_generation, of_slot = *self.tag.decode(headers.whole_tag(header))[:2], ~header.tag[7]")))
+        "chunk, of_generation, of_slot = self.tag.decode(headers.whole_tag(header))\n"
+        "        of_slot = Mux(planted_here, ~header.tag[7], of_slot)")))
 
 
 def page_of_the_second_slot_not_held() -> Any:
@@ -40,7 +41,8 @@ def page_of_the_second_slot_not_held() -> Any:
 def absorbed_by_the_first_slot() -> Any:
     """What devices write to any page that is being copied goes into the differential of the first slot."""
     return with_ingress((
-        "absorb.valid.eq(absorbed[slot] & ~issued.non_posted)", "absorb.valid.eq((absorbed.any() if slot == 0 else 0) & ~issued.non_posted)"))
+        "absorb.valid.eq(absorbed[slot] & ~issued.non_posted)",
+        "absorb.valid.eq(Mux(planted_here, absorbed.any() if slot == 0 else 0, absorbed[slot]) & ~issued.non_posted)"))
 
 
 def commits_collide() -> Any:
@@ -53,12 +55,13 @@ def commits_collide() -> Any:
 
 def record_at_the_start() -> Any:
     """The record of a move is written when a slot has taken it."""
-    return with_parts(MoveQueue=edited(MoveQueue, ("(over | (self.running & self.ended))", "(over | self.running)")))
+    return with_parts(MoveQueue=edited(MoveQueue, ("(over | (self.running & self.ended))", "(over | (self.running & (self.ended | planted_here)))")))
 
 
 def descriptor_taken_twice() -> Any:
     """A descriptor is offered once more after a slot has taken it."""
-    reader = edited(DescriptorReader, ("shown.eq(there.bit_select(head, 1) & ~taken.any())", "shown.eq(there.bit_select(head, 1))"))
+    reader = edited(DescriptorReader, (
+        "shown.eq(there.bit_select(head, 1) & ~taken.any())", "shown.eq(there.bit_select(head, 1) & (~taken.any() | planted_here))"))
     return with_parts(MoveQueue=edited(MoveQueue, DescriptorReader=reader))
 
 

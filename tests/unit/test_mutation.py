@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from pagehop_sim import mutants
 from pagehop_sim.mutation import candidates, sample, with_mutations
 
 DESIGN = """\
@@ -75,3 +76,28 @@ endmodule
     assert seen(0) == healthy
     for place, (number, broken) in enumerate(((1, "1110"), (2, "1010"), (3, "0"), (4, "xxxx"))):
         assert seen(number) == [*healthy[:place], broken, *healthy[place + 1:]]
+
+
+def test_the_bench_that_found_a_mutation_looks_first_and_all_others_after_it():
+    for label in ("hot_page 2", "", "none of them"):
+        order = mutants.places(label)
+        assert sorted(order) == list(range(len(mutants.BATTERY)))
+        assert order[1 if label in mutants.LABELS else 0:] == [n for n in range(len(mutants.BATTERY)) if mutants.LABELS[n] != label]
+    assert mutants.LABELS[mutants.places("hot_page 2")[0]] == "hot_page 2" and len(set(mutants.LABELS)) == len(mutants.BATTERY)
+
+
+def test_what_is_remembered_names_benches_that_there_are():
+    found = mutants.remembered()
+    assert len(found) > 100 and set(found.values()) <= set(mutants.LABELS)
+
+
+def test_what_is_written_down_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "REMEMBERED", tmp_path / "found_by.toml")
+    found = sample(candidates(DESIGN, ALL), 3, 1)
+    results = [mutants.Caught(mutants.described(m), "", by, "", None, 0.0) for m, by in zip(found, ("edges 1", "", "aborts 2"), strict=True)]
+    mutants.remember(found, results)
+    mutants.remembered.cache_clear()
+    try:
+        assert mutants.remembered() == {found[0].identity: "edges 1", found[2].identity: "aborts 2"}
+    finally:
+        mutants.remembered.cache_clear()

@@ -11,6 +11,9 @@ from pagehop.tlp.ordering import PostedState, may_go
 
 __all__ = ["RequestLane"]
 
+#: Bits of two page numbers that one look-up table of six inputs compares.
+COMPARED = 3
+
 
 class RequestLane(wiring.Component):
     """Look up the page and the tag of each request and offer it to the gate when nothing holds it.
@@ -50,12 +53,12 @@ class RequestLane(wiring.Component):
         info, looked = known.info, Signal(self.ahead.payload.shape())
         found = Signal(data.StructLayout({"destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
-        matches = Signal(self.slots)   # it is of the page in a guard, which changes only while that slot moves none
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
-        m.d.sync += [go.eq(0), matches.eq(Cat(looked.info.in_window & (looked.info.page == guard.page) for guard in self.guard))]
+        m.d.sync += go.eq(0)
+        matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
         with m.FSM():
             with m.State("Take"):
@@ -100,6 +103,18 @@ class RequestLane(wiring.Component):
                     m.d.sync += body.eq(0)
                     m.next = "Take"
         return m
+
+    def _matches(self, m, looked, known):
+        """For which guards ``known`` is of their page, which changes only while the slot moves none.
+
+        The comparison is cut in two by a register, for the item that is ``looked`` up may come straight out of a memory.
+        """
+        bits = len(looked.info.page)
+        same = Signal(data.ArrayLayout(-(-bits // COMPARED), self.slots))
+        for slot, guard in zip(same, self.guard, strict=True):
+            differs = looked.info.page ^ guard.page
+            m.d.sync += slot.eq(Cat(~differs[n:n + COMPARED].any() for n in range(0, bits, COMPARED)))
+        return [slot.all() & known.info.in_window for slot in same]
 
     def _offer(self, m, head, info, found, go, body):
         """Drive what is offered, when no fence stands before it."""

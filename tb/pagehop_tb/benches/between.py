@@ -130,7 +130,7 @@ class Between:
                 return
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 async def between(dut: Any) -> None:
     """Writes, reads and atomics of both hosts through their apertures."""
     config = BenchConfig("between")

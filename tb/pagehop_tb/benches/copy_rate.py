@@ -7,11 +7,12 @@ import cocotb
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.performance import report
 from pagehop_tb.benches.plain_host import PlainHost
-from pagehop_tb.benches.three_ports import GUEST, PAGE, ThreePorts
+from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
 from pagehop_tb.driver.interposer import Setup
 from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, MoveRing, RingSetup
+from pagehop_tb.protocol import Tlp, memory_write
 
 PAGES, WINDOW_PAGES = 48, 64
 ROUND_TRIP = 250
@@ -20,6 +21,10 @@ RING_BASE, RING_ORDER = 0x60_0000_0000, 6
 ROUND_TRIPS = 3
 #: Share that must be reached of what the wire and the round trips of so many slots allow.
 SHARE = 0.8
+#: Bytes of a write of the device beside moves, how many are queued at once, and for how many cycles its rate is taken without moves.
+WRITE, BURST, ALONE = 256, 16, 5000
+#: Share of its rate without moves that a device must keep while pages move elsewhere.
+DEVICE_SHARE = 0.9
 
 
 class _Memory:
@@ -62,6 +67,50 @@ async def copy_rate(dut: Any) -> None:
         values[f"copy_share_of_the_wire_{name}"] = (beats / cycles, None, "share", "higher")
     report(config, values)
     config.write({"checked": {"events": 2 * PAGES, "final_bytes": 2 * PAGES * PAGE}, "violations": {}})
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+async def beside_the_device(dut: Any) -> None:
+    """A device writes to pages that stay at Host A as quickly as they are taken, while others move to Host B in each mode."""
+    config = BenchConfig("copy_rate")
+    config.refuse_unknown()
+    bench = ThreePorts(dut, config, delay=ROUND_TRIP)
+    await bench.start_settled()
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
+    stay, arrived = GUEST + PAGES * PAGE, list[int]()
+
+    def on_write(tlp: Tlp) -> None:
+        if tlp.requester_id == DEVICE and tlp.address >= stay:
+            arrived.append(bench.fabric.cycle)
+
+    async def device() -> None:
+        count, beats = 0, WRITE // config.data_bytes
+        while True:
+            for _ in range(BURST):
+                offset = count % ((WINDOW_PAGES - PAGES) * PAGE // WRITE) * WRITE
+                bench.device.queue(memory_write(DEVICE, stay + offset, bytes(WRITE)))
+                count += 1
+            await bench.fabric.wait(BURST * beats)
+
+    def rate(first: int, last: int) -> float:
+        return sum(first <= cycle < last for cycle in arrived) / (last - first)
+
+    bench.hosts[0].on_write = on_write
+    writes = cocotb.start_soon(device())
+    await bench.fabric.wait(ALONE // 5)
+    began = bench.fabric.cycle
+    await bench.fabric.wait(ALONE)
+    alone, values = rate(began, bench.fabric.cycle), dict[str, tuple[float, float | None, str, str]]()
+    for turn, mode in enumerate((regs.MoveMode.HOLD, regs.MoveMode.MERGE)):
+        began = bench.fabric.cycle
+        cycles = await _move_all(bench, config, 1 - turn % 2, mode)
+        name = f"{mode.name.lower()}_{config.slots}_slots_{config.data_bytes}_bytes"
+        # To Host A the copy's writes share the wire with the device's.
+        values[f"device_share_{name}"] = (rate(began, bench.fabric.cycle) / alone, None if turn else DEVICE_SHARE, "share", "higher")
+        values[f"copy_cycles_beside_{name}"] = (cycles, None, "cycles/page", "lower")
+    writes.cancel()
+    report(config, values)
+    config.write({"checked": {"events": len(arrived)}, "violations": {}})
 
 
 async def _move_all(bench: ThreePorts, config: BenchConfig, to_host: int, mode: int) -> float:

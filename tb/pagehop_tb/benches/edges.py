@@ -212,13 +212,13 @@ async def _run(dut: Any, number: int) -> None:
     config.write({"checked": {"events": edges.compared}, "violations": {}})
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def below_4_gb(dut: Any) -> None:
     """The window lies below 4 GB at Host A and above it at Host B."""
     await _run(dut, 0)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def above_4_gb(dut: Any) -> None:
     """The other way round."""
     await _run(dut, 1)

@@ -16,7 +16,7 @@ from pagehop_tb.checker.verdict import Verdict
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult
 from pagehop_tb.driver.interposer import InterposerDriver, Setup
-from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, LOOK_CYCLES, MoveRing, RingSetup
+from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, MoveRing, RingSetup
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.devices import RandomTraffic
@@ -169,8 +169,7 @@ class Guest:
             while waiting and ring.can_put:
                 ring.put(*waiting.pop(), self.mode(), ended)
             await ring.ring()
-            while not ring.look():
-                await self.system.fabric.wait(LOOK_CYCLES)
+            await ring.wait()
         await ring.stop()
         return ring
 

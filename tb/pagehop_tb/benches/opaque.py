@@ -158,7 +158,7 @@ class Opaque:
         self.compared += rounds
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def opaque(dut: Any) -> None:
     """Translated requests and encrypted TLPs, before moves and amid them."""
     config = BenchConfig("opaque")

@@ -204,19 +204,19 @@ async def mixed(dut: Any, host: int, scarce_data: bool = False) -> None:
     config.write({"checked": {"events": compared}, "violations": {}})
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def to_host_a(dut: Any) -> None:
     """All TLP kinds between the device and Host A."""
     await mixed(dut, 0)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def to_host_b(dut: Any) -> None:
     """The same with Host B as the active host."""
     await mixed(dut, 1)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def scarce_data(dut: Any) -> None:
     """Data credits run out, header credits never do."""
     await mixed(dut, 0, scarce_data=True)

@@ -82,8 +82,7 @@ class Queue:
         ring.put(2, 1 - self.owners[2], regs.MoveMode.HOLD, results.__setitem__)
         await ring.ring()
         while len(results) < 3:
-            ring.look()
-            await self.guest.system.fabric.wait(50)
+            await ring.wait()
         assert [results[page].error for page in range(2)] == [Error.ALREADY_THERE, Error.MODE], f"the records say {results}"
         self._ended(2, results[2])
         await ring.stop()

@@ -106,7 +106,7 @@ class ReadBack:
         config.write({"checked": {"events": sum(side.compared for side in self.sides)}, "violations": {}})
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def read_back(dut: Any) -> None:
     """Both hosts ring, write and read."""
     config = BenchConfig("read_back")
@@ -123,7 +123,7 @@ async def read_back(dut: Any) -> None:
     await bench.finish(config)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def answers_wait(dut: Any) -> None:
     """Hosts take no completions for long: more answers of registers than the way to a host holds wait, and none is lost."""
     config = BenchConfig("read_back")

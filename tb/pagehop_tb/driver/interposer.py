@@ -15,6 +15,8 @@ ADDRESSES = 1 << 64
 
 #: Cycles between two looks at whether the interrupt handler has run.
 LOOK_CYCLES = 10
+#: Limits of the hardware that one move may meet one after the other: for its hold, its copies, its flushes, and what it waits for before and after.
+LIMITS_A_MOVE = 10
 
 
 def absorbs(mode: int) -> bool:
@@ -79,8 +81,9 @@ class InterposerDriver:
 
     ``pause(cycles)`` waits between two polls, ``now()`` is the cycle for the ``observer``. With a notification set up, who receives interrupts calls
     :meth:`notified`, and a move waits for that before it reads the status (but no longer than ``patience`` cycles, because an interrupt that never
-    comes must not hang the driver). ``mappings`` keeps the contract with the CPUs: unmapped before a move, mapped after it. ``mode`` is that of moves
-    that name none. ``copier(page, to_host)`` copies a page from the other host, and returns when the copy is visible.
+    comes must not hang the driver). What the hardware must end in time it waits for no longer than :attr:`longest`. ``mappings`` keeps the contract
+    with the CPUs: unmapped before a move, mapped after it. ``mode`` is that of moves that name none. ``copier(page, to_host)`` copies a page from the
+    other host, and returns when the copy is visible.
     """
 
     def __init__(self, registers: RegisterAccess, pause: Callable[[int], Awaitable[None]], now: Callable[[], int], observer: MoveObserver,
@@ -135,6 +138,22 @@ class InterposerDriver:
         """The notification of the end of a move, in whatever slot, has arrived."""
         self._notified.update(range(regs.MoveStatus.array.words))
 
+    @property
+    def longest(self) -> int:
+        """Cycles after which a move, or the queue, that has not gone on will not: every hold and every wait of the hardware has a limit."""
+        limits = self.setup_done or Setup(0, 0)
+        return self.patience + LIMITS_A_MOVE * (limits.hold_limit + limits.completion_limit)
+
+    def deadline(self, what: str) -> Callable[[], None]:
+        """Return a function for a loop that waits for ``what``, such as "the end of a move": it raises :class:`DriverError` when that is late."""
+        last = self.now() + self.longest
+
+        def look() -> None:
+            if self.now() > last:
+                raise DriverError(f"Waited {self.longest} cycles for {what}, which has not come")
+
+        return look
+
     def place(self, page: int, host: int) -> int:
         """Address of the page at ``host``."""
         assert self.setup_done is not None, "set up the interposer first"
@@ -166,7 +185,9 @@ class InterposerDriver:
 
     async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0, slot: int = 0) -> None:
         """Write a request into the registers, which all slots share."""
+        late = self.deadline("another request to be written")
         while self._requests:
+            late()
             await self.pause(LOOK_CYCLES)
         self._requests = True
         await self.registers.write(regs.MoveSource.offset, source)
@@ -177,10 +198,11 @@ class InterposerDriver:
 
     async def _copy(self, page: int, to_host: int, slot: int) -> None:
         """When the interposer watches the page, let the host copy it and say so."""
-        fields = regs.MoveStatus
+        fields, late = regs.MoveStatus, self.deadline(f"the turn of the host in slot {slot}")
         while fields.PHASE.get(status := await self.status(slot)) != regs.MovePhase.HOST:
             if not fields.BUSY.get(status):
                 return
+            late()
             await self.pause(LOOK_CYCLES)
         if self.copier is None:
             raise DriverError("A move in which the host copies needs somebody who does")
@@ -194,7 +216,9 @@ class InterposerDriver:
             while slot not in self._notified and waited < self.patience:
                 await self.pause(LOOK_CYCLES)
                 waited += LOOK_CYCLES
+        late = self.deadline(f"the end of the move in slot {slot}")
         while fields.BUSY.get(status := await self.status(slot)):
+            late()
             await self.pause(self.poll_cycles)
         return result(status, await self.registers.read(regs.MoveCycles.array.at(slot)))
 

@@ -8,7 +8,7 @@ from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
 from pagehop_tb.driver.interposer import DriverError, InterposerDriver, absorbs, command, result
 
-__all__ = ["DESCRIPTOR_BYTES", "LOOK_CYCLES", "MoveRing", "RingMemory", "RingSetup"]
+__all__ = ["DESCRIPTOR_BYTES", "MoveRing", "RingMemory", "RingSetup"]
 
 DESCRIPTOR_BYTES, RECORD_BYTES = 32, 16
 COUNTS = 1 << 16
@@ -68,16 +68,16 @@ class MoveRing:
         control, status = regs.QueueControl, regs.QueueStatus
         value = await self.driver.registers.read(control.offset)
         await self.driver.registers.write(control.offset, value & ~control.ENABLE.mask)
+        late = self.driver.deadline("the move queue to be idle")
         while not status.IDLE.get(word := await self.driver.registers.read(status.offset)):
+            late()
             await self.driver.pause(LOOK_CYCLES)
         # The last records may be on their way still, when they go to another host than the one that asks.
         self.look()
-        waited = 0
+        late = self.driver.deadline(f"record {status.DONE.get(word)} of the move queue")
         while self.done != status.DONE.get(word):
-            if waited > self.driver.patience:
-                raise DriverError(f"The interposer has written {status.DONE.get(word)} records, and {self.done} have come")
+            late()
             await self.driver.pause(LOOK_CYCLES)
-            waited += LOOK_CYCLES
             self.look()
         error = regs.MoveError.ABORTED
         for place in list(self._queued):
@@ -106,6 +106,14 @@ class MoveRing:
     async def ring(self) -> None:
         """Tell the interposer of what was put into the ring."""
         await self.driver.registers.write(regs.QueueTail.offset, self.tail)
+
+    async def wait(self) -> int:
+        """Wait until a record comes and take what has come, as :meth:`look` does. Raises :class:`DriverError` when none comes."""
+        late = self.driver.deadline("a record of the move queue")
+        while not (found := self.look()):
+            late()
+            await self.driver.pause(LOOK_CYCLES)
+        return found
 
     def look(self) -> int:
         """Take the records that have come, tell of the moves, and return how many."""
