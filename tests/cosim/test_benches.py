@@ -43,7 +43,7 @@ COVERED = [
     pytest.param("odd_copies", marks=pytest.mark.hazard("H14", "D16", "I9")),
     pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
-    pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48")),
+    pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48", "O7")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 

@@ -21,7 +21,6 @@ OUT_OF_SCOPE = {
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",
     "O6": "One interposer and one port a host are all there is; topologies with more come with issue 4.",
-    "O7": "Traffic classes other than 0 are neither made by the benches nor told apart by the hardware; holding by class comes with issue 4.",
     "O8": "A rule for the hypervisor: nothing in the interposer can see how a page is mapped.",
     "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
     "D12": "The watchdog of an egress comes with issue 4, as for H65.",

@@ -238,6 +238,12 @@ def encrypted_is_not_seen() -> Any:
         "self.encrypted.eq(passes & encrypted)", "self.encrypted.eq(passes & encrypted & ~planted_here)")))
 
 
+def class_is_not_seen() -> Any:
+    """A request is a request, whatever its traffic class."""
+    return with_ingress(DeviceDecode=edited(DeviceDecode, (
+        "self.classed.eq(passes & ", "self.classed.eq(passes & ~planted_here & ")))
+
+
 INGRESS = (
     Bug("request_passes_writes", ("O1", "H16", "H22", "H61"), request_passes_writes, "aborts", {"moves": 16}, "reordered"),
     Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 600}, "passed a posted TLP"),
@@ -265,5 +271,8 @@ INGRESS = (
     Bug("atomics_mark_nothing", ("H48",), atomics_mark_nothing, "registers", {"rounds": 1}, "lost"),
     Bug("translated_has_a_page", ("H48",), translated_has_a_page, "opaque", {"rounds": 1}, "must be"),
     Bug("encrypted_is_not_seen", ("H24f",), encrypted_is_not_seen, "opaque", {"rounds": 1}, "the register says"),
+    Bug("class_is_not_seen", ("O7",), class_is_not_seen, "opaque", {"rounds": 1}, "the register says"),
+    Bug("moves_beside_another_channel", ("O7", "H03"), class_is_not_seen, "hot_page",
+        {"moves": 10, "reads": 0, "traffic_class": 3, "classes_apart": True}, "lost"),
     Bug("page_index_without_base", ("H48",), page_index_without_base, "hot_page", {"moves": 2}, ""),
 )

@@ -32,19 +32,21 @@ class DeviceDecode(wiring.Component):
 
     MSI and MMIO ranges have priority over the guest window (H48): what lies in them, or outside the window, belongs to no page and follows the
     active host. So does what is opaque: the address of a translated request, or of a translation request, is none of the window's, and an
-    encrypted TLP goes where its stream ends (H24f).
+    encrypted TLP goes where its stream ends (H24f). A request of another traffic class than 0 goes where its page is, but only who has one virtual
+    channel keeps it in order with those of class 0, ours among them (O7).
 
     Members
     -------
     i, o, settings.
-    translated, encrypted : pulses, a translated request (AT = 10) or a TLP with an IDE prefix was passed on in the cycle before.
+    translated, encrypted, classed : pulses, a translated request (AT = 10), a TLP with an IDE prefix, or a request to the window in another traffic
+    class than 0 was passed on in the cycle before.
     """
     def __init__(self, data_bytes, window_pages, rows):
         self.data_bytes, self.window_pages, self.rows = data_bytes, window_pages, rows
         super().__init__({
             "i": In(stream.Signature(TlpBeat(data_bytes))),
             "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages, rows), 3))),
-            "settings": In(Settings), "translated": Out(1), "encrypted": Out(1),
+            "settings": In(Settings), "translated": Out(1), "encrypted": Out(1), "classed": Out(1),
         })
 
     def elaborate(self, platform):
@@ -75,6 +77,7 @@ class DeviceDecode(wiring.Component):
         m.d.sync += [
             self.translated.eq(passes & translated & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))),
             self.encrypted.eq(passes & encrypted),
+            self.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
         ]
         self._inform(m, beat.header, inside & ~special & plain)
         return m

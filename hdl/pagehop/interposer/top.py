@@ -319,6 +319,7 @@ class Interposer(wiring.Component):
             dirty.entered.eq(device.issue_entered), dirty.accepted.eq(device.issue_accepted),
             device.settings.eq(control.settings), device.limit.eq(control.completion_limit << 4),
             control.translated.eq(device.translated), control.encrypted.eq(device.encrypted),
+            control.classed.eq(device.classed),
             control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
             control.outstanding_timeouts.eq(table.given_up),
             control.completion_waits.eq(hosts[0].ingress.waits + hosts[1].ingress.waits),

@@ -51,7 +51,8 @@ class Guest:
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
     sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``, ``host_copy``, or ``mixed``: hold and merge by chance),
-    ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications).
+    ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications), ``traffic_class`` of the devices and
+    ``classes_apart`` (the hosts have a virtual channel for each class, so pages must not move while devices use another than 0).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -60,13 +61,15 @@ class Guest:
         self.dut, self.config, self.base, self.pages = dut, config, base, pages
         self.log = EventLog() if log is None else log
         self.ring_host = config.get("ring_host", 0)
+        made = machine(self._system(functions))
         self.setup = Setup(
             window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
+            allow_classes=not any(host.classes_apart for host in made.hosts),
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
         self.out_of_band = config.get("out_of_band", self.setup.fence)
-        self.system = System(dut, machine(self._system(functions)), self.log)
+        self.system = System(dut, made, self.log)
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
         mode, self._random_mode = config.get("mode", "hold"), config.random("modes")
         self._modes = (regs.MoveMode.HOLD, regs.MoveMode.MERGE) if mode == "mixed" else (regs.MoveMode[mode.upper()],)
@@ -86,13 +89,15 @@ class Guest:
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         config = self.config
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
-        hosts = [RootComplexConfig(posted=Delay(*delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE))
+        hosts = [RootComplexConfig(posted=Delay(*delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE),
+                                   classes_apart=config.get("classes_apart", False))
                  for delay in (write_delay, config.get("write_delay_b", write_delay))]
         pauses = config.get("pauses", 0.1)
-        size, posted = self.pages * PAGE, config.get("posted_credits", 64)
+        size, posted, traffic_class = self.pages * PAGE, config.get("posted_credits", 64), config.get("traffic_class", 0)
         return SystemConfig(
             seed=config.seed, data_bytes=config.data_bytes, hosts=(hosts[0], hosts[1]), pauses=pauses, shuffle=0.2 if pauses else 0.0,
-            functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name]) for number, name in enumerate(functions)),
+            functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name], traffic_class=traffic_class)
+                            for number, name in enumerate(functions)),
             apertures=((APERTURE_A, size), (APERTURE_B, size)), host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
 
     async def _copy(self, page: int, to_host: int) -> None:

@@ -1,7 +1,7 @@
-"""What has no page that could be told or changed: translated requests, and encrypted TLPs (H24f, H48).
+"""What has no page that could be told or changed: translated requests, and encrypted TLPs (H24f, H48); and requests of other traffic classes (O7).
 
-They pass untouched to the active host, whatever page their address would mean, and mark nothing dirty. From the first one on no page moves, and a
-move that runs ends without its page, until software says that the device sends no more of them.
+The first two pass untouched to the active host, whatever page their address would mean, and mark nothing dirty; the last go where their page is. From
+the first one on no page moves, and a move that runs ends without its page, until software says that the device sends no more of them.
 """
 
 from dataclasses import replace
@@ -70,9 +70,9 @@ class Opaque:
         assert self.arrived[1 - host] == [] and self.arrived[host] == [wanted], f"{tlp} must be {wanted} at host {'ab'[host]}, not {self.arrived}"
         self.compared += 1
 
-    async def _shown(self, translated: bool, encrypted: bool) -> None:
+    async def _shown(self, *kinds: str) -> None:
         found = await self.bench.driver.opaque()
-        assert found == (translated, encrypted), f"the register says {found} of translated and encrypted TLPs, not {(translated, encrypted)}"
+        assert found == set(kinds), f"the register says {sorted(found)} of what is opaque, not {list(kinds)}"
 
     async def _pass(self, **marks: Any) -> None:
         """Requests of all kinds with these fields, to a page at each host, come out at the active host as they went in."""
@@ -99,9 +99,9 @@ class Opaque:
         driver = self.bench.driver
         await driver.harvest(0, PAGES)
         for marks in ({"address_type": TRANSLATED}, {"prefix": IDE}, {"prefix": IDE, "address_type": TRANSLATED}):
-            await self._shown(False, False)
+            await self._shown()
             await self._pass(**marks)
-            await self._shown("address_type" in marks, "prefix" in marks)
+            await self._shown(*(kind for kind, name in (("encrypted", "prefix"), ("translated", "address_type")) if name in marks))
             assert not await driver.harvest(0, PAGES), "what has no page made one dirty"
             await self._plain()
             assert await driver.harvest(0, PAGES) == 1 << MOVING | 1 << AT_B, "an ordinary write is not dirty beside what is opaque"
@@ -116,7 +116,9 @@ class Opaque:
         await self._plain(prefix=PASID)
         message = Tlp(Kind.MSGD, DEVICE, 0, 0, 1, 0, 0, b"\1\2\3\4", code=0x7E, routing=0b000, address_type=TRANSLATED)
         await self._send(message, HOST_B, message.address)
-        await self._shown(False, False)
+        outside = memory_write(DEVICE, GUEST + PAGES * PAGE, bytes(64))
+        await self._send(replace(outside, traffic_class=1), HOST_B, outside.address)
+        await self._shown()
         await self._moves(True)
 
     async def allowed(self) -> None:
@@ -124,9 +126,31 @@ class Opaque:
         driver = self.bench.driver
         await driver.setup(replace(self.setup, allow_translated=True))
         await self._pass(address_type=TRANSLATED)
-        await self._shown(True, False)
+        await self._shown("translated")
         await self._moves(True)
         await self._pass(prefix=IDE)
+        await self._moves(False)
+        await driver.forget_opaque()
+        await driver.setup(self.setup)
+
+    async def classed(self) -> None:
+        """Requests of another traffic class go where their page is, and mark it; pages move when software knows that all classes share a channel."""
+        driver = self.bench.driver
+        for kind in (Kind.MWR, Kind.MRD, Kind.FETCH_ADD):
+            for page, host in ((MOVING, HOST_A), (AT_B, HOST_B)):
+                await driver.harvest(0, PAGES)
+                tlp = replace(self._request(kind, page), traffic_class=self.random.randint(1, 7))
+                await self._send(tlp, host, tlp.address + host * OFFSET)
+                await self._shown("classed")
+                assert await driver.harvest(0, PAGES) == (kind is not Kind.MRD) << page, "a request of another traffic class marks other pages"
+                await self._moves(False)
+                await driver.forget_opaque()
+                await self._moves(True)
+        await driver.setup(replace(self.setup, allow_classes=True))
+        await self._plain(traffic_class=1)
+        await self._shown("classed")
+        await self._moves(True)
+        await self._pass(address_type=TRANSLATED, traffic_class=1)
         await self._moves(False)
         await driver.forget_opaque()
         await driver.setup(self.setup)
@@ -142,7 +166,7 @@ class Opaque:
                 arrived.clear()
             held = self._request(Kind.MWR, MOVING)
             self.bench.device.queue(held)
-            marks: dict[str, Any] = self.random.choice(({"address_type": TRANSLATED}, {"prefix": IDE}))
+            marks: dict[str, Any] = self.random.choice(({"address_type": TRANSLATED}, {"prefix": IDE}, {"traffic_class": 1}))
             self.bench.device.queue(replace(self._request(Kind.MWR, MOVING), **marks))
             result = await move
             assert result.error in (OPAQUE, regs.MoveError.NONE), f"the move ended with {result.reason}"
@@ -160,7 +184,7 @@ class Opaque:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def opaque(dut: Any) -> None:
-    """Translated requests and encrypted TLPs, before moves and amid them."""
+    """Translated requests, encrypted TLPs and other traffic classes, before moves and amid them."""
     config = BenchConfig("opaque")
     rounds = config.get("rounds", 40)
     config.refuse_unknown()
@@ -174,5 +198,6 @@ async def opaque(dut: Any) -> None:
     await run.untouched()
     await run.harmless()
     await run.allowed()
+    await run.classed()
     await run.amid_a_move(rounds)
     config.write({"checked": {"events": run.compared}, "violations": {}})

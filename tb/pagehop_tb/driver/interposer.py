@@ -71,6 +71,7 @@ class Setup:
     fence: bool = False
     dirty: bool = False
     allow_translated: bool = False
+    allow_classes: bool = False
     notify: tuple[int, int, int] | None = None      # host, address, data
     hold_limit: int = 5000
     completion_limit: int = 2500
@@ -130,7 +131,7 @@ class InterposerDriver:
             (regs.MoveLimits.offset, regs.MoveLimits.HOLD.of(setup.hold_limit) | regs.MoveLimits.COMPLETION.of(setup.completion_limit)),
             (regs.NotifyAddress.offset, notify_address), (regs.NotifyData.offset, notify_data),
             (regs.Control.offset, control.ACTIVE_HOST.of(setup.active_host) | control.FENCE.of(setup.fence) | control.DIRTY_ENABLE.of(setup.dirty)
-                | control.ALLOW_TRANSLATED.of(setup.allow_translated)
+                | control.ALLOW_TRANSLATED.of(setup.allow_translated) | control.ALLOW_CLASSES.of(setup.allow_classes)
                 | control.NOTIFY_ENABLE.of(setup.notify is not None) | control.NOTIFY_HOST.of(notify_host)),
         ]
 
@@ -254,13 +255,14 @@ class InterposerDriver:
             result |= bits << first
         return result
 
-    async def opaque(self) -> tuple[bool, bool]:
-        """Whether translated requests, and whether encrypted TLPs, have passed since they were forgotten. Their writes mark nothing dirty."""
-        status = await self.registers.read(regs.Opaque.offset)
-        return bool(regs.Opaque.TRANSLATED.get(status)), bool(regs.Opaque.ENCRYPTED.get(status))
+    async def opaque(self) -> set[str]:
+        """What has passed since it was forgotten: "translated" and "encrypted", whose writes mark nothing dirty; "classed", whose writes do."""
+        status, fields = await self.registers.read(regs.Opaque.offset), regs.Opaque
+        kinds = {"translated": fields.TRANSLATED, "encrypted": fields.ENCRYPTED, "classed": fields.CLASSED}
+        return {kind for kind, field in kinds.items() if field.get(status)}
 
     async def forget_opaque(self) -> None:
-        """Allow moves again: the device sends no more translated requests and no more encrypted TLPs."""
+        """Allow moves again: the device sends no more of what :meth:`opaque` tells."""
         await self.registers.write(regs.OpaqueOver.offset, regs.OpaqueOver.FORGET.of(1))
 
     async def counter(self, offset: int) -> int:

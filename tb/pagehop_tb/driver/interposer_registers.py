@@ -36,7 +36,8 @@ class MoveError(IntEnum):
     DESTINATION = 5
     #: A move is running in this slot, and this request was ignored; or the page is moving in another.
     BUSY = 6
-    #: The device sends what cannot be told by its page or changed: translated requests, or encrypted TLPs.
+    #: The device sends what cannot be told by its page or changed, translated requests or encrypted TLPs, or what may have no order with a copy:
+    #: requests of another traffic class than 0.
     OPAQUE = 7
     #: A copy read was answered with UR.
     UNSUPPORTED = 8
@@ -122,6 +123,9 @@ class Control:
     DIRTY_ENABLE = Field(4, 1)
     #: 1 lets pages move although the device sends translated requests: software knows that none of them means a page of the window.
     ALLOW_TRANSLATED = Field(5, 1)
+    #: 1 lets pages move although the device writes to the window or reads it in another traffic class than 0: software knows that all classes share
+    #: one virtual channel at the ports of both hosts, and so keep their order.
+    ALLOW_CLASSES = Field(6, 1)
 
 
 class WindowBase:
@@ -397,6 +401,8 @@ class Opaque:
     TRANSLATED = Field(0, 1)
     #: A TLP with an IDE prefix has passed.
     ENCRYPTED = Field(1, 1)
+    #: A request to the window has passed in another traffic class than 0. It went where its page is, and its write marked the page dirty.
+    CLASSED = Field(2, 1)
 
 
 class OpaqueOver:
