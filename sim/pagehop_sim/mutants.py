@@ -1,7 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """``make mutants``: broken hardware, which the benches must find.
 
-``python -m pagehop_sim.mutants [--planted] [--automatic] [--count 200] [--seed 1] [--jobs 2] [name ...]`` runs the planted bugs of
+``python -m pagehop_sim.mutants [--planted] [--automatic] [--count 200] [--seed 1] [--jobs 2] [--remember] [name ...]`` runs the planted bugs of
 ``tests/planted`` (a rule left out, each against the bench that guards it, which must say what was expected) and mutations made automatically over the
 interposer's core (an operator, condition or update changed, each against a row of benches until one fails). Both by default. It prints a table and
 writes ``build/mutants.json``.
@@ -344,6 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--remember", action="store_true", help="write down which bench found which mutation, so that it looks first next time")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
     given = parser.parse_args(arguments)
+    if given.remember and (given.count, given.seed, given.planted) != (parser.get_default("count"), parser.get_default("seed"), False):
+        parser.error("--remember writes down the usual sample, so it takes neither --count nor --seed nor --planted")
     console = Console()
     started = time.monotonic()
     try:

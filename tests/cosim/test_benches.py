@@ -108,6 +108,14 @@ def test_without_fences_such_an_observer_sees_disorder(bench):
     assert set(violations) == {"reordered"}, f"the wrong policy for a topology must be seen to fail: {violations}"
 
 
+@pytest.mark.hazard("O7", "H03")
+def test_no_page_moves_where_a_traffic_class_has_a_channel_of_its_own(bench):
+    classes = {"moves": 2, "reads": 0, "traffic_class": 3}
+    bench("hot_page", "verilator", classes, HARDWARE, least={"events": 400})
+    outcome = bench("hot_page", "verilator", classes | {"classes_apart": True}, HARDWARE, check=False)
+    assert all("did not move: opaque" in message for message in outcome.failures.values()) and outcome.failures, outcome.failures
+
+
 @pytest.mark.hazard("H24d")
 def test_a_page_that_moves_hardly_costs_latency(bench):
     bench("latency", "verilator", {"cycles": 20_000}, HARDWARE, least={"events": 1000})

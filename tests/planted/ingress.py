@@ -273,6 +273,6 @@ INGRESS = (
     Bug("encrypted_is_not_seen", ("H24f",), encrypted_is_not_seen, "opaque", {"rounds": 1}, "the register says"),
     Bug("class_is_not_seen", ("O7",), class_is_not_seen, "opaque", {"rounds": 1}, "the register says"),
     Bug("moves_beside_another_channel", ("O7", "H03"), class_is_not_seen, "hot_page",
-        {"moves": 10, "reads": 0, "traffic_class": 3, "classes_apart": True}, "lost"),
+        {"moves": 10, "reads": 0, "traffic_class": 3, "classes_apart": True}, "reordered"),
     Bug("page_index_without_base", ("H48",), page_index_without_base, "hot_page", {"moves": 2}, ""),
 )

@@ -4,6 +4,7 @@ The first two pass untouched to the active host, whatever page their address wou
 the first one on no page moves, and a move that runs ends without its page, until software says that the device sends no more of them.
 """
 
+from collections import Counter
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ IDE, PASID = 0x92 << 24 | 0x00_1234, 0x91 << 24 | 0x4_5678
 #: The page at Host A that moves to and fro, and the one that stays at Host B. Host B is the active host.
 MOVING, AT_B = 3, 5
 #: Most cycles from a request for a move to the TLP that is to stop it: some come after the commit.
-LATEST = 1200
+LATEST, EARLY = 1200, 200
 #: Long enough for everything to arrive.
 ARRIVAL = 300
 OPAQUE = regs.MoveError.OPAQUE
@@ -157,28 +158,35 @@ class Opaque:
 
     async def amid_a_move(self, rounds: int) -> None:
         """One TLP at any time of a move ends it without its page, unless the page has its new owner already. What was held goes to the old one."""
-        driver, ended = self.bench.driver, {True: 0, False: 0}
+        driver, ended = self.bench.driver, Counter[tuple[str, bool]]()
+        kinds: tuple[dict[str, Any], ...] = ({"address_type": TRANSLATED}, {"prefix": IDE}, {"traffic_class": 1})
         for number in range(rounds):
             mode = (regs.MoveMode.HOLD, regs.MoveMode.MERGE)[number % 2]
             move = cocotb.start_soon(driver.move(MOVING, HOST_B, mode))
-            await self.bench.fabric.wait(self.random.randrange(LATEST))
+            # Each kind comes once before any move could have committed.
+            await self.bench.fabric.wait(self.random.randrange(EARLY if number in range(0, 2 * len(kinds), 2) else LATEST))
             for arrived in self.arrived:
                 arrived.clear()
             held = self._request(Kind.MWR, MOVING)
             self.bench.device.queue(held)
-            marks: dict[str, Any] = self.random.choice(({"address_type": TRANSLATED}, {"prefix": IDE}, {"traffic_class": 1}))
-            self.bench.device.queue(replace(self._request(Kind.MWR, MOVING), **marks))
+            marks = kinds[number // 2 % len(kinds)]
+            marked = replace(self._request(Kind.MWR, MOVING), **marks)
+            self.bench.device.queue(marked)
             result = await move
             assert result.error in (OPAQUE, regs.MoveError.NONE), f"the move ended with {result.reason}"
             await self.bench.fabric.wait(ARRIVAL)
             place = held.address + OFFSET * result.moved
             assert any(tlp.address == place and tlp.data == held.data for tlp in self.arrived[result.moved]), f"{held} is not where its page is"
             assert await driver.owner(MOVING) == result.moved, "the owner map does not tell where the page is"
-            ended[result.moved] += 1
+            where = [tlp.address for tlp in (*self.arrived[HOST_A], *self.arrived[HOST_B]) if tlp.data == marked.data]
+            places = (marked.address, marked.address + OFFSET) if "traffic_class" in marks else (marked.address,)
+            assert len(where) == 1 and where[0] in places, f"{marked} came out at {where}"
+            ended[next(iter(marks)), result.moved] += 1
             await driver.forget_opaque()
             if result.moved:
                 await self.bench.bring(MOVING, HOST_A)
-        assert min(ended.values()) > 0, f"{ended[True]} moves were too late to stop, {ended[False]} were stopped: there must be both"
+        stopped = {kind for kind, moved in ended if not moved}
+        assert len(stopped) >= min(len(kinds), rounds // 2) and any(moved for _, moved in ended), f"of each kind some must stop a move: {ended}"
         self.compared += rounds
 
 

@@ -15,8 +15,8 @@ ADDRESSES = 1 << 64
 
 #: Cycles between two looks at whether the interrupt handler has run.
 LOOK_CYCLES = 10
-#: Limits of the hardware that one move may meet one after the other: for its hold, its copies, its flushes, and what it waits for before and after.
-LIMITS_A_MOVE = 10
+#: Times the limits that one move may take: that of holds where devices go on, and that of answers before, in and after it.
+HOLDS_A_MOVE, ANSWERS_A_MOVE = 16, 32
 
 
 def absorbs(mode: int) -> bool:
@@ -141,9 +141,9 @@ class InterposerDriver:
 
     @property
     def longest(self) -> int:
-        """Cycles after which a move, or the queue, that has not gone on will not: every hold and every wait of the hardware has a limit."""
+        """Cycles after which a move, or the queue, that has not gone on will not, unless a host owes the device an answer: all else has a limit."""
         limits = self.setup_done or Setup(0, 0)
-        return self.patience + LIMITS_A_MOVE * (limits.hold_limit + limits.completion_limit)
+        return self.patience + HOLDS_A_MOVE * limits.hold_limit + ANSWERS_A_MOVE * limits.completion_limit
 
     def deadline(self, what: str) -> Callable[[], None]:
         """Return a function for a loop that waits for ``what``, such as "the end of a move": it raises :class:`DriverError` when that is late."""
