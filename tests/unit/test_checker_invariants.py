@@ -200,6 +200,20 @@ def i10_doorbells_too(history, wrong):
         through(history, dword(number), 0, upstream=False, address=0xE000_0000, requester_id=0)
 
 
+def i10_two_hosts_have_no_order(history, wrong):
+    for number in (1, 2):
+        through(history, dword(number), 1 if wrong else number, upstream=False, address=0xE000_0000, requester_id=0)
+    for number in (2, 1):
+        through(history, dword(number), 0, upstream=False, address=0xE000_0000, requester_id=0)
+
+
+def i10_both_hosts_may_send_the_same(history, wrong):
+    for port, number in ((1, 1), (2, 2), (2, 1), (1, 3)):
+        through(history, dword(number), port, upstream=False, address=0xE000_0000, requester_id=0)
+    for number in (2, 3, 1, 1) if wrong else (2, 1, 1, 3):
+        through(history, dword(number), 0, upstream=False, address=0xE000_0000, requester_id=0)
+
+
 def i11_an_interrupt_once(history, wrong):
     history.log.device_write(history.tick(), "nvme", MSI, dword(7), None, False, False, 77)
     for _ in range(2 if wrong else 1):
@@ -286,7 +300,8 @@ PAIRS = [
     (i9_no_error_that_nobody_gave, {"misdirected": 1}),
     (i10_a_tlp_keeps_what_it_is, {"invented": 1}), (i10_ido_is_cleared_towards_hosts, {"reordered": 1}),
     (i10_posted_tlps_stay_in_order, {"reordered": 1}), (i10_what_the_interposer_sends_is_its_own, {"invented": 1}),
-    (i10_doorbells_too, {"reordered": 1}),
+    (i10_doorbells_too, {"reordered": 1}), (i10_two_hosts_have_no_order, {"reordered": 1}),
+    (i10_both_hosts_may_send_the_same, {"reordered": 1}),
     (i11_an_interrupt_once, {"duplicated": 1}), (i11_an_interrupt_at_all, {"lost": 1}), (i11_where_the_cpu_of_the_guest_is, {"misdirected": 1}),
     (i12_a_written_page_is_reported, {"lost": 1}),
     (i13_the_old_place_is_not_read_after_the_end, {"misdirected": 1}), (i13_what_was_held_is_visible_at_the_end, {"stale": 1}),

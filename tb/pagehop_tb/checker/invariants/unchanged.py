@@ -13,9 +13,13 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     """*Invented*: a TLP on a link that did not come in like that. *Reordered*: it passed an earlier one that it may not pass, or kept IDO (H62).
 
     It may change its address (to that of the owner) and must lose IDO on its way to a host; it may lose RO on its way to a page that moves while
-    devices write to it. Judges the ``link`` events of the log; without any it
-    says nothing. What goes in and does not come out is seen where it should have been performed (I3).
+    devices write to it. Order is that of TLPs which come in by one link and go out by one: what the two hosts send to the device has none.
+    Judges the ``link`` events of the log; without any it says nothing. What goes in and does not come out is seen where it should have been
+    performed (I3).
     """
+    def stream(sent: int) -> tuple:
+        return replay.log.events[sent][2], port, traffic_class
+
     waiting: dict[tuple, list[int]] = {}
     latest: dict[tuple, int] = {}
     for event in replay.links:
@@ -30,17 +34,18 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
             if not came_in:
                 verdict.add("invented", f"{what} as none came in")
                 continue
-            sent = came_in.pop(0)
+            # Both hosts may have sent the same: it is the one of which this order is allowed.
+            sent = next((one for one in came_in if one >= latest.get(stream(one), -1)), came_in[0])
+            came_in.remove(sent)
             relaxed = replay.log.events[sent][9]
             if ro != relaxed and (ro or not _moving(replay, place, sent, event)):
                 verdict.add("invented", f"{what} with{'' if ro else 'out'} RO, as it did not come in")
-            stream = (upstream, port, traffic_class)
             if upstream and ido:
                 verdict.add("reordered", f"{what} with IDO")
-            if sent < latest.get(stream, -1):
+            if sent < latest.get(stream(sent), -1):
                 verdict.add("reordered", f"{what} after one that came in later and may not pass it")
             if not relaxed and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
-                latest[stream] = max(sent, latest.get(stream, -1))
+                latest[stream(sent)] = max(sent, latest.get(stream(sent), -1))
 
 
 def _moving(replay: Replay, place: tuple[bool, int], sent: int, event: int) -> bool:
