@@ -196,9 +196,12 @@ class Guest:
         await self.system.quiesce()
 
     def reads_of_engine(self, host: int, address: int) -> Callable[[Tlp], bool]:
-        """Whether a TLP is a read of the page at ``address`` of ``host`` by the interposer itself, and no flush."""
-        engine = self.system.config.identities[1 + host]
-        return lambda tlp: (tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0
+        """Whether a TLP is a read of the page at ``address`` of ``host`` by the interposer itself, and no flush.
+
+        What the other host's CPU loads through its aperture has our requester ID there too, and tags of its own.
+        """
+        engine, others = self.system.config.identities[1 + host], 2 | 1 - host
+        return lambda tlp: (tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0 and (tlp.tag & 0xFF) >> 6 != others
                             and address <= tlp.address < address + PAGE)
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
