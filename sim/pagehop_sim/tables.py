@@ -68,7 +68,7 @@ def mutants_part(values: Mapping[str, Any]) -> str:
         parts.append(_table(("planted bug", "covers", "caught by", "as", "after events"), lines))
     if values.get("automatic"):
         # A bench stands in the battery several times; the number behind its name says which of them it was.
-        by = Counter(mutation["by"].rpartition(" ")[0] for mutation in values["automatic"])
+        by = Counter(mutation["by"].partition(" ")[0] for mutation in values["automatic"])
         caught = ", ".join(f"{count} by `{bench}`" for bench, count in by.most_common() if bench)
         parts.append(f"Of {len(values['automatic'])} automatic mutations (seed {values['seed']}) {sum(by.values()) - by['']} were caught: {caught}. "
                      f"The others:")
