@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
-from pagehop.interposer.layouts import PAGE_BITS, PortConfig, Settings
+from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
 from pagehop.interposer.slot import MoveStatus
@@ -45,7 +45,7 @@ class Control(wiring.Component):
     start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
     hold_limit, completion_limit : cycles.
-    translated, encrypted, classed : pulses, the device sent such. ``opaque``: no page may move.
+    passed : pulses, the device sent such. ``opaque``: no page may move.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
     outstanding : unanswered requests of the device at each host.
@@ -61,7 +61,7 @@ class Control(wiring.Component):
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
-            "translated": In(1), "encrypted": In(1), "classed": In(1), "opaque": Out(1),
+            "passed": In(Opaque), "opaque": Out(1),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
@@ -151,13 +151,13 @@ class Control(wiring.Component):
 
     def _opaque(self, m, registers):
         """Remember what has no page that could be told or changed, or no order with us, until software says that it is over (H24f, H48, O7)."""
-        shown, control = registers.opaque, registers.control
-        for field, seen in ((shown.translated, self.translated), (shown.encrypted, self.encrypted), (shown.classed, self.classed)):
-            kept = Signal.like(seen)
-            m.d.comb += field.eq(kept)
-            m.d.sync += kept.eq(seen | (kept & ~(registers.opaque_over_written & registers.opaque_over.forget)))
-        m.d.sync += self.opaque.eq(
-            shown.encrypted | (shown.translated & ~control.allow_translated) | (shown.classed & ~control.allow_classes))
+        kept, control = Signal(Opaque), registers.control
+        over = registers.opaque_over_written & registers.opaque_over.forget
+        m.d.comb += [registers.opaque[field].eq(kept[field]) for field in ("translated", "encrypted", "classed")]
+        m.d.sync += [
+            kept.eq(self.passed.as_value() | Mux(over, 0, kept)),
+            self.opaque.eq(kept.encrypted | (kept.translated & ~control.allow_translated) | (kept.classed & ~control.allow_classes)),
+        ]
 
     def _queue(self, m, registers):
         queue, control, state = self.queue, registers.queue_control, self.queue_state

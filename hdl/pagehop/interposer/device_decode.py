@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Settings
+from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import AddressType, TlpClass
@@ -38,15 +38,14 @@ class DeviceDecode(wiring.Component):
     Members
     -------
     i, o, settings.
-    translated, encrypted, classed : pulses, a translated request (AT = 10), a TLP with an IDE prefix, or a request to the window in another traffic
-    class than 0 was passed on in the cycle before.
+    opaque : pulses, a TLP of that kind was passed on in the cycle before.
     """
     def __init__(self, data_bytes, window_pages, rows):
         self.data_bytes, self.window_pages, self.rows = data_bytes, window_pages, rows
         super().__init__({
             "i": In(stream.Signature(TlpBeat(data_bytes))),
             "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages, rows), 3))),
-            "settings": In(Settings), "translated": Out(1), "encrypted": Out(1), "classed": Out(1),
+            "settings": In(Settings), "opaque": Out(Opaque),
         })
 
     def elaborate(self, platform):
@@ -75,9 +74,9 @@ class DeviceDecode(wiring.Component):
             ]
         passes = self.o.valid & self.o.ready & beat.first
         m.d.sync += [
-            self.translated.eq(passes & translated & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))),
-            self.encrypted.eq(passes & encrypted),
-            self.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
+            self.opaque.translated.eq(passes & translated & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))),
+            self.opaque.encrypted.eq(passes & encrypted),
+            self.opaque.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
         ]
         self._inform(m, beat.header, inside & ~special & plain)
         return m

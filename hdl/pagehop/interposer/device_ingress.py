@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.issue import IssueRegister
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Settings, lane_credits
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Opaque, Settings, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -56,7 +56,7 @@ class DeviceIngress(wiring.Component):
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
     posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
-    fence_started, fence_waits, unexpected : pulses for the counters. translated, encrypted, classed : of :class:`DeviceDecode`.
+    fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
     """
     def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, slots=1):
         self.slots = slots
@@ -81,7 +81,7 @@ class DeviceIngress(wiring.Component):
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
             "issue_entered": Out(4), "issue_accepted": Out(4),
             "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
-            "translated": Out(1), "encrypted": Out(1), "classed": Out(1),
+            "opaque": Out(Opaque),
         })
 
     def elaborate(self, platform):
@@ -98,8 +98,7 @@ class DeviceIngress(wiring.Component):
         connect_streams(m, self.rx, decode.i)
         connect_streams(m, decode.o, queue.i)
         m.d.comb += [
-            decode.settings.eq(self.settings), self.translated.eq(decode.translated), self.encrypted.eq(decode.encrypted),
-            self.classed.eq(decode.classed),
+            decode.settings.eq(self.settings), self.opaque.eq(decode.opaque),
             self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.posted.left),
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]

@@ -9,7 +9,7 @@ from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
     "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
-    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "lane_credits",
+    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque", "lane_credits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -112,6 +112,14 @@ class FarPage(data.Struct):
     def is_at(self, number):
         """Assignments that make it the page of this number."""
         return [self.number.eq(number), self.wide.eq(number[32 - PAGE_BITS:].any())]
+
+
+class Opaque(data.Struct):
+    """What the device sends under which no page may move: translated requests (AT = 10), TLPs with an IDE prefix, requests to the window in another
+    traffic class than 0. The fields are those of the register ``opaque``."""
+    translated: 1
+    encrypted:  1
+    classed:    1
 
 
 class DeviceInfo(data.StructLayout):
