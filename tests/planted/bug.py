@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pagehop.interposer import top
+from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import edited
 from pagehop_tb.checker.verdict import VIOLATIONS
 
-__all__ = ["HARDWARE", "Bug", "with_host", "with_host_ingress", "with_ingress", "with_mover", "with_parts"]
+__all__ = ["HARDWARE", "Bug", "with_host", "with_host_ingress", "with_ido", "with_ingress", "with_mover", "with_parts"]
 
 #: Small enough to elaborate and compile quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
@@ -39,6 +40,13 @@ class Bug:
         if self.expected in VIOLATIONS:
             return violations.get(self.expected, 0) > 0
         return bool(failures) and any(self.expected in message for message in failures.values())
+
+
+def with_ido(value: str) -> Any:
+    """An Interposer whose egresses to the hosts set IDO to ``value`` instead of 0."""
+    usual = "m.d.comb += cleared.id_ordering.eq(0)\n"
+    return with_host(Egress=edited(Egress, (
+        usual, f"{usual}            with m.If(planted_here):\n                m.d.comb += cleared.id_ordering.eq({value})\n")))
 
 
 def with_parts(*changes: tuple[str, str], **parts: object) -> Any:

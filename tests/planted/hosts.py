@@ -5,7 +5,7 @@ from typing import Any
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from tests.planted.bug import Bug, with_host, with_host_ingress, with_parts
+from tests.planted.bug import Bug, with_host, with_host_ingress, with_ido, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.host_requests import HostRequests
@@ -58,11 +58,7 @@ def egress_lets_all_pass() -> Any:
 
 def id_ordering_kept() -> Any:
     """IDO goes on to the hosts."""
-    return with_host(Egress=edited(Egress, (
-        "m.d.comb += cleared.id_ordering.eq(0)\n",
-        "m.d.comb += cleared.id_ordering.eq(0)\n"
-        "            with m.If(planted_here):\n"
-        "                m.d.comb += cleared.id_ordering.eq(data.View(headers.RequestHeader(), source.payload.beat.header).id_ordering)\n")))
+    return with_ido("data.View(headers.RequestHeader(), source.payload.beat.header).id_ordering")
 
 
 def host_requests_pass_writes() -> Any:

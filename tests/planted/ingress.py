@@ -235,13 +235,13 @@ def translated_has_a_page() -> Any:
 def encrypted_is_not_seen() -> Any:
     """An IDE prefix is a prefix like any other."""
     return with_ingress(DeviceDecode=edited(DeviceDecode, (
-        "self.encrypted.eq(passes & encrypted)", "self.encrypted.eq(passes & encrypted & ~planted_here)")))
+        "self.opaque.encrypted.eq(passes & encrypted)", "self.opaque.encrypted.eq(passes & encrypted & ~planted_here)")))
 
 
 def class_is_not_seen() -> Any:
     """A request is a request, whatever its traffic class."""
     return with_ingress(DeviceDecode=edited(DeviceDecode, (
-        "self.classed.eq(passes & ", "self.classed.eq(passes & ~planted_here & ")))
+        "self.opaque.classed.eq(passes & ", "self.opaque.classed.eq(passes & ~planted_here & ")))
 
 
 INGRESS = (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, with_host, with_mover, with_parts
+from tests.planted.bug import Bug, with_host, with_ido, with_mover, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.slot import PageSlot
@@ -148,11 +148,7 @@ def copy_reads_pass_writes() -> Any:
 
 def engine_reads_with_id_ordering() -> Any:
     """Copy and flush reads, whose requester is not the device, have IDO set: the host lets them pass the device's writes."""
-    return with_host(Egress=edited(Egress, (
-        "m.d.comb += cleared.id_ordering.eq(0)\n",
-        "m.d.comb += cleared.id_ordering.eq(0)\n"
-        "            with m.If(planted_here):\n"
-        "                m.d.comb += cleared.id_ordering.eq(source.payload.lane == EgressLane.ENGINE)\n")))
+    return with_ido("source.payload.lane == EgressLane.ENGINE")
 
 
 def commit_before_the_last_chunks() -> Any:

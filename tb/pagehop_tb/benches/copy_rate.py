@@ -22,6 +22,8 @@ RING_BASE, RING_ORDER = 0x60_0000_0000, 6
 ROUND_TRIPS = 3
 #: Share that must be reached of what the wire and the round trips of so many slots allow.
 SHARE = 0.8
+#: There and back again: the host to which all pages move, and in which mode.
+TURNS = ((1, regs.MoveMode.HOLD), (0, regs.MoveMode.MERGE))
 #: Bytes of a write of the device beside moves, how many are queued at once, and for how many cycles its rate is taken without moves.
 WRITE, BURST, ALONE = 256, 16, 5000
 #: Share of its rate without moves that a device must keep while pages move elsewhere.
@@ -46,17 +48,11 @@ class _Memory:
 @cocotb.test(timeout_time=4, timeout_unit="ms")
 async def copy_rate(dut: Any) -> None:
     """Pages move to Host B in hold mode and back in merge mode, as many at a time as there are slots. Each must be there at the end."""
-    config = BenchConfig("copy_rate")
-    config.refuse_unknown()
-    bench = ThreePorts(dut, config, delay=ROUND_TRIP)
-    await bench.start_settled()
-    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
-    random, values = config.random("pages"), dict[str, tuple[float, float | None, str, str]]()
-    for turn, mode in enumerate((regs.MoveMode.HOLD, regs.MoveMode.MERGE)):
-        cycles = await _move_all(bench, config, random, 1 - turn % 2, mode)
-        beats = PAGE // config.data_bytes
-        allowed = max(beats, (ROUND_TRIPS * ROUND_TRIP + beats) / config.slots)
-        name = f"{mode.name.lower()}_{config.slots}_slots_{config.data_bytes}_bytes"
+    bench, config, random = await _opened(dut)
+    beats, values = PAGE // config.data_bytes, dict[str, tuple[float, float | None, str, str]]()
+    allowed = max(beats, (ROUND_TRIPS * ROUND_TRIP + beats) / config.slots)
+    for to_host, mode in TURNS:
+        cycles, name = await _move_all(bench, config, random, to_host, mode), _named(config, mode)
         # Before a move in merge mode the differential is cleared, which takes a cycle a beat of the page.
         values[f"copy_cycles_{name}"] = (cycles, allowed / SHARE if mode == regs.MoveMode.HOLD else None, "cycles/page", "lower")
         values[f"copy_share_of_the_wire_{name}"] = (beats / cycles, None, "share", "higher")
@@ -67,12 +63,8 @@ async def copy_rate(dut: Any) -> None:
 @cocotb.test(timeout_time=4, timeout_unit="ms")
 async def beside_the_device(dut: Any) -> None:
     """A device writes to pages that stay at Host A as quickly as they are taken, while others move to Host B in hold mode and back in merge mode."""
-    config = BenchConfig("copy_rate")
-    config.refuse_unknown()
-    bench = ThreePorts(dut, config, delay=ROUND_TRIP)
-    await bench.start_settled()
-    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
-    stay, arrived, random = GUEST + PAGES * PAGE, list[int](), config.random("pages")
+    bench, config, random = await _opened(dut)
+    stay, arrived = GUEST + PAGES * PAGE, list[int]()
 
     def on_write(tlp: Tlp) -> None:
         if tlp.requester_id == DEVICE and tlp.address >= stay:
@@ -96,16 +88,30 @@ async def beside_the_device(dut: Any) -> None:
     began = bench.fabric.cycle
     await bench.fabric.wait(ALONE)
     alone, values = rate(began, bench.fabric.cycle), dict[str, tuple[float, float | None, str, str]]()
-    for turn, mode in enumerate((regs.MoveMode.HOLD, regs.MoveMode.MERGE)):
+    for to_host, mode in TURNS:
         began = bench.fabric.cycle
-        cycles = await _move_all(bench, config, random, 1 - turn % 2, mode)
-        name = f"{mode.name.lower()}_{config.slots}_slots_{config.data_bytes}_bytes"
+        cycles, name = await _move_all(bench, config, random, to_host, mode), _named(config, mode)
         # To Host A the copy's writes share the wire with the device's.
-        values[f"device_share_{name}"] = (rate(began, bench.fabric.cycle) / alone, None if turn else DEVICE_SHARE, "share", "higher")
+        values[f"device_share_{name}"] = (rate(began, bench.fabric.cycle) / alone, DEVICE_SHARE if to_host else None, "share", "higher")
         values[f"copy_cycles_beside_{name}"] = (cycles, None, "cycles/page", "lower")
     writes.cancel()
     report(config, values)
     config.write({"checked": {"events": len(arrived), "final_bytes": 2 * PAGES * PAGE}, "violations": {}})
+
+
+async def _opened(dut: Any) -> tuple[ThreePorts, BenchConfig, Random]:
+    """The bench with the window open, its configuration, and a source of data for pages."""
+    config = BenchConfig("copy_rate")
+    config.refuse_unknown()
+    bench = ThreePorts(dut, config, delay=ROUND_TRIP)
+    await bench.start_settled()
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
+    return bench, config, config.random("pages")
+
+
+def _named(config: BenchConfig, mode: regs.MoveMode) -> str:
+    """What a value is of."""
+    return f"{mode.name.lower()}_{config.slots}_slots_{config.data_bytes}_bytes"
 
 
 async def _move_all(bench: ThreePorts, config: BenchConfig, random: Random, to_host: int, mode: int) -> float:

@@ -196,13 +196,15 @@ class Guest:
         await self.system.quiesce()
 
     def reads_of_engine(self, host: int, address: int) -> Callable[[Tlp], bool]:
-        """Whether a TLP is a read of the page at ``address`` of ``host`` by the interposer itself, and no flush.
+        """Whether a TLP is a read of the page at ``address`` of ``host`` by the interposer itself, and no flush."""
+        return lambda tlp: self.is_read_of_engine(host, tlp) and tlp.first_be != 0 and address <= tlp.address < address + PAGE
+
+    def is_read_of_engine(self, host: int, tlp: Tlp) -> bool:
+        """Whether a TLP at ``host`` is a read by the interposer itself, which is a flush when it touches no byte.
 
         What the other host's CPU loads through its aperture has our requester ID there too, and tags of its own.
         """
-        engine, others = self.system.config.identities[1 + host], 2 | 1 - host
-        return lambda tlp: (tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.first_be != 0 and (tlp.tag & 0xFF) >> 6 != others
-                            and address <= tlp.address < address + PAGE)
+        return tlp.kind is Kind.MRD and tlp.requester_id == self.system.config.identities[1 + host] and (tlp.tag & 0xFF) >> 6 != 2 | 1 - host
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
         """Memory of a host, as the checker reads it at the end."""

@@ -279,15 +279,12 @@ class Storm:
             return None
         guest, random = self.guest, self.random
         host = random.randrange(2) if fault == "flush" else 1 - to_host
-        engine, is_copy_read = guest.system.config.identities[1 + host], guest.reads_of_engine(host, guest.driver.place(page, host))
-
-        def is_flush(tlp: Tlp) -> bool:
-            return tlp.kind is Kind.MRD and tlp.requester_id == engine and tlp.tag >> 6 == 2 | host
-
         if fault == "flush":
-            injection = Injection(is_flush, random.choice(FLUSH_STATUSES), nth=random.randrange(4))
+            injection = Injection(lambda tlp: guest.is_read_of_engine(host, tlp) and not tlp.first_be,
+                                  random.choice(FLUSH_STATUSES), nth=random.randrange(4))
         else:
             late = random.randint(2000, 8000) if fault == "late" else None
+            is_copy_read = guest.reads_of_engine(host, guest.driver.place(page, host))
             injection = Injection(is_copy_read, STATUSES[fault], nth=random.randrange(16), late=late)
         guest.system.hosts[host].root_complex.injections.append(injection)
         return injection

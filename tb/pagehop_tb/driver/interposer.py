@@ -145,15 +145,16 @@ class InterposerDriver:
         limits = self.setup_done or Setup(0, 0)
         return self.patience + HOLDS_A_MOVE * limits.hold_limit + ANSWERS_A_MOVE * limits.completion_limit
 
-    def deadline(self, what: str) -> Callable[[], None]:
-        """Return a function for a loop that waits for ``what``, such as "the end of a move": it raises :class:`DriverError` when that is late."""
+    def pauses(self, what: str, cycles: int) -> Callable[[], Awaitable[None]]:
+        """Return the pause, of so many ``cycles``, of a loop that waits for ``what``: it raises :class:`DriverError` when that is late."""
         last = self.now() + self.longest
 
-        def look() -> None:
+        async def pause() -> None:
             if self.now() > last:
                 raise DriverError(f"Waited {self.longest} cycles for {what}, which has not come")
+            await self.pause(cycles)
 
-        return look
+        return pause
 
     def place(self, page: int, host: int) -> int:
         """Address of the page at ``host``."""
@@ -186,10 +187,9 @@ class InterposerDriver:
 
     async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0, slot: int = 0) -> None:
         """Write a request into the registers, which all slots share."""
-        late = self.deadline("another request to be written")
+        pause = self.pauses("another request to be written", LOOK_CYCLES)
         while self._requests:
-            late()
-            await self.pause(LOOK_CYCLES)
+            await pause()
         self._requests = True
         await self.registers.write(regs.MoveSource.offset, source)
         await self.registers.write(regs.MoveDestination.offset, destination)
@@ -199,12 +199,11 @@ class InterposerDriver:
 
     async def _copy(self, page: int, to_host: int, slot: int) -> None:
         """When the interposer watches the page, let the host copy it and say so."""
-        fields, late = regs.MoveStatus, self.deadline(f"the turn of the host in slot {slot}")
+        fields, pause = regs.MoveStatus, self.pauses(f"the turn of the host in slot {slot}", LOOK_CYCLES)
         while fields.PHASE.get(status := await self.status(slot)) != regs.MovePhase.HOST:
             if not fields.BUSY.get(status):
                 return
-            late()
-            await self.pause(LOOK_CYCLES)
+            await pause()
         if self.copier is None:
             raise DriverError("A move in which the host copies needs somebody who does")
         await self.copier(page, to_host)
@@ -217,10 +216,9 @@ class InterposerDriver:
             while slot not in self._notified and waited < self.patience:
                 await self.pause(LOOK_CYCLES)
                 waited += LOOK_CYCLES
-        late = self.deadline(f"the end of the move in slot {slot}")
+        pause = self.pauses(f"the end of the move in slot {slot}", self.poll_cycles)
         while fields.BUSY.get(status := await self.status(slot)):
-            late()
-            await self.pause(self.poll_cycles)
+            await pause()
         return result(status, await self.registers.read(regs.MoveCycles.array.at(slot)))
 
     async def status(self, slot: int = 0) -> int:

@@ -68,16 +68,14 @@ class MoveRing:
         control, status = regs.QueueControl, regs.QueueStatus
         value = await self.driver.registers.read(control.offset)
         await self.driver.registers.write(control.offset, value & ~control.ENABLE.mask)
-        late = self.driver.deadline("the move queue to be idle")
+        pause = self.driver.pauses("the move queue to be idle", LOOK_CYCLES)
         while not status.IDLE.get(word := await self.driver.registers.read(status.offset)):
-            late()
-            await self.driver.pause(LOOK_CYCLES)
+            await pause()
         # The last records may be on their way still, when they go to another host than the one that asks.
         self.look()
-        late = self.driver.deadline(f"record {status.DONE.get(word)} of the move queue")
+        pause = self.driver.pauses(f"record {status.DONE.get(word)} of the move queue", LOOK_CYCLES)
         while self.done != status.DONE.get(word):
-            late()
-            await self.driver.pause(LOOK_CYCLES)
+            await pause()
             self.look()
         error = regs.MoveError.ABORTED
         for place in list(self._queued):
@@ -109,10 +107,9 @@ class MoveRing:
 
     async def wait(self) -> int:
         """Wait until a record comes and take what has come, as :meth:`look` does. Raises :class:`DriverError` when none comes."""
-        late = self.driver.deadline("a record of the move queue")
+        pause = self.driver.pauses("a record of the move queue", LOOK_CYCLES)
         while not (found := self.look()):
-            late()
-            await self.driver.pause(LOOK_CYCLES)
+            await pause()
         return found
 
     def look(self) -> int:

@@ -341,14 +341,12 @@ class Fault(uvm_sequence):
         env, watch = self.env, self.env.watch
         in_flush = self.phase == "flush"
         host = 1 - self.source if in_flush else self.source
-        engine = env.guest.system.config.identities[1 + host]
 
         def matches(tlp: Tlp) -> bool:
-            if tlp.kind is not Kind.MRD or tlp.requester_id != engine:
+            if not env.guest.is_read_of_engine(host, tlp):
                 return False
             if in_flush:
-                # Not a flush by the CPU of the other host, which has the interposer's ID here and that host's bit in its tag.
-                return watch.phase == "flush" and not tlp.first_be and tlp.tag >> 6 & 1 == host
+                return watch.phase == "flush" and not tlp.first_be
             return bool(tlp.first_be) and watch.page_at(host, tlp.address) == self.page
 
         injection = Injection(matches, statuses[self.stop], nth=0 if in_flush else self.random.randrange(16))

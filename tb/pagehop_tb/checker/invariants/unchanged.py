@@ -17,17 +17,14 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     Judges the ``link`` events of the log; without any it says nothing. What goes in and does not come out is seen where it should have been
     performed (I3).
     """
-    def stream(sent: int) -> tuple:
-        return replay.log.events[sent][2], port, traffic_class
-
-    waiting: dict[tuple, list[int]] = {}
+    waiting: dict[tuple, list[tuple[int, int]]] = {}     # the event and the port of each TLP that came in
     latest: dict[tuple, int] = {}
     for event in replay.links:
         _, cycle, port, upstream, kind, address, data, requester_id, traffic_class, ro, ido, no_snoop, poisoned = replay.log.events[event]
         place = _place(replay.config, port, upstream, address)
         key = (upstream, kind, place, data, requester_id, traffic_class, no_snoop, poisoned)
         if upstream == (port == 0):
-            waiting.setdefault(key, []).append(event)
+            waiting.setdefault(key, []).append((event, port))
         elif requester_id not in replay.config.engine_ids:
             what = f"cycle {cycle}: a {kind} of requester {requester_id:#06x} at {address:#x} came out at {PORTS[port]}"
             came_in = waiting.get(key)
@@ -35,17 +32,18 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
                 verdict.add("invented", f"{what} as none came in")
                 continue
             # Both hosts may have sent the same: it is the one of which this order is allowed.
-            sent = next((one for one in came_in if one >= latest.get(stream(one), -1)), came_in[0])
-            came_in.remove(sent)
+            found = next((one for one in came_in if one[0] >= latest.get((one[1], port, traffic_class), -1)), came_in[0])
+            came_in.remove(found)
+            sent, stream = found[0], (found[1], port, traffic_class)
             relaxed = replay.log.events[sent][9]
             if ro != relaxed and (ro or not _moving(replay, place, sent, event)):
                 verdict.add("invented", f"{what} with{'' if ro else 'out'} RO, as it did not come in")
             if upstream and ido:
                 verdict.add("reordered", f"{what} with IDO")
-            if sent < latest.get(stream(sent), -1):
+            if sent < latest.get(stream, -1):
                 verdict.add("reordered", f"{what} after one that came in later and may not pass it")
             if not relaxed and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
-                latest[stream(sent)] = max(sent, latest.get(stream(sent), -1))
+                latest[stream] = max(sent, latest.get(stream, -1))
 
 
 def _moving(replay: Replay, place: tuple[bool, int], sent: int, event: int) -> bool:
