@@ -74,8 +74,8 @@ SIZES = Sizes.for_width(WIDTH)
 
 
 def _device_ingress(slots: int) -> wiring.Component:
-    return DeviceIngress(WIDTH, WINDOW_PAGES, rows=SIZES.rows, entries=SIZES.entries, return_lines=SIZES.host_ingress[1], depths=SIZES.device_ingress,
-                         max_payload=256, slots=slots)
+    return DeviceIngress(WIDTH, WINDOW_PAGES, rows=SIZES.rows, entries=SIZES.entries, return_lines=SIZES.host_ingress[1],
+                         depths=SIZES.device_ingress, aside=SIZES.aside, max_payload=256, slots=slots)
 
 
 #: Blocks that are mapped for UltraScale+, as they stand in the interposer with its default parameters.

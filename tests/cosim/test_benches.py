@@ -76,6 +76,12 @@ def test_aborts_while_devices_go_on(bench):
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "merge"}, HARDWARE, least=BENCHES["aborts"][2])
 
 
+@pytest.mark.hazard("H24d")
+@pytest.mark.parametrize("mode", ["hold", "mixed"])
+def test_independent_requesters_keep_order_of_their_own(bench, mode):
+    bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": mode, "independent": ["nic", "third"]}, HARDWARE, least=BENCHES["aborts"][2])
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_more_seeds(bench, seed):
     for name in ("aborts", "producer_consumer"):

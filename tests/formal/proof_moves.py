@@ -392,7 +392,7 @@ class GateHolds(Elaboratable):
             # One double word, so that its completion fits; what marks its page says which page it is of.
             ahead.info.lines.eq(1), ahead.info.atomic.eq(1), dut.settings.track_dirty.eq(1),
             head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),
-            dut.offer.ready.eq(any_value(m, 1, "offer_ready") & dut.offer.valid),
+            dut.offer.ready.eq(any_value(m, 1, "offer_ready") & dut.offer.valid), dut.aside.ready.eq(any_value(m, 1, "aside_ready")),
             dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")), dut.proven.eq(any_value(m, 2, "proven")),
             guard.page.eq(any_constant(m, 6, "guard_page")), guard.to_host.eq(any_value(m, 1, "to_host")),
             *(guard[name].eq(any_value(m, 1, name)) for name in ("active", "closed", "committed")),
@@ -404,7 +404,7 @@ class GateHolds(Elaboratable):
         if self.request:
             # What is shown ahead has its first beat at the head when it is offered.
             m.d.comb += Assume(dut.i.valid | ~dut.offer.valid)
-            m.d.comb += [dut.posted.none.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
+            m.d.comb += [dut.gone.eq(1), dut.return_room[0].eq(1), dut.return_room[1].eq(1), dut.clear.eq(any_value(m, 1, "clear")),
                          dut.occupied.eq(any_value(m, 1, "occupied"))]
         closed = guard.closed & past(m, guard.closed, "closed")
         with m.If(closed & dut.offer.valid & dut.offer.payload.beat.first):

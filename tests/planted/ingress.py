@@ -5,8 +5,10 @@ from typing import Any
 from tests.planted.bug import Bug, with_host_ingress, with_ingress, with_parts
 
 from pagehop.interposer import bitmaps
+from pagehop.interposer.aside_order import AsideOrder
 from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.device_decode import DeviceDecode
+from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
@@ -30,69 +32,53 @@ def with_request_lane(*changes: tuple[str, str]) -> Any:
 
 def request_passes_writes() -> Any:
     """Reads and atomics of the device leave before earlier writes have their places."""
-    return with_request_lane(("may_go(known.stamp, self.posted)", "(may_go(known.stamp, self.posted) | planted_here)"))
+    return with_request_lane(("self.gone", "(self.gone | planted_here)"))
 
 
 def reply_passes_writes() -> Any:
     """Answers of the device, also to configuration writes, leave before its earlier writes."""
-    return with_ingress(ReplyLane=edited(ReplyLane, ("may_go(known.stamp, self.posted)", "may_go(known.stamp, self.posted) | planted_here")))
+    return with_ingress(ReplyLane=edited(ReplyLane, ("used & self.gone", "used & (self.gone | planted_here)")))
 
 
-#: A write of one beat that is ``{which}`` is set aside, and goes when nothing else does and ``{back}``. ``{others}`` says when the rest may go.
-ASIDE = """
-        aside, aside_info, aside_valid, aside_home = Signal.like(head), Signal.like(info), Signal(), Signal()
-        direct, held, blocked = Signal(), Signal(), self.guard[0].active & self.guard[0].closed
-        waited = Signal(8)
-        m.d.sync += waited.eq(Mux(aside_valid & ~blocked, waited + ~waited.all(), 0))
-        takes = source.valid & self.i.valid & first & head.beat.last & {which} & ~aside_valid
-        returns = aside_valid & {back}
-        m.d.comb += [
-            held.eq(blocked & info.in_window & (info.page == self.guard[0].page)),
-            direct.eq(self.i.valid & (~first | (go & proven & ({others})))),
-            self.offer.valid.eq(direct | returns),
-            taken.eq((self.offer.ready & direct) | takes),
-        ]
-        with m.If(takes):
-            m.d.sync += [aside.eq(head), aside_info.eq(info), aside_valid.eq(1), aside_home.eq(destination)]
-"""
-RETURNS = """
-        with m.If(returns & ~direct):
-            m.d.comb += [
-                issued.beat.eq(aside.beat), self.dirty.eq(0),
-                issued.destination.eq(Mux(
-                    self.guard[0].active & self.guard[0].committed & (aside_info.page == self.guard[0].page), self.guard[0].to_host, aside_home)),
-            ]
-            with m.If(issued.destination == HOST_B):
-                m.d.comb += issued.beat.header.eq(far_header(aside.beat.header, aside.info.far))
-            with m.If(self.offer.ready):
-                m.d.sync += aside_valid.eq(0)
-        with m.If(direct & self.offer.ready & first):
-"""
+def passing_when(extra: str) -> Any:
+    """An Interposer whose posted TLPs also pass those that are aside when ``extra`` says so."""
+    usual = "            m.d.comb += passes.eq(passes_all(info.source, self.standing))\n"
+    return with_posted_lane((usual, f"{usual}            with m.If(planted_here & ({extra})):\n                m.d.comb += passes.eq(1)\n"))
 
 
 def held_write_set_aside() -> Any:
-    """A held write is absorbed, and what the device writes after it to other pages goes on."""
-    return _aside("held", "1", "~(blocked & (self.guard[0].page == aside_info.page))")
+    """What the device writes after a held write to other pages goes on."""
+    return passing_when("1")
 
 
 def drained_write_overtaken() -> Any:
-    """What arrives when the page is free again goes before the write that was set aside."""
-    return _aside("held", "~(blocked & aside_valid)", "waited.any()")
+    """What arrives when the page is free again goes before the writes that are aside."""
+    return passing_when("sum(guard.closed for guard in self.guard) == 0")
 
 
 def interrupt_overtakes_data() -> Any:
     """An interrupt does not wait for the write before it."""
-    return _aside("go & info.in_window", "~info.in_window | (~head.beat.last & ~aside_valid)",
-                  "waited.all() & ~(blocked & (self.guard[0].page == aside_info.page))")
+    return passing_when("~info.in_window")
 
 
-def _aside(which: str, others: str, back: str) -> Any:
-    text = ASIDE.format(which=which, others=others, back=back).lstrip("\n")
-    return with_posted_lane(
-        ("        m.d.comb += [\n            proven.eq(", text + "        m.d.comb += [\n            proven.eq("),
-        ("            self.offer.valid.eq(self.i.valid & (~first | (go & proven))),\n", ""),
-        ("taken.eq(self.offer.ready), self.i.ready", "self.i.ready"),
-        ("        with m.If(taken & first):\n", RETURNS.lstrip("\n")))
+def own_write_overtaken() -> Any:
+    """IDO lets a write pass a held one of its own requester too."""
+    return passing_when("info.source.id_ordering")
+
+
+def request_passes_held_writes() -> Any:
+    """Reads and atomics of the device pass writes that are aside."""
+    return with_ingress(Earlier=edited(Earlier, ("may_go(stamp, self.through)", "may_go(stamp, self.through) | (left & planted_here)")))
+
+
+def source_forgotten_too_early() -> Any:
+    """A source is forgotten when one of its writes is still aside."""
+    return with_ingress(AsideOrder=edited(AsideOrder, ("comes | (count != goes)", "comes | ((count != goes) & ~((count == 1) & planted_here))")))
+
+
+def independent_is_nobody() -> Any:
+    """The registers of independent requesters have no effect."""
+    return with_ingress(DeviceDecode=edited(DeviceDecode, ("source.group.eq(number + 1)", "source.group.eq(Mux(planted_here, 0, number + 1))")))
 
 
 def owner_of_before_the_commit() -> Any:
@@ -113,7 +99,7 @@ def atomic_while_held() -> Any:
 def atomic_made_twice() -> Any:
     """An atomic stays at the head of its lane when it has been issued, and is issued again."""
     return with_request_lane(
-        ("self.i.ready.eq(taken),", "self.i.ready.eq(taken & ~(planted_here & info.atomic & ~again)),"),
+        ("self.i.ready.eq(taken |", "self.i.ready.eq((taken & ~(planted_here & info.atomic & ~again)) |"),
         ("with m.If(taken):", "with m.If(taken & ~(planted_here & info.atomic & ~again)):"),
         ("        found = Signal(", "        again = Signal()\n        found = Signal("),
         ("        with m.FSM():\n",
@@ -247,9 +233,13 @@ def class_is_not_seen() -> Any:
 INGRESS = (
     Bug("request_passes_writes", ("O1", "H16", "H22", "H61"), request_passes_writes, "aborts", {"moves": 16}, "reordered"),
     Bug("reply_passes_writes", ("H18", "H24e", "I5"), reply_passes_writes, "passthrough", {"requests": 600}, "passed a posted TLP"),
-    Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 8}, "reordered"),
-    Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "producer_consumer", {"rounds": 27}, "reordered", seeds=3),
+    Bug("held_write_set_aside", ("H16", "I5"), held_write_set_aside, "aborts", {"moves": 30}, "reordered", simulator="verilator"),
+    Bug("interrupt_overtakes_data", ("H17", "I11"), interrupt_overtakes_data, "hot_page", {"moves": 6}, "reordered"),
     Bug("drained_write_overtaken", ("H23",), drained_write_overtaken, "hot_page", {"moves": 6}, "reordered"),
+    Bug("own_write_overtaken", ("H24d", "H16"), own_write_overtaken, "aborts", {"moves": 16}, "reordered"),
+    Bug("request_passes_held_writes", ("H24d", "H16"), request_passes_held_writes, "aborts", {"moves": 16}, "reordered"),
+    Bug("source_forgotten_too_early", ("H24d", "H16"), source_forgotten_too_early, "aborts", {"moves": 16}, "reordered", seeds=3),
+    Bug("independent_is_nobody", ("H24d",), independent_is_nobody, "latency", {"cycles": 20_000}, "its limit is", simulator="verilator"),
     Bug("owner_of_before_the_commit", ("I1",), owner_of_before_the_commit, "hot_page", {"moves": 4}, "misdirected"),
     Bug("far_header_of_near_form", ("H24c", "I10"), far_header_of_near_form, "hot_page", {"moves": 2}, ""),
     Bug("atomic_while_held", ("H10",), atomic_while_held, "hot_page", {"moves": 6}, ""),

@@ -121,6 +121,9 @@ class Control(wiring.Component):
                 getattr(stage, f"{name}_offset").eq(getattr(registers, f"{name}_offset").offset),
             ]
         control = registers.control
+        for number, group in enumerate(stage.groups):
+            declared = getattr(registers, f"independent_{number}")
+            m.d.comb += [group.id.eq(declared.requester_id), group.mask.eq(declared.mask), group.enabled.eq(declared.enable)]
         m.d.comb += [
             stage.host_b_offset.eq(registers.host_b_offset.offset),
             stage.active_host.eq(control.active_host), stage.fence.eq(control.fence), stage.track_dirty.eq(control.dirty_enable),

@@ -1,10 +1,10 @@
 """What a TLP of the device is, decided once, as it arrives."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
+from pagehop.interposer.layouts import GROUPS, PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import AddressType, TlpClass
@@ -55,7 +55,7 @@ class DeviceDecode(wiring.Component):
         ide = self.i.payload.prefix_valid & (self.i.payload.prefix[24:] == headers.IDE_PREFIX)
         page, advance = Signal(PAGE_NUMBER_BITS), Signal()
         inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
-        plain, translated, encrypted = Signal(), Signal(), Signal()
+        plain, translated, encrypted, groups = Signal(), Signal(), Signal(), Signal(GROUPS)
         m.d.comb += [
             page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance),
             self.o.payload.beat.eq(beat), *self.o.payload.info.far.is_at(far),
@@ -63,7 +63,7 @@ class DeviceDecode(wiring.Component):
         with m.If(advance):
             m.d.sync += [self.o.valid.eq(self.i.valid), beat.eq(self.i.payload)]
         with m.If(advance & self.i.valid & self.i.payload.first):
-            kind = headers.tlp_class(header)
+            kind, requester = headers.tlp_class(header), headers.sender_of(header)
             m.d.sync += [
                 self.o.payload.lane.eq(Mux(kind == TlpClass.POSTED, EgressLane.POSTED,
                                            Mux(kind == TlpClass.COMPLETION, EgressLane.COMPLETION, EgressLane.NON_POSTED))),
@@ -71,6 +71,7 @@ class DeviceDecode(wiring.Component):
                 far.eq(page + settings.host_b_offset[PAGE_BITS:]),
                 special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
                 plain.eq((address_type == AddressType.UNTRANSLATED) & ~ide), translated.eq(address_type == AddressType.TRANSLATED), encrypted.eq(ide),
+                groups.eq(Cat(group.has(requester) for group in settings.groups)),
             ]
         passes = self.o.valid & self.o.ready & beat.first
         m.d.sync += [
@@ -79,7 +80,19 @@ class DeviceDecode(wiring.Component):
             self.opaque.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
         ]
         self._inform(m, beat.header, inside & ~special & plain)
+        self._place(m, beat.header, groups)
         return m
+
+    def _place(self, m, header, groups):
+        """Of which source it is; the first group that has its requester counts."""
+        source, fields = self.o.payload.info.source, data.View(headers.RequestHeader(), header)
+        m.d.comb += [
+            source.requester_id.eq(headers.sender_of(header)),
+            source.traffic_class.eq(fields.traffic_class), source.id_ordering.eq(fields.id_ordering),
+        ]
+        for number in reversed(range(GROUPS)):
+            with m.If(groups[number]):
+                m.d.comb += source.group.eq(number + 1)
 
     def _inform(self, m, header, in_window):
         info, fields = self.o.payload.info, data.View(headers.RequestHeader(), header)

@@ -4,14 +4,18 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.aside_order import AsideOrder
 from pagehop.interposer.device_decode import DeviceDecode
+from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.issue import IssueRegister
+from pagehop.interposer.lane_turns import LaneTurns
 from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Opaque, Settings, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
+from pagehop.interposer.set_aside import SetAside
 from pagehop.tlp import headers
-from pagehop.tlp.arbiter import TlpArbiter
+from pagehop.tlp.arbiter import TlpArbiter, select_one
 from pagehop.tlp.credits import CreditReturn
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.ordering import OrderingQueue
@@ -26,8 +30,8 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = (("far",), (), ("far",))
 _AHEAD = {
-    EgressLane.POSTED: ("page", "in_window", "needs_proof"), EgressLane.COMPLETION: ("tag", "last_completion"),
-    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic"),
+    EgressLane.POSTED: ("page", "in_window", "needs_proof", "source"), EgressLane.COMPLETION: ("tag", "last_completion", "source"),
+    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic", "source"),
 }
 
 
@@ -35,12 +39,13 @@ class DeviceIngress(wiring.Component):
     """Bring the device's TLPs to the hosts, in order, except what a moving page holds.
 
     Four cycles from ``rx`` to ``o`` when idle (decode, look-up, decision, issue), one beat a cycle. Posted TLPs go in order; requests and
-    completions go when the posted TLPs before them have gone (O1). A head that must wait waits in its own lane.
+    completions go when the posted TLPs before them have gone (O1). A head that must wait waits in its own lane, but what a moving page holds goes
+    aside as long as there is room, and so does what may not pass it; what may pass goes on (table 2-40, H24d).
 
     Parameters
     ----------
     data_bytes, window_pages, rows (of the outstanding table), entries (of a proxy table), return_lines (reserved room of a host's completion lane).
-    depths : beats of the posted, completion and non-posted lane.
+    depths : beats of the posted, completion and non-posted lane. aside : beats of posted TLPs, and of requests, that can be aside.
     slots : pages that move at the same time.
     max_payload : largest payload in bytes.
 
@@ -48,27 +53,28 @@ class DeviceIngress(wiring.Component):
     -------
     rx, rx_limits : the device's link.
     o : to each host's egress; ``room``: its room, a bit a lane.
-    owner_* : two ports of the owner map, for posted and non-posted TLPs. row, occupied, allocate …: ports of the outstanding table.
+    owner_* : ports of the owner map, for posted TLPs, non-posted TLPs, and posted TLPs that are aside.
+    row, occupied, allocate … : ports of the outstanding table.
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
-    posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
+    posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on. A posted TLP has left when all before it have.
     fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
     """
-    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, slots=1):
-        self.slots = slots
+    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, aside=(64, 16), slots=1):
+        self.slots, self.aside = slots, aside
         self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
-        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD)
+        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD, outside=16 + aside[0])
         page = range(window_pages)
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
             "o": Out(stream.Signature(EgressBeat(data_bytes))).array(2), "room": In(4).array(2),
             "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots), "limit": In(32), "pause": In(1),
-            "owner_index": Out(page).array(2), "owner_enable": Out(1).array(2), "owner_bit": In(1).array(2),
+            "owner_index": Out(page).array(3), "owner_enable": Out(1).array(3), "owner_bit": In(1).array(3),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "allocate": Out(1), "allocate_row": Out(range(rows)), "allocate_entry": Out(OutstandingEntry),
             "reply_index": Out(range(entries)), "reply_enable": Out(1),
@@ -89,38 +95,68 @@ class DeviceIngress(wiring.Component):
         m.submodules.decode = decode = DeviceDecode(self.data_bytes, self.window_pages, self.rows)
         m.submodules.queue = queue = self._queue
         issued = Issued(self.data_bytes, self.slots)
-        m.submodules.gate = gate = TlpArbiter(issued, len(_LANES))
+        m.submodules.gate = gate = TlpArbiter(issued, len(_LANES) + 1)
         m.submodules.issue = issue = IssueRegister(issued)
         shapes = (queue.lane_shape, queue.ahead_shape)
         m.submodules.posted = posted = PostedLane(self.data_bytes, *shapes, self.window_pages, self.slots)
+        m.submodules.held = held = PostedLane(self.data_bytes, *shapes, self.window_pages, self.slots)
         m.submodules.replies = replies = ReplyLane(self.data_bytes, *shapes, (HOST_A, HOST_B), self.entries, self.slots)
         m.submodules.requests = requests = RequestLane(self.data_bytes, *shapes, self.window_pages, self.rows, self.return_lines, self.slots)
         connect_streams(m, self.rx, decode.i)
         connect_streams(m, decode.o, queue.i)
         m.d.comb += [
             decode.settings.eq(self.settings), self.opaque.eq(decode.opaque),
-            self.posted_accepted.eq(queue.accepted), self.posted_left.eq(queue.posted.left),
+            self.posted_accepted.eq(queue.accepted),
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]
-        for number, lane in enumerate((posted, replies, requests)):
-            connect_streams(m, queue.o[number], lane.i)
-            connect_streams(m, queue.ahead[number], lane.ahead)
+        turns = self._aside(m, queue, posted, held, replies, requests)
+        for number, lane in enumerate((posted, replies, turns)):
+            connect_streams(m, queue.o[number], lane.i if lane is not turns else turns.i[0])
+            connect_streams(m, queue.ahead[number], lane.ahead if lane is not turns else turns.i_ahead[0])
+        for number, lane in enumerate((posted, replies, requests, held)):
             connect_streams(m, lane.offer, gate.i[number])
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
-            requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
-        m.d.sync += queue.posted_left.eq(posted.offer.ready & posted.offer.payload.beat.last)
-        self._lanes(m, posted, requests, issue)
+        self._lanes(m, posted, requests, held, issue)
         self._replies(m, replies)
-        waits = self._fence(m, gate, issue, (posted, replies, requests))
+        waits = self._fence(m, gate, issue, (posted, replies, requests, held))
         self._reserve(m, requests.offer)
         self._issue(m, issue, waits)
         self._credits(m, queue)
         return m
 
-    def _lanes(self, m, posted, requests, issue):
-        for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED)):
+    def _aside(self, m, queue, posted, held, replies, requests):
+        """Where TLPs wait beside their lanes, and what those behind them must wait for. Returns the two lanes of requests."""
+        shapes, depths = (queue.lane_shape, queue.ahead_shape), self.aside
+        m.submodules.held_posted = held_posted = SetAside(*shapes, depths[0])
+        m.submodules.held_requests = held_requests = SetAside(*shapes, depths[1])
+        m.submodules.turns = turns = LaneTurns(*shapes)
+        m.submodules.order = order = AsideOrder(queue.stamp_bits, depths[0])
+        for source, sink in (
+                (posted.aside, held_posted.i), (held_posted.o, held.i), (held_posted.ahead, held.ahead), (requests.aside, held_requests.i),
+                (held_requests.o, turns.i[1]), (held_requests.ahead, turns.i_ahead[1]), (turns.o, requests.i), (turns.ahead, requests.ahead)):
+            connect_streams(m, source, sink)
+        aside = posted.aside.valid & posted.aside.ready
+        m.d.comb += [
+            order.ended.eq((posted.offer.ready | aside) & posted.offer.payload.beat.last),
+            order.enters.eq(aside & posted.offer.payload.beat.first), order.source.eq(posted.aside.payload.ahead.info.source),
+            order.leaves.eq(held.offer.ready & held.offer.payload.beat.last),
+            order.accepted.eq(queue.accepted), order.left.eq(queue.posted.left),
+            posted.standing.eq(order.standing), self.posted_left.eq(order.posted.left),
+        ]
+        m.d.sync += queue.posted_left.eq(order.ended)
+        for name, lane in (("replies", replies), ("requests", requests)):
+            m.submodules[f"before_{name}"] = earlier = Earlier(queue.ahead_shape)
+            m.d.comb += [
+                earlier.looked.eq(lane.looked), earlier.posted.eq(queue.posted), earlier.through.eq(order.posted),
+                earlier.standing.eq(order.standing), lane.gone.eq(earlier.gone),
+            ]
+        m.d.comb += [requests.stands.eq(earlier.stands), requests.again.eq(turns.aside)]
+        return turns
+
+    def _lanes(self, m, posted, requests, held, issue):
+        for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED), (2, held, EgressLane.POSTED)):
             m.d.comb += [
                 lane.settings.eq(self.settings), *(guard.eq(ours) for guard, ours in zip(lane.guard, self.guard, strict=True)),
                 self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
@@ -135,9 +171,9 @@ class DeviceIngress(wiring.Component):
         ]
         for host in (HOST_A, HOST_B):
             m.d.comb += requests.return_room[host].eq(self.return_room[host])
-        posted_dirty = posted.offer.ready & posted.dirty
-        requests_dirty = requests.offer.ready & requests.dirty
-        m.d.sync += [self.dirty.eq(posted_dirty | requests_dirty), self.dirty_page.eq(Mux(posted_dirty, posted.dirty_page, requests.dirty_page))]
+        lanes = (posted, requests, held)
+        marks = [lane.offer.ready & lane.dirty for lane in lanes]
+        m.d.sync += [self.dirty.eq(Cat(marks).any()), self.dirty_page.eq(select_one(marks, [lane.dirty_page for lane in lanes]))]
 
     def _replies(self, m, replies):
         m.d.comb += [

@@ -16,7 +16,7 @@ from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.credits import CreditReturn
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.ordering import OrderingQueue
+from pagehop.tlp.ordering import OrderingQueue, may_go
 from pagehop.tlp.outstanding import OutstandingEntry
 from pagehop.tlp.proxy import ProxyEntry
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
@@ -110,8 +110,9 @@ class HostIngress(wiring.Component):
             connect_streams(m, queue.o[lane], requests.i[number])
         for number, lane in enumerate((posted, to_device, to_other, requests)):
             connect_streams(m, lane.offer, gate.i[number])
-            if lane is not posted:
-                m.d.comb += lane.posted.eq(queue.posted)
+        stamp = Signal.like(to_other.looked.stamp)
+        m.d.sync += stamp.eq(to_other.looked.stamp)
+        m.d.comb += [to_device.posted.eq(queue.posted), requests.posted.eq(queue.posted), to_other.gone.eq(may_go(stamp, queue.posted))]
         self._posted_left(m, queue, posted)
         self._allocate(m, issue, requests)
         self._hand_over(m, issue)

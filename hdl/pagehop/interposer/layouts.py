@@ -9,7 +9,8 @@ from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
     "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
-    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque", "lane_credits",
+    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
+    "Requesters", "Source", "Standing", "GROUPS", "lane_credits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -19,6 +20,10 @@ PAGE_BITS = 12
 
 #: Bits of the number of a page in an address space.
 PAGE_NUMBER_BITS = 64 - PAGE_BITS
+
+
+#: Groups of requesters that software can declare independent of each other and of all others.
+GROUPS = 4
 
 
 class Destination:
@@ -49,6 +54,43 @@ class Aperture(data.Struct):
     offset: 64
 
 
+class Requesters(data.Struct):
+    """A group of requesters: those whose ID is ``id`` in the bits of ``mask``, when it is ``enabled``."""
+    id:      16
+    mask:    16
+    enabled: 1
+
+    def has(self, requester_id):
+        """1 when the requester of this ID belongs to the group."""
+        return self.enabled & ~((requester_id ^ self.id) & self.mask).any()
+
+
+class Source(data.Struct):
+    """What tells whether a TLP may pass a posted one (table 2-40): its requester or, of a completion, its completer, its traffic class, its IDO,
+    and the ``group`` of requesters that it belongs to, from 1 on; 0 is everybody else."""
+    requester_id:  16
+    traffic_class: 3
+    id_ordering:   1
+    group:         range(GROUPS + 1)
+
+    def may_pass(self, other):
+        """1 when this one may pass a posted TLP of the source ``other``: in another traffic class, with IDO of another requester, or in another
+        group, which software said to be independent (H24d)."""
+        return ((self.traffic_class != other.traffic_class) | (self.id_ordering & (self.requester_id != other.requester_id))
+                | (self.group != other.group))
+
+    def is_like(self, other):
+        """1 when whatever may pass ``other`` may pass this one."""
+        return (self.requester_id == other.requester_id) & (self.traffic_class == other.traffic_class) & (self.group == other.group)
+
+
+class Standing(data.Struct):
+    """Of whom posted TLPs are aside: ``sources``, as far as they are ``used``, and perhaps of ``everybody``."""
+    sources:   data.ArrayLayout(Source, 4)
+    used:      4
+    everybody: 1
+
+
 class Settings(data.Struct):
     """What the registers say, ready to compare with."""
     window:        Range
@@ -57,6 +99,7 @@ class Settings(data.Struct):
     host_b_offset: 64
     aperture_a:    Aperture
     aperture_b:    Aperture
+    groups:        data.ArrayLayout(Requesters, GROUPS)
     active_host:   1
     fence:         1
     track_dirty:   1
@@ -126,12 +169,12 @@ class DeviceInfo(data.StructLayout):
     """What is known of a TLP of the device when it has been decoded.
 
     ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: the page that it goes to at Host
-    B. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and
-    whether it ends its request.
+    B. ``source``: what it may pass. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a
+    completion: its ``tag``, and whether it ends its request.
     """
     def __init__(self, window_pages, rows):
         super().__init__({
-            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage,
+            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage, "source": Source,
             "row": range(rows), "atomic": 1, "lines": 7, "tag": 10, "last_completion": 1,
         })
 

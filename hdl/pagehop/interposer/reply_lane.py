@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import Issued
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.proxy import ProxyEntry
 
 __all__ = ["ReplyLane"]
@@ -26,7 +25,7 @@ class ReplyLane(wiring.Component):
 
     Members
     -------
-    i, ahead, posted : of the ordering queue.
+    i, ahead : of the ordering queue. ``looked``: what is looked up; ``gone``: in the next cycle, nothing posted stands before it.
     index, enable : read the tables. ``entry``, ``used``: what they show one cycle later.
     free : one bit a table, entry ``free_index`` got its last completion in the cycle before. ``lines`` were reserved for it.
     room : one bit a table, the egress its completions go to has room.
@@ -38,7 +37,7 @@ class ReplyLane(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)),
             "offer": Out(stream.Signature(Issued(data_bytes, slots))),
-            "posted": In(PostedState(ahead_shape["stamp"].width)), "room": In(tables), "proven": In(tables), "waits": Out(tables),
+            "looked": Out(ahead_shape), "gone": In(1), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
             "free": Out(tables), "free_index": Out(range(entries)), "lines": Out(7), "unexpected": Out(1),
@@ -47,7 +46,7 @@ class ReplyLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the completion that stands at the head
-        info, looked, looks = known.info, Signal(self.ahead.payload.shape()), Signal()
+        info, looked, looks = known.info, self.looked, Signal()
         tables = len(self.destinations)
         table, table_q = Signal(1), Signal(1)
         found = Signal(data.StructLayout({"entry": ProxyEntry, "used": 1}))
@@ -77,14 +76,11 @@ class ReplyLane(wiring.Component):
                 with m.If(self.enable):
                     m.next = "Read"
             with m.State("Read"):
-                used, passed = Signal(), Signal()
-                m.d.comb += [
-                    used.eq(Cat(*self.used).bit_select(table, 1) & (info.tag[7:] == 1)),
-                    passed.eq(may_go(known.stamp, self.posted)),
-                ]
+                used = Signal()
+                m.d.comb += used.eq(Cat(*self.used).bit_select(table, 1) & (info.tag[7:] == 1))
                 m.d.sync += [
                     found.entry.eq(Mux(table, self.entry[-1], self.entry[0])), found.used.eq(used),
-                    go.eq(Mux(used & passed & self.room.bit_select(table, 1), 1 << table, 0)),
+                    go.eq(Mux(used & self.gone & self.room.bit_select(table, 1), 1 << table, 0)),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):

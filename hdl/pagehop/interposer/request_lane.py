@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
+from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import far_header, guarded, strict_header
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.ordering import PostedState, may_go
 
 __all__ = ["RequestLane"]
 
@@ -20,14 +20,17 @@ class RequestLane(wiring.Component):
 
     Two cycles from ``ahead`` to ``offer``, one request every three cycles. A request that cannot go is looked up again, so that it sees rows that
     became free and owners that changed. It waits for: earlier posted writes (O1), the page not moving, its row of the outstanding table, room for
-    all its completions (D7), room in the egress, the fence. None of these holds a posted write or a completion (H24).
+    all its completions (D7), room in the egress, the fence. None of these holds a posted write or a completion (H24). A request that a page
+    holds, or a posted write that is aside, goes aside too while there is a place: nothing need stay behind a request (table 2-40, H24d).
 
     Hosts owe answers that may never come. When the row, or room, is missing for ``limit`` cycles, what has it is given up: nothing was issued
     meanwhile, so every request in the table is at least as old. For want of a row that one is, for want of room all are, in 4 cycles a row (H24b).
 
     Members
     -------
-    i, ahead, posted : of the ordering queue.
+    i, ahead : of the ordering queue. ``looked``: what is looked up; ``gone``: in the next cycle, nothing posted stands before it;
+    ``stands``: or something does that is aside.
+    aside : what is to be offered again later. ``again``: what was taken from ``ahead`` is so offered, and its beats stay when it must wait.
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the request in this row is given up.
     return_room : one amount a host, lines that its completion lane still has room for.
@@ -39,7 +42,8 @@ class RequestLane(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(lane_shape)), "ahead": In(stream.Signature(ahead_shape)),
             "offer": Out(stream.Signature(Issued(data_bytes, slots))),
-            "posted": In(PostedState(ahead_shape["stamp"].width)),
+            "looked": Out(ahead_shape), "gone": In(1), "stands": In(1), "again": In(1),
+            "aside": Out(stream.Signature(AsideBeat(lane_shape, ahead_shape))),
             "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots), "limit": In(32),
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
@@ -50,12 +54,14 @@ class RequestLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
-        info, looked = known.info, Signal(self.ahead.payload.shape())
-        found = Signal(data.StructLayout({"destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
+        info, looked = known.info, self.looked
+        found = Signal(data.StructLayout({
+            "destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "held": 1, "occupied": 1, "full": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
-            taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
+            taken.eq(self.offer.ready), self.i.ready.eq(taken | (self.aside.valid & self.aside.ready)), looked.eq(known),
+            self.aside.payload.lane.eq(head), self.aside.payload.ahead.eq(known),
         ]
         m.d.sync += go.eq(0)
         matches = self._matches(m, looked, known)
@@ -70,21 +76,20 @@ class RequestLane(wiring.Component):
                 m.d.comb += looks.eq(1)
                 m.next = "Read"
             with m.State("Read"):
-                page, place, opens = guarded(m, self.guard, matches, info.atomic), Signal(), Signal()
+                page, place = guarded(m, self.guard, matches, info.atomic), Signal()
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~page.closed & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
                     found.destination.eq(place), found.absorbed.eq(Mux(info.atomic, page.absorbs, 0)),
                     found.strict.eq(page.strict & info.atomic),
-                    found.settled.eq(self.clear), found.occupied.eq(self.occupied),
+                    found.settled.eq(self.clear), found.held.eq(page.closed | self.stands), found.occupied.eq(self.occupied),
                     found.full.eq(~Mux(place, holds[1], holds[0])),
-                    go.eq(opens & Mux(place, fits[1], fits[0])),
+                    go.eq(self.clear & ~self.occupied & ~page.closed & self.gone & Mux(place, fits[1], fits[0])),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):
@@ -95,7 +100,15 @@ class RequestLane(wiring.Component):
                     m.next = "Take"
                     with m.If(~head.beat.last):
                         m.next = "Body"
+                with m.Elif(found.held & self.again):
+                    m.next = "Take"
+                with m.Elif(found.held & self.aside.ready):
+                    m.next = "Aside"
                 self._wait(m, found)
+            with m.State("Aside"):
+                m.d.comb += self.aside.valid.eq(self.i.valid)
+                with m.If(self.aside.valid & self.aside.ready & head.beat.last):
+                    m.next = "Take"
             with m.State("Sweep"):
                 self._sweep(m, known, looks, found)
             with m.State("Body"):
@@ -134,10 +147,10 @@ class RequestLane(wiring.Component):
             m.d.comb += issued.beat.header.eq(far_header(header, head.info.far))
 
     def _wait(self, m, found):
-        """Count for how long the row, or room, is missing. What has it is long dead then, and this request must not wait for ever (H24b)."""
+        """Count for how long only the row, or room, is missing. What has it is long dead then, and this request must not wait for ever (H24b)."""
         waited, over = Signal(32), Signal()
-        m.d.comb += over.eq(found.settled & (waited >= self.limit))
-        m.d.sync += waited.eq(Mux(found.occupied | found.full, waited + 3, 0))
+        m.d.comb += over.eq(found.settled & ~found.held & (waited >= self.limit))
+        m.d.sync += waited.eq(Mux(~found.held & (found.occupied | found.full), waited + 3, 0))
         with m.If(over & found.occupied):
             m.d.comb += self.give_up.eq(1)
             m.d.sync += waited.eq(0)

@@ -32,11 +32,12 @@ __all__ = ["Interposer", "Sizes"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Depths of the lanes in beats, and of the tables. Powers of two."""
+    """Depths of the lanes in beats, of what can be aside in the device's ingress, and of the tables. Powers of two."""
     device_ingress: tuple[int, ...]   # posted, completion, non-posted
     host_ingress:   tuple[int, ...]   # by HostLane
     device_egress:  tuple[int, ...]   # posted, completion, non-posted
     host_egress:    tuple[int, ...]   # posted, completion, non-posted, engine
+    aside:          tuple[int, ...] = (512, 64)   # beats of posted TLPs, and of requests
     rows:    int = 1024               # of the outstanding table
     entries: int = 64                 # of each proxy table
 
@@ -102,7 +103,7 @@ class Interposer(wiring.Component):
         replies = self._lines(sizes.device_ingress[1]) // 2   # half for the requests of each host
         m.submodules.device_ingress = device = DeviceIngress(
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
-            depths=sizes.device_ingress, max_payload=self.max_payload, slots=self.slots)
+            depths=sizes.device_ingress, aside=sizes.aside, max_payload=self.max_payload, slots=self.slots)
         m.submodules.device_egress = egress = Egress(data_bytes, 2, sizes.device_egress, max_payload=self.max_payload)
         m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
         m.submodules.table = table = OutstandingTable(sizes.rows)
@@ -110,7 +111,7 @@ class Interposer(wiring.Component):
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
         m.submodules.notifier = notifier = Notifier(data_bytes)
-        m.submodules.owners = owners = OwnerMap(self.window_pages, users=self.slots + 1)
+        m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 1)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
         hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
         self._ports(m, device, egress, hosts)
@@ -136,7 +137,7 @@ class Interposer(wiring.Component):
 
     def _upstream(self, m, device, table, owners, hosts):
         """Device to hosts: page owners, outstanding requests, room for their completions."""
-        for port in range(2):
+        for port in range(len(owners.bit)):
             m.d.comb += [
                 owners.index[port].eq(device.owner_index[port]), owners.enable[port].eq(device.owner_enable[port]),
                 device.owner_bit[port].eq(owners.bit[port]),

@@ -189,6 +189,11 @@ def tag_of(header):
     return Cat(low, request.tag8, request.tag9)
 
 
+def sender_of(header):
+    """Requester ID of a request, completer ID of a completion: they stand at the same place."""
+    return data.View(RequestHeader(), header).requester_id
+
+
 def address_of(header):
     """Byte address of a memory or atomic request, 64 bits, its two low bits 0."""
     fields = _dw0(header)

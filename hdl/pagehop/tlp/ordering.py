@@ -77,8 +77,9 @@ class OrderingQueue(wiring.Component):
     bare : lanes, not the posted one, that only get TLPs of one beat without payload and prefix. Such a lane stores their headers alone.
     keeps : for each lane, the fields of ``info`` that stay with its beats, and whether ``stamp`` does; the others read 0. All by default.
     ahead : for each lane whose TLPs are shown ahead, the fields of ``info`` that are; the stamp always is.
+    outside : posted TLPs that have left the lane and of which the owner waits for one or counts it, at most.
     """
-    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=(), keeps=None, ahead=None):
+    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=(), keeps=None, ahead=None, outside=16):
         if len(depths) < 2:
             raise ValueError(f"An ordering queue needs a posted lane and at least one other, not {len(depths)} lanes")
         for lane in bare:
@@ -92,9 +93,8 @@ class OrderingQueue(wiring.Component):
         self.keeps = keeps or [(*(name for name, _ in info), "stamp")] * len(depths)
         self.shown = ahead or {}
         self._info = info
-        # Posted TLPs between acceptance and `posted_left`: the lane, its register, and a few in the owner's pipeline. Half the range must exceed
-        # them, for marks.
-        self.stamp_bits = (depths[POSTED] + 16).bit_length() + 1
+        # Posted TLPs that marks are set on: those of the lane, its register, and outside. Half the range must exceed them.
+        self.stamp_bits = (depths[POSTED] + outside).bit_length() + 1
         self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
         self.ahead_shape = Ahead(info, self.stamp_bits)
         super().__init__({

@@ -51,8 +51,9 @@ class Guest:
     hosts' delays, then perhaps the probability and the bound of rare long ones; ``write_delay_b`` where Host B's differ), ``posted_credits`` (posted
     TLPs that a host takes before the first is visible), ``hold_limit``, ``completion_limit``, ``fence`` (the policy), ``out_of_band`` (an observer
     sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``, ``host_copy``, or ``mixed``: hold and merge by chance),
-    ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications), ``traffic_class`` of the devices and
-    ``classes_apart`` (the hosts have a virtual channel for each class, so pages must not move while devices use another than 0).
+    ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications), ``independent`` (names of functions that
+    are declared independent of each other and of the rest), ``traffic_class`` of the devices and ``classes_apart`` (the hosts have a virtual
+    channel for each class, so pages must not move while devices use another than 0).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -62,10 +63,13 @@ class Guest:
         self.log = EventLog() if log is None else log
         self.ring_host = config.get("ring_host", 0)
         made = machine(self._system(functions))
+        #: Requester IDs of the functions that are declared independent, by name.
+        self.independent = {one.name: one.requester_id for one in made.functions if one.name in config.get("independent", [])}
         self.setup = Setup(
             window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
+            independent=tuple((requester, 0xFFFF) for requester in self.independent.values()),
             allow_classes=not any(host.classes_apart for host in made.hosts),
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
         self.out_of_band = config.get("out_of_band", self.setup.fence)
@@ -118,8 +122,10 @@ class Guest:
         """What the checker must know."""
         size = self.pages * PAGE
         assert self.setup.aperture_a is not None and self.setup.aperture_b is not None
+        groups = {who: number for number, one in enumerate(self.independent.items(), 1) for who in one}
         return CheckConfig(
-            window=Range(self.base, size), host_b_offset=self.setup.host_b_offset, engine_ids=frozenset(self.system.config.identities[1:]),
+            window=Range(self.base, size), groups=groups, host_b_offset=self.setup.host_b_offset,
+            engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
             global_order=self.out_of_band,
             apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})

@@ -1,7 +1,5 @@
 """What each agent knows: which earlier writes a read must see because of what its agent has observed before."""
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,31 +13,26 @@ from pagehop_tb.checker.values import Values
 __all__ = ["known_writes"]
 
 
-class Knowledge(NamedTuple):
+class Knowledge(tuple[int, ...]):
     """Latest position in the log up to which the writes of each stream must be visible to an agent; -1 for nothing."""
 
-    device: int = -1
-    cpu_a: int = -1
-    cpu_b: int = -1
+    __slots__ = ()
 
     def joined(self, other: "Knowledge") -> "Knowledge":
         """What either knows."""
-        return Knowledge(max(self[0], other[0]), max(self[1], other[1]), max(self[2], other[2]))
+        return Knowledge(map(max, self, other))
 
     def with_stream(self, stream: int, event: int) -> "Knowledge":
         """The same, and the writes of ``stream`` up to ``event``."""
-        return self if self[stream] >= event else Knowledge(*(event if i == stream else known for i, known in enumerate(self)))
-
-
-NOTHING = Knowledge()
+        return self if self[stream] >= event else Knowledge(event if i == stream else known for i, known in enumerate(self))
 
 
 def known_writes(replay: Replay, values: Values, channels: Channels) -> NDArray[np.int64]:
     """For each read of ``values`` and each stream the position up to which it must see the stream's writes.
 
     An agent that read (or was interrupted by) a strongly ordered write knows all that was sent before it on the same stream, and what the writer
-    knew when it sent it (program order, reads-from, doorbells, answers to register reads). A device knows its own port's earlier writes; a CPU its
-    own earlier stores. Writes with RO or IDO teach nothing but themselves.
+    knew when it sent it (program order, reads-from, doorbells, answers to register reads). A device knows its own port's earlier writes, as far as
+    they are of its group; a CPU its own earlier stores. Writes with RO or IDO teach nothing but themselves.
     """
     return _Walk(replay, values, channels).result
 
@@ -50,10 +43,11 @@ class _Walk:
     def __init__(self, replay: Replay, values: Values, channels: Channels) -> None:
         self.replay, self.values, self.channels = replay, values, channels
         self.sources = values.sources()
+        self.nothing = Knowledge([-1] * replay.streams)
         self.known: dict[str, Knowledge] = {}
-        self.told: list[Knowledge] = [NOTHING] * len(replay.writes)   # what its writer knew at each write
+        self.told: list[Knowledge] = [self.nothing] * len(replay.writes)   # what its writer knew at each write
         self.departed: dict[int, Knowledge] = {}                      # what its sender knew at each departure on a channel
-        self.result = np.full((len(values.reads), 3), -1, np.int64)
+        self.result = np.full((len(values.reads), replay.streams), -1, np.int64)
         self._walk()
 
     def _walk(self) -> None:
@@ -67,15 +61,19 @@ class _Walk:
         for event, what, index in sorted(steps):
             actions[what](event, index)
 
+    def _own(self, agent: str) -> int:
+        return self.replay.device_stream(self.replay.config.group_of(agent))
+
     def _of(self, agent: str) -> Knowledge:
-        return self.known.get(agent, NOTHING)
+        return self.known.get(agent, self.nothing)
 
     def _learn(self, agent: str, write: int) -> None:
         written = self.replay.writes[write]
         known = self._of(agent).joined(self.told[write])
         # Who saw one line of a write need not see the next: then it counts only what was sent before. The graph looks at each line.
         one_line = written.location // LINE == (written.location + written.length - 1) // LINE
-        self.known[agent] = known.with_stream(written.stream, written.event if one_line else written.event - 1) if written.strong else known
+        self.known[agent] = (
+            known.with_stream(self.replay.stream_of(written), written.event if one_line else written.event - 1) if written.strong else known)
 
     def _write(self, event: int, index: int) -> None:
         write = self.replay.writes[index]
@@ -86,7 +84,7 @@ class _Walk:
     def _issue(self, event: int, index: int) -> None:
         read = self.values.reads[index]
         known = self._of(read.agent)
-        self.result[index] = known if not read.pushes or read.agent.startswith("CPU ") else known.with_stream(DEVICE_STREAM, event)
+        self.result[index] = known if not read.pushes or read.agent.startswith("CPU ") else known.with_stream(self._own(read.agent), event)
 
     def _done(self, event: int, index: int) -> None:
         for write in self.sources.get(index, ()):
@@ -99,8 +97,8 @@ class _Walk:
     def _channel(self, event: int, _: int) -> None:
         agent, origin = self.channels.agent(event), self.channels.origin.get(event)
         if origin is not None:
-            self.known[agent] = self._of(agent).joined(self.departed.get(origin, NOTHING))
+            self.known[agent] = self._of(agent).joined(self.departed.get(origin, self.nothing))
         elif self.replay.log.events[event][0] == Kind.DEVICE_MMIO_READ and not any(self.replay.log.events[event][5:7]):
-            self.departed[event] = self._of(agent).with_stream(DEVICE_STREAM, event)
+            self.departed[event] = self._of(agent).with_stream(self._own(agent), event)
         else:
             self.departed[event] = self._of(agent)

@@ -48,7 +48,7 @@ class _Order:
         self.graph.add(Edge.PO, self.nodes.write[low], self.nodes.write[low + 1])
 
     def _port(self) -> None:
-        """Table 2-40: what may not pass the posted writes before it, of all requesters, or with IDO of its own.
+        """Table 2-40: what may not pass the posted writes before it, of all requesters of its group, or with IDO of its own.
 
         RO lets writes and atomics pass, but not reads. Nothing has to stay behind reads and atomics.
         """
@@ -65,9 +65,11 @@ class _Order:
         writes = (nodes.write_at[of], nodes.write, nodes.write_agent[of], self.ido[of], bound)
         reads = (issued[nodes.read_of], nodes.read, nodes.read_agent[nodes.read_of], read_ido[nodes.read_of], device_read)
         replies = (nodes.step_at[answers], nodes.step[answers], nodes.step_agent[answers], answer_ido, ~answer_ro)
+        group = np.array([self.replay.config.group_of(name) for name in nodes.agents], np.int64)
         for kind, (at, node, agent, ido, chosen) in ((Edge.PO, writes), (Edge.PO, reads), (Edge.MMIO, replies)):
-            strict = chosen & ~ido
-            self.graph.add_after(kind, writes[0][posted], writes[1][posted], at[strict], node[strict])
+            for one in np.unique(group):
+                own, strict = posted & (group[writes[2]] == one), chosen & ~ido & (group[agent] == one)
+                self.graph.add_after(kind, writes[0][own], writes[1][own], at[strict], node[strict])
             for one in np.unique(agent[chosen & ido]):
                 own, asked = posted & (writes[2] == one), chosen & ido & (agent == one)
                 self.graph.add_after(kind, writes[0][own], writes[1][own], at[asked], node[asked])

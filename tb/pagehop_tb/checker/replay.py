@@ -21,6 +21,9 @@ from pagehop_tb.checker.verdict import Verdict
 
 __all__ = ["OpenRead", "Replay"]
 
+#: Stream of the first group of requesters that was declared independent; the following groups follow.
+FIRST_GROUP = 3
+
 #: Events by which agents tell each other something beside memory.
 CHANNEL = (Kind.MMIO_WRITE, Kind.MMIO_READ_DONE, Kind.DEVICE_MMIO_WRITE, Kind.DEVICE_MMIO_READ, Kind.CPU_FENCE, Kind.MESSAGE, Kind.MESSAGE_SEEN)
 
@@ -77,6 +80,20 @@ class Replay:
         self.one_owner, self.equal_copy, self.exactly_once = OneOwner(self), EqualCopy(self), ExactlyOnce(self)
         self.unseen_copy, self.progress, self.abort, self.errors = UnseenCopy(self), Progress(self), Abort(self), Errors(self)
         self.interrupt_rules, self.old_place = Interrupts(self), OldPlace(self)
+
+    @property
+    def streams(self) -> int:
+        """Streams of writes, each in order: the device port, the CPUs of both hosts, and the groups of requesters beside the first."""
+        return FIRST_GROUP + max(self.config.groups.values(), default=0)
+
+    @staticmethod
+    def device_stream(group: int) -> int:
+        """Stream of the devices of a group."""
+        return FIRST_GROUP - 1 + group if group else DEVICE_STREAM
+
+    def stream_of(self, write: Write) -> int:
+        """Stream in which the write keeps its order."""
+        return write.stream if write.stream != DEVICE_STREAM else self.device_stream(self.config.group_of(write.agent))
 
     def run(self) -> None:
         """Walk through the log, then look at what never ended."""

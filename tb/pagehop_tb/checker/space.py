@@ -1,5 +1,6 @@
 """Names of the bytes of a run: one name for a byte of the guest, wherever it lives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["LINE", "PAGE", "CheckConfig", "Location", "Range", "host_name"]
@@ -39,6 +40,7 @@ class CheckConfig:
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
     ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
     ``line_atomic`` demands that an access inside one 64-byte line sees one moment: stronger than PCIe, and what drivers assume.
+    ``groups`` names, by agent and by requester ID, devices that were declared independent: they keep order within their group alone (H24d).
     ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
     """
 
@@ -52,8 +54,13 @@ class CheckConfig:
     apertures: dict[int, Range] = field(default_factory=dict)
     global_order: bool = False
     line_atomic: bool = True
+    groups: Mapping[str | int, int] = field(default_factory=dict)
     hold_limit: int | None = None
     slack: int = 200
+
+    def group_of(self, who: str | int) -> int:
+        """Group in which the agent or requester ID keeps order; 0 is that of all that were not declared independent."""
+        return self.groups.get(who, 0)
 
     def of_device(self, address: int) -> Location:
         """Name of the byte that a device calls ``address``."""

@@ -234,7 +234,7 @@ class Values:
         writes = self.replay.writes
         if not len(writes) or not len(self.value):
             return
-        streams = np.array([write.stream if write.atomic is None else -1 for write in writes], np.int64)
+        streams = np.array([self.replay.stream_of(write) if write.atomic is None else -1 for write in writes], np.int64)
         required = np.full(len(self.value), -1, np.int64)
         for written, read in self._cells():
             for stream in range(known.shape[1]):

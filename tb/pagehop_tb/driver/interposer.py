@@ -58,7 +58,10 @@ class MoveObserver(Protocol):
 
 @dataclass(frozen=True)
 class Setup:
-    """What is programmed before DMA starts. Apertures are (base, pages, offset), ranges are (base, pages); None leaves one closed."""
+    """What is programmed before DMA starts. Apertures are (base, pages, offset), ranges are (base, pages); None leaves one closed.
+
+    ``independent`` are groups of requesters, (requester ID, mask), that need no order with any others.
+    """
 
     window_base: int
     window_pages: int
@@ -72,6 +75,7 @@ class Setup:
     dirty: bool = False
     allow_translated: bool = False
     allow_classes: bool = False
+    independent: tuple[tuple[int, int], ...] = ()
     notify: tuple[int, int, int] | None = None      # host, address, data
     hold_limit: int = 5000
     completion_limit: int = 2500
@@ -110,6 +114,9 @@ class InterposerDriver:
         covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
         if not 0 <= setup.window_pages <= covered:
             raise DriverError(f"The window must have from 0 to {covered} pages, not {setup.window_pages}")
+        groups = regs.Independent.array.words
+        if len(setup.independent) > groups:
+            raise DriverError(f"At most {groups} groups of requesters can be declared independent, not {len(setup.independent)}")
         for offset, value in self._program(setup):
             await self.registers.write(offset, value)
         self.setup_done = setup
@@ -119,8 +126,11 @@ class InterposerDriver:
         msi, mmio = setup.msi or (0, 0), setup.mmio or (0, 0)
         aperture_a, aperture_b = setup.aperture_a or (0, 0, 0), setup.aperture_b or (0, 0, 0)
         notify_host, notify_address, notify_data = setup.notify or (0, 0, 0)
-        control = regs.Control
+        control, group = regs.Control, regs.Independent
+        groups = [group.REQUESTER_ID.of(requester) | group.MASK.of(mask) | group.ENABLE.of(1) for requester, mask in setup.independent]
+        groups += [group.reset] * (group.array.words - len(groups))
         return [
+            *((group.offset + 8 * number, value) for number, value in enumerate(groups)),
             (regs.WindowBase.offset, setup.window_base), (regs.WindowPages.offset, setup.window_pages),
             (regs.HostBOffset.offset, setup.host_b_offset % ADDRESSES),
             (regs.MsiBase.offset, msi[0]), (regs.MsiPages.offset, msi[1]), (regs.MmioBase.offset, mmio[0]), (regs.MmioPages.offset, mmio[1]),

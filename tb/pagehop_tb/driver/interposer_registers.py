@@ -500,3 +500,17 @@ class QueueStatus:
     IDLE = Field(40, 1)
     #: A descriptor could not be read, and the queue stands still.
     ERROR = Field(41, 1)
+
+
+class Independent:
+    """independent (read and write)"""
+    offset = 0x220
+    reset = 0xffff0000
+    #: All 4; ``offset`` is that of the first.
+    array = Memory(0x220, 4)
+    #: Bus, device and function.
+    REQUESTER_ID = Field(0, 16)
+    #: Bits of the requester ID that are compared; 0xFFFF names one function, 0xFFF8 all of a device.
+    MASK = Field(16, 16)
+    #: 1 makes those requesters a group of their own, in order among themselves alone.
+    ENABLE = Field(32, 1)

@@ -1,5 +1,7 @@
 """I5: what may not pass a posted write does not become visible before it."""
 
+from itertools import product
+
 import numpy as np
 
 from pagehop_tb.checker.records import DEVICE_STREAM
@@ -19,18 +21,19 @@ def visible_writes(replay: Replay) -> list[int]:
 def check_order_at_hosts(replay: Replay, verdict: Verdict) -> None:
     """*Reordered*: a posted write of the device, interrupts included, became visible before one sent earlier that it may not pass.
 
-    That holds at each host; over both hosts only where the fence policy promises it.
+    That holds at each host; over both hosts only where the fence policy promises it; and within each group of requesters.
     """
     numbers = visible_writes(replay)
     writes = [replay.writes[number] for number in numbers]
     performed = np.array([write.performed for write in writes], np.int64)
     strong = np.array([write.strong for write in writes], bool)
     host = np.array([write.host for write in writes], np.int64)
+    group = np.array([replay.config.group_of(write.agent) for write in writes], np.int64)
     place = [f" to {host_name(h)}" for h in (0, 1)]
     if replay.config.global_order:
         host[:], place[0] = 0, ""
-    for h in (0, 1):
-        mine = np.flatnonzero(host == h)
+    for h, g in product((0, 1), np.unique(group)):
+        mine = np.flatnonzero((host == h) & (group == g))
         if len(mine) < 2:
             continue
         latest = np.maximum.accumulate(performed[mine])
@@ -52,10 +55,13 @@ def check_order_at_places(values: Values, verdict: Verdict) -> None:
         return
     sent = np.array([write.event for write in writes], np.int64)[values.writer[mine]]
     mine = mine[np.argsort((values.rank[mine] << SHIFT) | sent, kind="stable")]
-    strong = np.array([write.strong for write in writes], bool)[values.writer[mine]]
-    # In the order of sending, which within one place is also the order of its versions, no version comes before one already reached.
-    latest = np.maximum.accumulate(mine)
-    bad = mine[1:][strong[1:] & (mine[1:] < latest[:-1])]
-    for index in dict.fromkeys(values.writer[bad].tolist()):
-        replay.blamed.add(writes[index].event)
-        verdict.add("reordered", f"{replay.told(index)} became visible before an earlier one to the same place")
+    all_strong = np.array([write.strong for write in writes], bool)[values.writer[mine]]
+    groups = np.array([replay.config.group_of(write.agent) for write in writes], np.int64)[values.writer[mine]]
+    for group in np.unique(groups):
+        ours, strong = mine[groups == group], all_strong[groups == group]
+        # In the order of sending, which within one place is also the order of its versions, no version comes before one already reached.
+        latest = np.maximum.accumulate(ours)
+        bad = ours[1:][strong[1:] & (ours[1:] < latest[:-1])]
+        for index in dict.fromkeys(values.writer[bad].tolist()):
+            replay.blamed.add(writes[index].event)
+            verdict.add("reordered", f"{replay.told(index)} became visible before an earlier one to the same place")

@@ -13,7 +13,8 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
     """*Invented*: a TLP on a link that did not come in like that. *Reordered*: it passed an earlier one that it may not pass, or kept IDO (H62).
 
     It may change its address (to that of the owner) and must lose IDO on its way to a host; it may lose RO on its way to a page that moves while
-    devices write to it. Order is that of TLPs which come in by one link and go out by one: what the two hosts send to the device has none.
+    devices write to it. Order is that of TLPs which come in by one link and go out by one, and of one group of requesters: what the two hosts send to
+    the device has none.
     Judges the ``link`` events of the log; without any it says nothing. What goes in and does not come out is seen where it should have been
     performed (I3).
     """
@@ -32,18 +33,21 @@ def check_unchanged(replay: Replay, verdict: Verdict) -> None:
                 verdict.add("invented", f"{what} as none came in")
                 continue
             # Both hosts may have sent the same: it is the one of which this order is allowed.
-            found = next((one for one in came_in if one[0] >= latest.get((one[1], port, traffic_class), -1)), came_in[0])
+            way = (port, traffic_class, replay.config.group_of(requester_id) if upstream else 0)
+            found = next((one for one in came_in if one[0] >= latest.get((one[1], *way), -1)), came_in[0])
             came_in.remove(found)
-            sent, stream = found[0], (found[1], port, traffic_class)
+            sent, stream = found[0], (found[1], *way)
             relaxed = replay.log.events[sent][9]
             if ro != relaxed and (ro or not _moving(replay, place, sent, event)):
                 verdict.add("invented", f"{what} with{'' if ro else 'out'} RO, as it did not come in")
             if upstream and ido:
                 verdict.add("reordered", f"{what} with IDO")
-            if sent < latest.get(stream, -1):
+            own = (*stream, requester_id)
+            if sent < max(latest.get(stream, -1), latest.get(own, -1)):
                 verdict.add("reordered", f"{what} after one that came in later and may not pass it")
-            if not relaxed and not replay.log.events[sent][10]:      # what came in with IDO may pass others: not judged here
-                latest[stream] = max(sent, latest.get(stream, -1))
+            if not relaxed:
+                bound = own if replay.log.events[sent][10] else stream      # with IDO it may pass those of other requesters
+                latest[bound] = max(sent, latest.get(bound, -1))
 
 
 def _moving(replay: Replay, place: tuple[bool, int], sent: int, event: int) -> bool:
