@@ -47,9 +47,9 @@ class Egress(wiring.Component):
     A source begins a TLP only while ``room`` of its lane is 1; then its place is there, and ``i`` never stalls for longer than the other sources'
     turns (D1).
 
-    While the watchdog says that the partner is down, each TLP leaves its lane as it would with endless credits, one beat a cycle, and goes nowhere; no
-    credits are spent. What is decided at its first beat holds for a whole TLP, so on ``tx`` all are whole. A partner that is down takes what it has
-    begun to take, as it must everything within its credits (:class:`TlpPort`). The last beat may stay on ``tx``: nothing waits for it.
+    While the watchdog says that the partner is down, each TLP leaves its lane as it would with endless credits, one beat a cycle, and goes nowhere;
+    no credits are spent. What is decided at its first beat holds for a whole TLP, so on ``tx`` all are whole. A partner that is down takes what it
+    has begun to take, as it must everything within its credits (:class:`TlpPort`). The last beat may stay on ``tx``: nothing waits for it.
 
     Parameters
     ----------

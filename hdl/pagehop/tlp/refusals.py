@@ -25,8 +25,8 @@ class Refusals(wiring.Component):
 
     Members
     -------
-    i : headers of requests, always ready for who keeps to ``room``: it chooses none in the cycle after ``room`` was 0, and hands each over in the cycle
-        after it chose it.
+    i : headers of requests, always ready for who keeps to ``room``: it chooses none in the cycle after ``room`` was 0, and hands each over in the
+        cycle after it chose it.
     completer_id : of the answers.
     o : completions, which have no data.
     """

@@ -23,11 +23,12 @@ class PortState(data.Struct):
 class Watchdog(wiring.Component):
     """Say when an egress discards in place of sending, and let it change over between two TLPs.
 
-    The limit counts for each lane on its own: a partner that takes posted TLPs for ever and no request is as dead for who waits for a request. A head
-    that stands still is given ``limit`` cycles at least, and twice as many (and 5) at most. Up again is for software alone: who lost TLPs has to know.
+    The limit counts for each lane on its own: a partner that takes posted TLPs for ever and no request is as dead for who waits for a request. A
+    head that stands still is given ``limit`` cycles at least, and twice as many (and 5) at most. Up again is for software alone: who lost TLPs has
+    to know.
 
-    The egress begins no TLP in the cycle after ``closed``, and what has begun then ends as it began: sent, or discarded. ``discards`` changes only when
-    nothing has begun.
+    The egress begins no TLP in the cycle after ``closed``, and what has begun then ends as it began: sent, or discarded. ``discards`` changes only
+    when nothing has begun.
 
     Parameters
     ----------
