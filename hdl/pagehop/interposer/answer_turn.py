@@ -33,5 +33,9 @@ class AnswerTurn(wiring.Component):
         m = Module()
         inside, inside_next = Signal(), Signal()   # a TLP of the link has begun and not ended
         m.d.comb += inside_next.eq(Mux(self.valid & self.advance & ~self.turn, ~self.last, inside))
-        m.d.sync += [inside.eq(inside_next), self.turn.eq(Mux(self.turn, ~self.advance, self.answers & ~inside_next))]
+        m.d.sync += [
+            inside.eq(inside_next),
+            # A TLP that the register could not take yet keeps its turn.
+            self.turn.eq(Mux(self.turn, ~self.advance, self.answers & ~inside_next & (self.advance | ~self.valid))),
+        ]
         return m
