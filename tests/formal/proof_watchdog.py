@@ -84,7 +84,8 @@ PROOFS = [
         "tx is loaded while it waits": with_bug(WholeAcrossChanges, "with m.If(free):", "with m.If(loads):"),
     }),
     Proof("watchdog_each_request_once", EachRequestOnce.__doc__, EachRequestOnce, "bmc", 15, seconds=900, bugs={
-        "a request is not refused": with_bug(EachRequestOnce, "self.refused.valid.eq(Cat(begins[lane] for lane in requests).any())", "self.refused.valid.eq(0)"),
+        "a request is not refused": with_bug(
+            EachRequestOnce, "self.refused.valid.eq(Cat(begins[lane] for lane in requests).any())", "self.refused.valid.eq(0)"),
         "a request that is sent is refused": with_bug(EachRequestOnce, "[begin & discards for begin in begins]", "begins"),
     }),
     Proof("watchdog_credits_are_kept", CreditsAreKept.__doc__, CreditsAreKept, "bmc", 11, bugs={

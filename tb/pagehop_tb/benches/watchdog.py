@@ -209,7 +209,8 @@ class Watchdogs:
         await self._back(driver, silent, way, before, answers.count(Status.TIMEOUT), exact=not moves)
 
     def _traffic(self, host: int) -> RandomTraffic:
-        return RandomTraffic(self.system.functions["nvme"], [WINDOW_BASE + KEPT[host] * PAGE], self.system.values, self.random.getrandbits(32), gap=60)
+        function, page = self.system.functions["nvme"], WINDOW_BASE + KEPT[host] * PAGE
+        return RandomTraffic(function, [page], self.system.values, self.random.getrandbits(32), gap=60)
 
     async def _ask(self, host: int) -> int:
         status, _ = await self.system.hosts[host].cpu.mmio_read(REGISTERS + 8 * self.random.randrange(32), 4)
@@ -331,8 +332,8 @@ class Watchdogs:
             await host.cpu.mmio_write(DOORBELLS, self.system.values.take(0, 4))
             assert await self._ask(host.number) == Status.SUCCESS, "the device does not answer after it is up again"
         assert self.rung == len(self.system.hosts), "a doorbell was lost after the device was up again"
-        for host in (0, 1):
-            await self.use(host)
+        for number in (0, 1):
+            await self.use(number)
         self.told.append(f"device by {way}: {posted} posted and {requests} requests discarded")
 
     async def _load(self, host: int) -> None:
@@ -341,10 +342,10 @@ class Watchdogs:
 
 def finite_completions(usual: SystemConfig) -> SystemConfig:
     """Nobody grants endless credits for completions, and hosts do not wait long for answers."""
-    credits = CreditConfig(64, 1024)
+    finite = CreditConfig(64, 1024)
     hosts = [replace(host, timeout=HOST_TIMEOUT) for host in usual.hosts]
-    return replace(usual, hosts=(hosts[0], hosts[1]), device_credits=replace(usual.device_credits, completion=credits),
-                   host_credits=replace(usual.host_credits, completion=credits))
+    return replace(usual, hosts=(hosts[0], hosts[1]), device_credits=replace(usual.device_credits, completion=finite),
+                   host_credits=replace(usual.host_credits, completion=finite))
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
