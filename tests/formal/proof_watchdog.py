@@ -10,8 +10,8 @@ from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
 
 COUNT = 4   # bits of ghost counters
-#: Cycles in which a request that nothing keeps has left: its lane, the change of the port, a TLP that has begun, its turn among three.
-SOON = 10
+#: Cycles in which a request that nothing keeps has left: the change of the port, a TLP that has begun, its turn among the few that stand there.
+SOON = 8
 
 
 def commands(m, dut):
@@ -83,7 +83,7 @@ PROOFS = [
         "a TLP that has begun is cut": with_watchdog(WholeAcrossChanges, "settled & ~self.begun", "settled"),
         "tx is loaded while it waits": with_bug(WholeAcrossChanges, "with m.If(free):", "with m.If(loads):"),
     }),
-    Proof("watchdog_each_request_once", EachRequestOnce.__doc__, EachRequestOnce, "bmc", 15, seconds=900, bugs={
+    Proof("watchdog_each_request_once", EachRequestOnce.__doc__, EachRequestOnce, "bmc", 12, seconds=600, bugs={
         "a request is not refused": with_bug(
             EachRequestOnce, "self.refused.valid.eq(Cat(begins[lane] for lane in requests).any())", "self.refused.valid.eq(0)"),
         "a request that is sent is refused": with_bug(EachRequestOnce, "[begin & discards for begin in begins]", "begins"),

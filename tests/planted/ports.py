@@ -49,7 +49,7 @@ ONCE = {"rounds": 1, "ways": ["limit"]}
 PORTS = (
     Bug("watchdog_sleeps", ("H65", "D12"), watchdog_sleeps, "watchdog", ONCE, "is not down"),
     Bug("discarded_requests_are_forgotten", ("H65", "D12"), discarded_requests_are_forgotten, "watchdog", ONCE, "waits for the port"),
-    Bug("discarded_tlps_spend_credits", ("H65", "D12"), discarded_tlps_spend_credits, "watchdog", ONCE, "exceeds its credits"),
+    Bug("discarded_tlps_spend_credits", ("H65", "D12"), discarded_tlps_spend_credits, "watchdog", ONCE, "although there are credits"),
     Bug("port_stays_down", ("H65", "D12"), port_stays_down, "watchdog", ONCE, "to be up, which has not come"),
     Bug("pages_move_to_a_host_that_is_down", ("H65",), pages_move_to_a_host_that_is_down, "watchdog", ONCE, "a move to a host that is down"),
 )
