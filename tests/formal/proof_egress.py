@@ -158,7 +158,7 @@ PROOFS = [
     Proof("egress_tlps_are_whole", TlpsAreWhole.__doc__, TlpsAreWhole, "bmc", 8, bugs={
         "TLPs are mixed": with_bug(
             TlpsAreWhole, "turns.last.eq(ends)", "turns.last.eq(1)"),
-        "tx is loaded while it waits": with_bug(TlpsAreWhole, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
+        "tx is loaded while it waits": with_bug(TlpsAreWhole, "free.eq(~self.tx.valid | self.tx.ready)", "free.eq(1)"),
     }),
     Proof("egress_all_leave", AllLeave.__doc__, AllLeave, "cover", 12, bugs={
         "requests have no turn": with_bug(

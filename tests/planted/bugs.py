@@ -4,11 +4,12 @@ from tests.planted.bug import Bug
 from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
 from tests.planted.moves import MOVES
+from tests.planted.ports import PORTS
 from tests.planted.slots import SLOTS
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *SLOTS)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {
@@ -17,13 +18,11 @@ OUT_OF_SCOPE = {
     "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
     "H15": "One host serves a whole access in every mode: while a page is copied its source has all that was written.",
     "H20": "No read of the device is answered inside the interposer in any mode; the rule holds for every read: H64.",
-    "H65": "The watchdog of an egress, which discards and answers for a dead host, comes with issue 4.",
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",
     "O6": "One interposer and one port a host are all there is; topologies with more come with issue 4.",
     "O8": "A rule for the hypervisor: nothing in the interposer can see how a page is mapped.",
     "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
-    "D12": "The watchdog of an egress comes with issue 4, as for H65.",
     "D13": "A size, not a rule: a queue that is too small costs rate, which `make bench` measures against its limits.",
     "D15": "Nothing is merged on the way back: the source answers reads in merge mode too.",
 }

@@ -213,7 +213,7 @@ BUGS: dict[str, Callable[[], type]] = {
         Egress, "turns.last.eq(ends)", "turns.last.eq(1)"),
     "TLPs are mixed on the way in": lambda: planted(
         Egress, "", "", TlpArbiter=planted(TlpArbiter, "turns.last.eq(self.o.payload.beat.last)", "turns.last.eq(1)")),
-    "tx is loaded while it waits": lambda: planted(Egress, "loads.eq(~self.tx.valid | self.tx.ready)", "loads.eq(1)"),
+    "tx is loaded while it waits": lambda: planted(Egress, "free.eq(~self.tx.valid | self.tx.ready)", "free.eq(1)"),
     "stamps are not counted": lambda: in_queue("self.accepted.eq(self.accepted + enters)", "self.accepted.eq(self.accepted)"),
 }
 

@@ -147,7 +147,7 @@ def test_both_hosts_read_back_what_they_write_and_a_start_shows_at_once():
                 await device.write(names.MoveCommand.offset, names.MoveCommand.START.of(1) | names.MoveCommand.PAGE_SIZE.of(12))
                 started.append(number)
                 assert names.MoveStatus.ENDED.get(await device.read(names.MoveStatus.offset)) > before
-            assert await device.read(0x200) is None
+            assert await device.read(0x8000) is None
         return bench
 
     simulate(dut, [host(0, names.ApertureAOffset), host(1, names.ApertureBOffset)])

@@ -17,9 +17,11 @@ from pagehop.registers.adapter import TlpRegisterAdapter
 from pagehop.registers.bus import MemoryBus
 from pagehop.registers.file import RegisterFile
 from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.stream import TlpBeat
+from pagehop.tlp.watchdog import PortState, PortWatch
 
-__all__ = ["COUNTERS", "Control", "REGISTERS"]
+__all__ = ["COUNTERS", "DISCARDED", "Control", "REGISTERS"]
 
 #: Register map of the interposer.
 REGISTERS = Path(__file__).with_name("registers.rdl")
@@ -27,8 +29,14 @@ REGISTERS = Path(__file__).with_name("registers.rdl")
 #: Counters, named as their registers.
 COUNTERS = (
     "moves_done", "moves_failed", "fences", "fence_cycles", "flushes_a", "flushes_b", "completion_waits", "unsupported", "unexpected",
-    "flush_timeouts", "outstanding_timeouts",
+    "flush_timeouts", "outstanding_timeouts", "discarded_posted", "discarded_requests", "discarded_completions",
 )
+
+#: The counters of what egresses discard, by class.
+DISCARDED = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "requests", TlpClass.COMPLETION: "completions"}
+
+#: Ports by number, as the fields of their registers name them.
+_PORTS = ("device", "host_a", "host_b")
 
 #: Base-2 logarithm of the words that a bitmap has in the register space.
 _BITMAP_WORD_BITS = 12
@@ -45,6 +53,7 @@ class Control(wiring.Component):
     start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
     hold_limit, completion_limit : cycles.
+    watch, port_state : of the egresses to the device, Host A and Host B.
     passed : pulses, the device sent such. ``opaque``: no page may move.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
@@ -61,7 +70,7 @@ class Control(wiring.Component):
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
-            "passed": In(Opaque), "opaque": Out(1),
+            "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3), "passed": In(Opaque), "opaque": Out(1),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
@@ -86,6 +95,7 @@ class Control(wiring.Component):
         self._move(m, registers)
         self._queue(m, registers)
         self._opaque(m, registers)
+        self._watch(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
             wiring.connect(m, getattr(registers, name), wiring.flipped(getattr(self, name)))
         return m
@@ -150,6 +160,15 @@ class Control(wiring.Component):
             m.d.comb += [
                 *(status[field].eq(shown[field]) for field in ("busy", "done", "failed", "phase", "error", "refused", "ended")),
                 cycles.hold.eq(shown.hold), cycles.total.eq(shown.total),
+            ]
+
+    def _watch(self, m, registers):
+        limits, command, written, status = registers.port_limits, registers.port_command, registers.port_command_written, registers.port_status
+        for name, watch, state in zip(_PORTS, self.watch, self.port_state, strict=True):
+            m.d.comb += [
+                watch.limit.eq(limits.device if name == "device" else limits.hosts),
+                watch.stop.eq(written & command[f"stop_{name}"]), watch.resume.eq(written & command[f"resume_{name}"]),
+                status[f"down_{name}"].eq(state.down), status[f"expired_{name}"].eq(state.expired),
             ]
 
     def _opaque(self, m, registers):

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
 from pagehop.interposer.layouts import GROUPS, PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
@@ -38,18 +39,20 @@ class DeviceDecode(wiring.Component):
     Members
     -------
     i, o, settings.
+    answer : completions without data, given in the place of a device that takes no requests (D12).
     opaque : pulses, a TLP of that kind was passed on in the cycle before.
     """
     def __init__(self, data_bytes, window_pages, rows):
         self.data_bytes, self.window_pages, self.rows = data_bytes, window_pages, rows
         super().__init__({
-            "i": In(stream.Signature(TlpBeat(data_bytes))),
+            "i": In(stream.Signature(TlpBeat(data_bytes))), "answer": In(stream.Signature(headers.CompletionHeader())),
             "o": Out(stream.Signature(QueueBeat(data_bytes, DeviceInfo(window_pages, rows), 3))),
             "settings": In(Settings), "opaque": Out(Opaque),
         })
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.turn = turn = AnswerTurn()
         header, settings = self.i.payload.header, self.settings
         address_type = data.View(headers.RequestHeader(), header).address_type
         ide = self.i.payload.prefix_valid & (self.i.payload.prefix[24:] == headers.IDE_PREFIX)
@@ -57,11 +60,13 @@ class DeviceDecode(wiring.Component):
         inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
         plain, translated, encrypted, groups = Signal(), Signal(), Signal(), Signal(GROUPS)
         m.d.comb += [
-            page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready), self.i.ready.eq(advance),
+            page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready),
+            turn.answers.eq(self.answer.valid), turn.valid.eq(self.i.valid), turn.last.eq(self.i.payload.last), turn.advance.eq(advance),
+            self.i.ready.eq(advance & ~turn.turn), self.answer.ready.eq(advance & turn.turn),
             self.o.payload.beat.eq(beat), *self.o.payload.info.far.is_at(far),
         ]
         with m.If(advance):
-            m.d.sync += [self.o.valid.eq(self.i.valid), beat.eq(self.i.payload)]
+            m.d.sync += [self.o.valid.eq(self.i.valid | turn.turn), beat.eq(self.i.payload)]
         with m.If(advance & self.i.valid & self.i.payload.first):
             kind, requester = headers.tlp_class(header), headers.sender_of(header)
             m.d.sync += [
@@ -72,6 +77,11 @@ class DeviceDecode(wiring.Component):
                 special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
                 plain.eq((address_type == AddressType.UNTRANSLATED) & ~ide), translated.eq(address_type == AddressType.TRANSLATED), encrypted.eq(ide),
                 groups.eq(Cat(group.has(requester) for group in settings.groups)),
+            ]
+        with m.If(advance & turn.turn):
+            m.d.sync += [
+                *answer_beat(beat, self.answer.payload), self.o.payload.lane.eq(EgressLane.COMPLETION), translated.eq(0), encrypted.eq(0),
+                groups.eq(0),
             ]
         passes = self.o.valid & self.o.ready & beat.first
         m.d.sync += [

@@ -51,7 +51,7 @@ class DeviceIngress(wiring.Component):
 
     Members
     -------
-    rx, rx_limits : the device's link.
+    rx, rx_limits : the device's link. ``answer``: completions given in its place.
     o : to each host's egress; ``room``: its room, a bit a lane.
     owner_* : ports of the owner map, for posted TLPs, non-posted TLPs, and posted TLPs that are aside.
     row, occupied, allocate … : ports of the outstanding table.
@@ -72,6 +72,7 @@ class DeviceIngress(wiring.Component):
         page = range(window_pages)
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
+            "answer": In(stream.Signature(headers.CompletionHeader())),
             "o": Out(stream.Signature(EgressBeat(data_bytes))).array(2), "room": In(4).array(2),
             "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots), "limit": In(32), "pause": In(1),
             "owner_index": Out(page).array(3), "owner_enable": Out(1).array(3), "owner_bit": In(1).array(3),
@@ -103,6 +104,7 @@ class DeviceIngress(wiring.Component):
         m.submodules.replies = replies = ReplyLane(self.data_bytes, *shapes, (HOST_A, HOST_B), self.entries, self.slots)
         m.submodules.requests = requests = RequestLane(self.data_bytes, *shapes, self.window_pages, self.rows, self.return_lines, self.slots)
         connect_streams(m, self.rx, decode.i)
+        connect_streams(m, self.answer, decode.answer)
         connect_streams(m, decode.o, queue.i)
         m.d.comb += [
             decode.settings.eq(self.settings), self.opaque.eq(decode.opaque),

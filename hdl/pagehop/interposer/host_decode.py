@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
 from pagehop.interposer.device_decode import ends_request
 from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
@@ -28,12 +29,17 @@ class HostLane(enum.IntEnum):
     REQUEST_OTHER    = 5
 
 
+class _Place(data.Struct):
+    """Where a TLP belongs. ``copy``, ``flush``: it answers a request of our own."""
+    lane:  HostLane
+    copy:  1
+    flush: 1
+
+
 class _Known(data.Struct):
-    """What is registered of a TLP. ``copy``, ``flush``: it answers a request of our own."""
-    lane:        HostLane
+    """What is registered of a TLP."""
+    place:       _Place
     destination: 2
-    copy:        1
-    flush:       1
     far:         PAGE_NUMBER_BITS
 
 
@@ -43,6 +49,8 @@ class HostDecode(wiring.Component):
     Lane and destination are decided on the way into the register, the rest follows from the header behind it. What is known of a TLP stays with its
     later beats. Completions of copy and flush reads leave on ``copy`` and ``flush``; both are always ready. Requests go to the registers, through the
     aperture to the other host, or to the device; configuration requests and messages only come through from the active host.
+
+    ``answer`` brings completions without data that are given in the place of a host that takes no requests (D12). They are sorted as the host's are.
 
     Parameters
     ----------
@@ -54,36 +62,51 @@ class HostDecode(wiring.Component):
         beat = TlpBeat(data_bytes)
         super().__init__({
             "i": In(stream.Signature(beat)), "o": Out(stream.Signature(QueueBeat(data_bytes, HostInfo, len(HostLane)))),
-            "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)),
+            "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)), "answer": In(stream.Signature(headers.CompletionHeader())),
             "config": In(PortConfig), "aperture": In(Aperture), "active": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        header = self.i.payload.header
+        m.submodules.turn = turn = AnswerTurn()
+        header, answer = self.i.payload.header, self.answer.payload
         valid, beat, known, advance = Signal(), Signal(TlpBeat(self.data_bytes)), Signal(_Known), Signal()
+        answers, answered = Signal(), Signal(_Place)   # chosen from behind the register, for what is compared in front of it takes a whole cycle
+        place = _Place(Mux(answers, answered, known.place))
         m.d.comb += [
-            advance.eq(~valid | known.copy | known.flush | self.o.ready), self.i.ready.eq(advance),
-            self.o.valid.eq(valid & ~known.copy & ~known.flush), self.o.payload.beat.eq(beat),
-            self.copy.valid.eq(valid & known.copy), self.copy.payload.eq(beat),
-            self.flush.valid.eq(valid & known.flush), self.flush.payload.eq(beat),
+            turn.answers.eq(self.answer.valid), turn.valid.eq(self.i.valid), turn.last.eq(self.i.payload.last), turn.advance.eq(advance),
+            advance.eq(~valid | place.copy | place.flush | self.o.ready),
+            self.i.ready.eq(advance & ~turn.turn), self.answer.ready.eq(advance & turn.turn),
+            self.o.valid.eq(valid & ~place.copy & ~place.flush), self.o.payload.beat.eq(beat), self.o.payload.lane.eq(place.lane),
+            self.copy.valid.eq(valid & place.copy), self.copy.payload.eq(beat),
+            self.flush.valid.eq(valid & place.flush), self.flush.payload.eq(beat),
         ]
         with m.If(advance):
-            m.d.sync += [valid.eq(self.i.valid), beat.eq(self.i.payload)]
+            m.d.sync += [valid.eq(self.i.valid | turn.turn), beat.eq(self.i.payload), answers.eq(turn.turn)]
+            m.d.sync += self._sort(answer, Mux(self._is_ours(answer), HostLane.TO_OTHER, HostLane.TO_DEVICE), answered)
+            with m.If(turn.turn):
+                m.d.sync += answer_beat(beat, answer)
         with m.If(advance & self.i.valid & self.i.payload.first):
             self._compare(m, header, known)
         self._inform(m, beat.header, known)
         return m
 
-    def _compare(self, m, header, known):
-        completion, address = data.View(headers.CompletionHeader(), header), headers.address_of(header)
+    def _is_ours(self, header):
+        """1 when a TLP answers a request that left this port under our ID."""
+        completion = data.View(headers.CompletionHeader(), header)
         narrow = ~completion.tag8 & ~completion.tag9
-        ours = (headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
+        return (headers.is_completion(header) & (completion.requester_id == self.config.requester_id)
                 & (narrow | (~completion.tag[7] if self.wide_copy_tags else 0)))
+
+    def _sort(self, header, lane, result):
+        ours, tag = self._is_ours(header), data.View(headers.CompletionHeader(), header).tag
+        return [result.lane.eq(lane), result.copy.eq(ours & ~tag[7]), result.flush.eq(ours & tag[7] & (tag[6] == self.host))]
+
+    def _compare(self, m, header, known):
+        address, ours = headers.address_of(header), self._is_ours(header)
         destination, lane = Signal(2), Signal(HostLane)
         m.d.sync += [
-            known.lane.eq(lane), known.destination.eq(destination), known.copy.eq(ours & ~completion.tag[7]),
-            known.flush.eq(ours & completion.tag[7] & (completion.tag[6] == self.host)),
+            *self._sort(header, lane, known.place), known.destination.eq(destination),
             known.far.eq(address[PAGE_BITS:] + self.aperture.offset[PAGE_BITS:]),
         ]
         kind, registers = headers.tlp_class(header), address[REGISTER_SPACE_BITS:] == self.config.register_base[REGISTER_SPACE_BITS:]
@@ -104,7 +127,7 @@ class HostDecode(wiring.Component):
     def _inform(self, m, header, known):
         info, completion = self.o.payload.info, data.View(headers.CompletionHeader(), header)
         m.d.comb += [
-            self.o.payload.lane.eq(known.lane), info.destination.eq(known.destination),
+            info.destination.eq(known.destination),
             *info.far.is_at(known.far), info.lines.eq(completion_lines(header)),
             info.requester_id.eq(completion.requester_id), info.tag.eq(headers.whole_tag(completion)),
             info.last_completion.eq(ends_request(header)),

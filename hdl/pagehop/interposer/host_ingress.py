@@ -57,7 +57,7 @@ class HostIngress(wiring.Component):
 
     Members
     -------
-    rx, rx_limits : the host's link.
+    rx, rx_limits : the host's link. ``answer``: completions given in its place.
     o : beats for each :class:`Destination` but the last. ``room_device``, ``room_other``: room of these egresses; ``read_ready``: the registers
     take a read.
     copy, flush : completions of copy and flush reads, never stalled.
@@ -74,7 +74,7 @@ class HostIngress(wiring.Component):
         self.wide_copy_tags = wide_copy_tags
         beat = TlpBeat(data_bytes)
         super().__init__({
-            "rx": In(stream.Signature(beat)), "rx_limits": Out(CreditLimits),
+            "rx": In(stream.Signature(beat)), "rx_limits": Out(CreditLimits), "answer": In(stream.Signature(headers.CompletionHeader())),
             "o": Out(stream.Signature(EgressBeat(data_bytes))).array(3),
             "room_device": In(4), "room_other": In(4), "read_ready": In(1),
             "copy": Out(stream.Signature(beat)), "flush": Out(stream.Signature(beat)),
@@ -100,7 +100,8 @@ class HostIngress(wiring.Component):
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
         posted, to_device, to_other, requests = self._lanes(m, queue.lane_shape, queue.ahead_shape)
         m.d.comb += [decode.config.eq(self.config), decode.aperture.eq(self.aperture), decode.active.eq(self.active)]
-        for source, sink in ((self.rx, decode.i), (decode.o, queue.i), (decode.copy, self.copy), (decode.flush, self.flush), (gate.o, issue.i)):
+        for source, sink in ((self.rx, decode.i), (self.answer, decode.answer), (decode.o, queue.i), (decode.copy, self.copy),
+                             (decode.flush, self.flush), (gate.o, issue.i)):
             connect_streams(m, source, sink)
         for number, lane in ((HostLane.POSTED, posted), (HostLane.TO_DEVICE, to_device), (HostLane.TO_OTHER, to_other)):
             connect_streams(m, queue.o[number], lane.i)

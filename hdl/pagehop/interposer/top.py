@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
-from pagehop.interposer.control import Control
+from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, EpochView, FlushView, PortConfig
@@ -24,6 +24,7 @@ from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable
+from pagehop.tlp.refusals import Refusals
 from pagehop.tlp.room import LINE_BYTES, Room
 from pagehop.tlp.stream import TlpPort, check_data_bytes, connect_streams
 
@@ -114,7 +115,7 @@ class Interposer(wiring.Component):
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 1)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
         hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
-        self._ports(m, device, egress, hosts)
+        self._ports(m, device, egress, control, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
@@ -128,12 +129,21 @@ class Interposer(wiring.Component):
         self._registers(m, device, table, owners, dirty, control, hosts)
         return m
 
-    def _ports(self, m, device, egress, hosts):
-        ends = [(self.device, device, egress), (self.host_a, hosts[0].ingress, hosts[0].egress), (self.host_b, hosts[1].ingress, hosts[1].egress)]
-        for port, ingress, way_out in ends:
-            connect_streams(m, port.rx, ingress.rx)
-            connect_streams(m, way_out.tx, port.tx)
-            m.d.comb += [port.rx_limits.eq(ingress.rx_limits), way_out.limits.eq(port.tx_limits)]
+    def _ports(self, m, device, egress, control, hosts):
+        """The links, and what happens when nobody is at their other end."""
+        links, configs = (self.device, self.host_a, self.host_b), (self.config_device, self.config_host_a, self.config_host_b)
+        ends = [(device, egress), *((host.ingress, host.egress) for host in hosts)]
+        for number, (port, config, (ingress, way_out)) in enumerate(zip(links, configs, ends, strict=True)):
+            m.submodules[f"refusals_{number}"] = refusals = Refusals()
+            for source, sink in ((port.rx, ingress.rx), (way_out.tx, port.tx), (way_out.refused, refusals.i), (refusals.o, ingress.answer)):
+                connect_streams(m, source, sink)
+            m.d.comb += [
+                port.rx_limits.eq(ingress.rx_limits), way_out.limits.eq(port.tx_limits),
+                way_out.watch.eq(control.watch[number]), control.port_state[number].eq(way_out.state),
+                way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
+            ]
+        outs = [way_out for _, way_out in ends]
+        m.d.comb += [getattr(control, f"discarded_{name}").eq(sum(out.discarded[kind.value] for out in outs)) for kind, name in DISCARDED.items()]
 
     def _upstream(self, m, device, table, owners, hosts):
         """Device to hosts: page owners, outstanding requests, room for their completions."""
@@ -268,9 +278,11 @@ class Interposer(wiring.Component):
     def _mover(self, m, mover, device, queue, control, hosts):
         """A slot, its copy engine, and the hosts between which it moves its page."""
         slot, copy, number = mover.slot, mover.copy, mover.number
+        # The copy, or what proves it, would be discarded: no page moves from or to a host that is down.
+        down = Cat(host.egress.state.down for host in hosts).any()
         connect_streams(m, device.absorb[number], copy.absorb)
         m.d.comb += [
-            slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number]),
+            slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number] | down),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
             slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque),
             slot.room.eq(Cat(host.egress.room[EgressLane.POSTED] for host in hosts)), control.status[number].eq(slot.status),

@@ -10,6 +10,7 @@ from pagehop.tlp.credits import CreditGate
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
+from pagehop.tlp.watchdog import PortState, PortWatch, Watchdog
 
 __all__ = ["EgressBeat", "EgressLane", "Egress"]
 
@@ -24,6 +25,9 @@ class EgressLane:
 
 #: Class whose credits each lane uses.
 LANE_CLASS = (TlpClass.POSTED, TlpClass.COMPLETION, TlpClass.NON_POSTED, TlpClass.NON_POSTED)
+
+#: Lanes of requests, which are answered when they are discarded.
+_REQUEST_LANES = (EgressLane.NON_POSTED, EgressLane.ENGINE)
 
 
 class EgressBeat(data.StructLayout):
@@ -43,6 +47,10 @@ class Egress(wiring.Component):
     A source begins a TLP only while ``room`` of its lane is 1; then its place is there, and ``i`` never stalls for longer than the other sources'
     turns (D1).
 
+    While the watchdog says that the partner is down, each TLP leaves its lane as it would with endless credits, one beat a cycle, and goes nowhere;
+    no credits are spent. What is decided at its first beat holds for a whole TLP, so on ``tx`` all are whole. A partner that is down takes what it
+    has begun to take, as it must everything within its credits (:class:`TlpPort`). The last beat may stay on ``tx``: nothing waits for it.
+
     Parameters
     ----------
     data_bytes : beat width in bytes.
@@ -56,6 +64,9 @@ class Egress(wiring.Component):
     -------
     room : one bit a lane; follows the level within 3 cycles.
     posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
+    watch, state : of the :class:`Watchdog`.
+    refused : header of each request that is discarded, always ready; none is discarded two cycles after ``refused_room`` was 0.
+    discarded : pulses, a bit a class (:class:`TlpClass`).
     """
     def __init__(self, data_bytes, sources, depths, *, max_payload=256, clear_ido=False, writers=None):
         self.data_bytes = data_bytes
@@ -76,6 +87,8 @@ class Egress(wiring.Component):
             "limits": In(CreditLimits),
             "posted": Out(1),
             "posted_address": Out(64),
+            "watch": In(PortWatch), "state": Out(PortState),
+            "refused": Out(stream.Signature(headers.RequestHeader())), "refused_room": In(1), "discarded": Out(3),
         })
 
     def _begun(self, lane):
@@ -120,39 +133,63 @@ class Egress(wiring.Component):
         lanes = range(len(self.depths))
         m.submodules.credits = gate = CreditGate(self.max_payload)
         m.submodules.turns = turns = RoundRobin(len(self.depths))
+        m.submodules.watchdog = watchdog = Watchdog(len(self.depths))
         inside = Signal(len(self.depths))   # which lane is in the middle of a TLP, whose credits are spent
-        loads, chosen = Signal(), turns.grant
+        free, loads, chosen = Signal(), Signal(), turns.grant
         heads = [queue.o[lane] for lane in lanes]
         units = [self._units(lane, head.payload.beat.header) for lane, head in zip(lanes, heads, strict=True)]
-        m.d.comb += gate.limits.eq(self.limits)
+        discards, waits = watchdog.discards, Signal(len(self.depths))
+        m.d.comb += [
+            gate.limits.eq(self.limits),
+            watchdog.watch.eq(self.watch), self.state.eq(watchdog.state), watchdog.waits.eq(waits), watchdog.begun.eq(inside.any()),
+        ]
         for lane, head in zip(lanes, heads, strict=True):
             # Decided a cycle ahead, for any head while there are plenty of credits and no posted TLPs, for this one while it stays.
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
             kind, go = LANE_CLASS[lane], Signal(name=f"go_{lane}")
             none_older, passes = (1, 1) if lane == POSTED else (queue.none_older, may_go(head.payload.stamp, queue.posted))
-            plenty = gate.plenty[kind.value]
+            plenty = gate.plenty[kind.value] | discards
             stays = head.valid & ~(loads & chosen[lane])
-            m.d.sync += go.eq((plenty & none_older) | (stays & passes & (plenty | gate.fits(kind, units[lane]))))
+            closed = watchdog.closed | (discards & ~self.refused_room if lane in _REQUEST_LANES else 0)
+            m.d.sync += [
+                go.eq(((plenty & none_older) | (stays & passes & (plenty | gate.fits(kind, units[lane])))) & ~closed),
+                waits[lane].eq(stays & passes),
+            ]
             m.d.comb += [
                 turns.requests[lane].eq(head.valid & (inside[lane] | go)),
                 head.ready.eq(loads & chosen[lane]),
             ]
         ends = select_one(chosen, [head.payload.beat.last for head in heads])
-        m.d.comb += [loads.eq(~self.tx.valid | self.tx.ready), turns.last.eq(ends), turns.served.eq(turns.grant & loads.replicate(len(self.depths)))]
+        m.d.comb += [
+            free.eq(~self.tx.valid | self.tx.ready), loads.eq(free | discards),
+            turns.last.eq(ends), turns.served.eq(turns.grant & loads.replicate(len(self.depths))),
+        ]
         m.d.sync += queue.posted_left.eq(0)
-        with m.If(loads):
-            m.d.sync += [self.tx.valid.eq(chosen.any()), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
+        with m.If(free):
+            m.d.sync += [self.tx.valid.eq(chosen.any() & ~discards), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
         for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
                 m.d.sync += inside[lane].eq(~head.payload.beat.last)
                 if lane == POSTED:
                     m.d.sync += queue.posted_left.eq(head.payload.beat.last)
+        begins = [loads & chosen[lane] & ~inside[lane] for lane in lanes]
         for kind in TlpClass:
             drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
             m.d.comb += [
-                gate.spend[kind.value].eq(loads & Cat(chosen[lane] & ~inside[lane] for lane in drawing).any()),
+                gate.spend[kind.value].eq(Cat(begins[lane] for lane in drawing).any() & ~discards),
                 gate.spend_data[kind.value].eq(select_one([chosen[lane] for lane in drawing], [units[lane] for lane in drawing])),
             ]
+        self._discard(m, [begin & discards for begin in begins], [head.payload.beat.header for head in heads])
+
+    def _discard(self, m, begins, heads):
+        """Count what begins to be discarded, and hand over the headers of requests."""
+        requests = [lane for lane in range(len(begins)) if lane in _REQUEST_LANES]
+        for kind in TlpClass:
+            m.d.sync += self.discarded[kind.value].eq(Cat(begin for begin, of in zip(begins, LANE_CLASS, strict=False) if of == kind).any())
+        m.d.sync += [
+            self.refused.valid.eq(Cat(begins[lane] for lane in requests).any()),
+            self.refused.payload.eq(select_one([begins[lane] for lane in requests], [heads[lane] for lane in requests])),
+        ]
 
     @staticmethod
     def _units(lane, header):

@@ -7,11 +7,14 @@ from typing import Protocol
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
 
-__all__ = ["DriverError", "InterposerDriver", "MoveObserver", "Setup", "absorbs", "command", "result"]
+__all__ = ["PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "result"]
 
 PAGE = 4096
 PAGES_A_WORD = 64
 ADDRESSES = 1 << 64
+
+#: The ports as the hardware numbers them.
+PORTS = ("device", "host_a", "host_b")
 
 #: Cycles between two looks at whether the interrupt handler has run.
 LOOK_CYCLES = 10
@@ -79,6 +82,16 @@ class Setup:
     notify: tuple[int, int, int] | None = None      # host, address, data
     hold_limit: int = 5000
     completion_limit: int = 2500
+    device_limit: int = 0       # of the watchdogs; 0 is never
+    hosts_limit: int = 0
+
+
+@dataclass(frozen=True)
+class PortState:
+    """What becomes of TLPs for a port: ``down``, they are discarded; ``expired``, the limit was a reason for that since the last resume."""
+
+    down: bool
+    expired: bool
 
 
 class InterposerDriver:
@@ -139,6 +152,7 @@ class InterposerDriver:
             (regs.ApertureBBase.offset, aperture_b[0]), (regs.ApertureBPages.offset, aperture_b[1]),
             (regs.ApertureBOffset.offset, aperture_b[2] % ADDRESSES),
             (regs.MoveLimits.offset, regs.MoveLimits.HOLD.of(setup.hold_limit) | regs.MoveLimits.COMPLETION.of(setup.completion_limit)),
+            (regs.PortLimits.offset, regs.PortLimits.DEVICE.of(setup.device_limit) | regs.PortLimits.HOSTS.of(setup.hosts_limit)),
             (regs.NotifyAddress.offset, notify_address), (regs.NotifyData.offset, notify_data),
             (regs.Control.offset, control.ACTIVE_HOST.of(setup.active_host) | control.FENCE.of(setup.fence) | control.DIRTY_ENABLE.of(setup.dirty)
                 | control.ALLOW_TRANSLATED.of(setup.allow_translated) | control.ALLOW_CLASSES.of(setup.allow_classes)
@@ -272,6 +286,28 @@ class InterposerDriver:
     async def forget_opaque(self) -> None:
         """Allow moves again: the device sends no more of what :meth:`opaque` tells."""
         await self.registers.write(regs.OpaqueOver.offset, regs.OpaqueOver.FORGET.of(1))
+
+    async def ports(self) -> dict[str, PortState]:
+        """State of each of :data:`PORTS`."""
+        status = await self.registers.read(regs.PortStatus.offset)
+        down = (regs.PortStatus.DOWN_DEVICE, regs.PortStatus.DOWN_HOST_A, regs.PortStatus.DOWN_HOST_B)
+        expired = (regs.PortStatus.EXPIRED_DEVICE, regs.PortStatus.EXPIRED_HOST_A, regs.PortStatus.EXPIRED_HOST_B)
+        return {name: PortState(bool(down[number].get(status)), bool(expired[number].get(status))) for number, name in enumerate(PORTS)}
+
+    async def stop(self, port: str) -> None:
+        """Take the partner at ``port`` for down: discard what goes there, and answer requests with UR."""
+        fields = regs.PortCommand
+        fields_of = dict(zip(PORTS, (fields.STOP_DEVICE, fields.STOP_HOST_A, fields.STOP_HOST_B), strict=True))
+        await self.registers.write(fields.offset, fields_of[port].of(1))
+
+    async def resume(self, port: str) -> None:
+        """Send to ``port`` again: its partner is back, and knows what it has lost. Returns when the port is up."""
+        fields = regs.PortCommand
+        fields_of = dict(zip(PORTS, (fields.RESUME_DEVICE, fields.RESUME_HOST_A, fields.RESUME_HOST_B), strict=True))
+        await self.registers.write(fields.offset, fields_of[port].of(1))
+        pause = self.pauses(f"{port} to be up", LOOK_CYCLES)
+        while (await self.ports())[port].down:
+            await pause()
 
     async def counter(self, offset: int) -> int:
         """Value of the counter at ``offset``, such as ``interposer_registers.Unexpected.offset``."""

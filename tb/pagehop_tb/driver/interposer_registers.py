@@ -49,7 +49,7 @@ class MoveError(IntEnum):
     COPY_TIMEOUT = 11
     #: The hold reached its limit.
     HOLD_TIMEOUT = 12
-    #: The host aborted the move.
+    #: The host aborted the move, or one of the hosts was down (port_status).
     ABORTED = 13
     #: A host wrote to the page through the aperture during the move.
     CROSS_ACCESS = 14
@@ -502,12 +502,82 @@ class QueueStatus:
     ERROR = Field(41, 1)
 
 
+class PortLimits:
+    """port_limits (read and write)"""
+    offset = 0x200
+    reset = 0x0
+    #: Cycles for the device.
+    DEVICE = Field(0, 32)
+    #: Cycles for the hosts.
+    HOSTS = Field(32, 32)
+
+
+class PortCommand:
+    """port_command (read and write)"""
+    offset = 0x208
+    reset = 0x0
+    #: Write 1 to take the device for down.
+    STOP_DEVICE = Field(0, 1)
+    #: Write 1 to take Host A for down.
+    STOP_HOST_A = Field(1, 1)
+    #: Write 1 to take Host B for down.
+    STOP_HOST_B = Field(2, 1)
+    #: Write 1 to send to the device again.
+    RESUME_DEVICE = Field(8, 1)
+    #: Write 1 to send to Host A again.
+    RESUME_HOST_A = Field(9, 1)
+    #: Write 1 to send to Host B again.
+    RESUME_HOST_B = Field(10, 1)
+
+
+class PortStatus:
+    """port_status (read only)"""
+    offset = 0x210
+    reset = 0x0
+    #: The device is down.
+    DOWN_DEVICE = Field(0, 1)
+    #: Host A is down, and no page moves.
+    DOWN_HOST_A = Field(1, 1)
+    #: Host B is down, and no page moves.
+    DOWN_HOST_B = Field(2, 1)
+    #: The limit has expired at the device since the last resume.
+    EXPIRED_DEVICE = Field(8, 1)
+    #: The limit has expired at Host A since the last resume.
+    EXPIRED_HOST_A = Field(9, 1)
+    #: The limit has expired at Host B since the last resume.
+    EXPIRED_HOST_B = Field(10, 1)
+
+
+class DiscardedPosted:
+    """discarded_posted (read only)"""
+    offset = 0x218
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class DiscardedRequests:
+    """discarded_requests (read only)"""
+    offset = 0x220
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class DiscardedCompletions:
+    """discarded_completions (read only)"""
+    offset = 0x228
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
 class Independent:
     """independent (read and write)"""
-    offset = 0x220
+    offset = 0x2a0
     reset = 0xffff0000
     #: All 4; ``offset`` is that of the first.
-    array = Memory(0x220, 4)
+    array = Memory(0x2a0, 4)
     #: Bus, device and function.
     REQUESTER_ID = Field(0, 16)
     #: Bits of the requester ID that are compared; 0xFFFF names one function, 0xFFF8 all of a device.
