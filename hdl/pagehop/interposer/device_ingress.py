@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.issue import IssueRegister
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Opaque, Settings, lane_credits
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Holds, Issued, Opaque, Settings, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -26,8 +26,8 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = (("far",), (), ("far",))
 _AHEAD = {
-    EgressLane.POSTED: ("page", "in_window", "needs_proof"), EgressLane.COMPLETION: ("tag", "last_completion"),
-    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic"),
+    EgressLane.POSTED: ("page", "in_window", "needs_proof", "translated"), EgressLane.COMPLETION: ("tag", "last_completion"),
+    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic", "translated"),
 }
 
 
@@ -52,6 +52,7 @@ class DeviceIngress(wiring.Component):
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
+    holds : lanes that wait for a switchover. refusal, answer_room, our_id : of :class:`RequestLane`. ``blocked``: pulses, one was dropped or refused.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
@@ -75,6 +76,7 @@ class DeviceIngress(wiring.Component):
             "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_free_index": Out(range(entries)),
             "reply_lines": Out(7),
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
+            "holds": In(Holds), "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16), "blocked": Out(2),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
@@ -110,9 +112,15 @@ class DeviceIngress(wiring.Component):
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
             requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
-        m.d.sync += queue.posted_left.eq(posted.offer.ready & posted.offer.payload.beat.last)
+        # The two cannot meet: a write that is dropped is not offered.
+        m.d.sync += queue.posted_left.eq((posted.offer.ready & posted.offer.payload.beat.last) | posted.drops)
         self._lanes(m, posted, requests, issue)
         self._replies(m, replies)
+        connect_streams(m, requests.refusal, self.refusal)
+        m.d.comb += [
+            requests.answer_room.eq(self.answer_room), requests.our_id.eq(self.our_id),
+            self.blocked.eq(Cat(posted.drops, self.refusal.valid & self.refusal.ready)),
+        ]
         waits = self._fence(m, gate, issue, (posted, replies, requests))
         self._reserve(m, requests.offer)
         self._issue(m, issue, waits)
@@ -120,13 +128,13 @@ class DeviceIngress(wiring.Component):
         return m
 
     def _lanes(self, m, posted, requests, issue):
-        for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED)):
+        for port, lane, kind, held in ((0, posted, EgressLane.POSTED, self.holds.posted), (1, requests, EgressLane.NON_POSTED, self.holds.requests)):
             m.d.comb += [
                 lane.settings.eq(self.settings), *(guard.eq(ours) for guard, ours in zip(lane.guard, self.guard, strict=True)),
                 self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
             ]
             for host in (HOST_A, HOST_B):
-                m.d.comb += lane.room[host].eq(self.room[host][kind])
+                m.d.comb += lane.room[host].eq(self.room[host][kind] & ~held)
         m.d.comb += [
             self.row.eq(requests.row), self.row_enable.eq(requests.row_enable),
             requests.occupied.eq(self.occupied), self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),

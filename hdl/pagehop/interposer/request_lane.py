@@ -7,7 +7,10 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.interposer.stages import far_header, guarded, strict_header
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.headers import CompletionHeader
 from pagehop.tlp.ordering import PostedState, may_go
+from pagehop.tlp.refusal import refuse
+from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["RequestLane"]
 
@@ -25,12 +28,15 @@ class RequestLane(wiring.Component):
     Hosts owe answers that may never come. When the row, or room, is missing for ``limit`` cycles, what has it is given up: nothing was issued
     meanwhile, so every request in the table is at least as old. For want of a row that one is, for want of room all are, in 4 cycles a row (H24b).
 
+    While translated requests are blocked, such a request goes nowhere and is answered with UR (H54).
+
     Members
     -------
     i, ahead, posted : of the ordering queue.
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the request in this row is given up.
     return_room : one amount a host, lines that its completion lane still has room for.
+    refusal : the answer to a request that is blocked, one beat, begun only with ``answer_room``. ``our_id``: our requester ID towards the device.
     clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
     """
@@ -44,6 +50,7 @@ class RequestLane(wiring.Component):
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
+            "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
         })
 
@@ -51,13 +58,16 @@ class RequestLane(wiring.Component):
         m = Module()
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, Signal(self.ahead.payload.shape())
-        found = Signal(data.StructLayout({"destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
+        found = Signal(data.StructLayout({
+            "destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1, "blocked": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
-        m.d.sync += go.eq(0)
+        answer = Signal(CompletionHeader())   # to the request at the head, were it refused
+        m.d.sync += [go.eq(0), *refuse(answer, head.beat.header, self.our_id)]
+        m.d.comb += [self.refusal.payload.header.eq(answer), self.refusal.payload.first.eq(1), self.refusal.payload.last.eq(1)]
         matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
         with m.FSM():
@@ -70,20 +80,21 @@ class RequestLane(wiring.Component):
                 m.d.comb += looks.eq(1)
                 m.next = "Read"
             with m.State("Read"):
-                page, place, opens = guarded(m, self.guard, matches, info.atomic), Signal(), Signal()
+                page, place, opens, blocked = guarded(m, self.guard, matches, info.atomic), Signal(), Signal(), Signal()
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
                                  self.settings.active_host)),
-                    opens.eq(self.clear & ~self.occupied & ~page.closed & may_go(known.stamp, self.posted)),
+                    blocked.eq(info.translated & self.settings.blocks),
+                    opens.eq(self.clear & ~self.occupied & ~page.closed & ~blocked & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
                     found.destination.eq(place), found.absorbed.eq(Mux(info.atomic, page.absorbs, 0)),
                     found.strict.eq(page.strict & info.atomic),
                     found.settled.eq(self.clear), found.occupied.eq(self.occupied),
-                    found.full.eq(~Mux(place, holds[1], holds[0])),
+                    found.full.eq(~Mux(place, holds[1], holds[0])), found.blocked.eq(blocked),
                     go.eq(opens & Mux(place, fits[1], fits[0])),
                 ]
                 m.next = "Offer"
@@ -96,6 +107,16 @@ class RequestLane(wiring.Component):
                     with m.If(~head.beat.last):
                         m.next = "Body"
                 self._wait(m, found)
+                with m.If(found.blocked):
+                    m.next = "Refuse"
+            with m.State("Refuse"):
+                m.d.comb += self.refusal.valid.eq(self.answer_room)
+                with m.If(self.refusal.valid & self.refusal.ready):
+                    m.next = "Drop"
+            with m.State("Drop"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & head.beat.last):
+                    m.next = "Take"
             with m.State("Sweep"):
                 self._sweep(m, known, looks, found)
             with m.State("Body"):
