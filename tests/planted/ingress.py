@@ -90,7 +90,7 @@ def _aside(which: str, others: str, back: str) -> Any:
     text = ASIDE.format(which=which, others=others, back=back).lstrip("\n")
     return with_posted_lane(
         ("        m.d.comb += [\n            proven.eq(", text + "        m.d.comb += [\n            proven.eq("),
-        ("            self.offer.valid.eq(self.i.valid & (~first | (go & proven))),\n", ""),
+        ("            self.offer.valid.eq(self.i.valid & Mux(first, go & proven, ~dropping)),\n", ""),
         ("taken.eq(self.offer.ready), self.i.ready", "self.i.ready"),
         ("        with m.If(taken & first):\n", RETURNS.lstrip("\n")))
 
