@@ -19,6 +19,7 @@ from pagehop_sim.report import number
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import find_scenario, run_scenario
 from pagehop_sim.toolchain import ToolError, build_root
+from pagehop_sim.traces import find_trace
 from pagehop_sim.verilog import check_parameters, interposer
 from pagehop_tb.checker.speed import measure_checker
 
@@ -32,6 +33,7 @@ SIM_SECONDS = 60
 class Measurement:
     """One bench of ``pagehop_tb.benches`` that measures, and the design it measures. ``tests`` chooses of its tests (a pattern; all without).
 
+    ``scenario`` gives the bench its parameters and trace, with ``parameters`` over them; without one it has its own defaults.
     ``label`` stands after the names of the values where another measurement has the same.
     """
 
@@ -39,6 +41,8 @@ class Measurement:
     hardware: dict[str, Any] = field(default_factory=dict)
     tests: str = ""
     label: str = ""
+    scenario: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: int = 900
 
 
@@ -47,6 +51,10 @@ MEASUREMENTS = (
     Measurement("performance"), Measurement("performance", {"slots": 4}, "rate|idle_latency|hold", "_4_slots"), Measurement("latency"),
     Measurement("copy_rate", FOUR_SLOTS),
     Measurement("copy_rate", FOUR_SLOTS | {"data_bytes": 16}),
+    *(Measurement("fio", FOUR_SLOTS | {"window_pages": 262_144, "data_bytes": data_bytes}, scenario="fio", parameters={"mode": mode, "gap": gap},
+                  label=f"_{mode}_{data_bytes}_bytes_{pace}")
+      for data_bytes in (16, 64) for mode, gap, pace in (
+          ("hold", 1200, "slow_device"), ("hold", 600, "quick_device"), ("hold", 30, "busy_device"), ("merge", 30, "busy_device"))),
 )
 
 
@@ -63,8 +71,12 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one measuring bench on Verilator and return its values, also those that miss their limits and so fail the bench."""
     verilog = interposer(measurement.hardware)
-    folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, measurement.hardware.values())])
-    config = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
+    chosen = [*measurement.hardware.values(), *measurement.parameters.values()]
+    folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, chosen)])
+    config: dict[str, Any] = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
+    if measurement.scenario:
+        scenario = find_scenario(measurement.scenario)
+        config |= {"parameters": scenario.parameters | measurement.parameters, "trace": scenario.trace and str(find_trace(scenario.trace))}
     outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
                   timeout_seconds=measurement.timeout_seconds, test_filter=measurement.tests)
     values: dict[str, Any] = {name + measurement.label: value for name, value in ((outcome.result or {}).get("values") or {}).items()}

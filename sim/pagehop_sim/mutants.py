@@ -69,6 +69,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("passthrough", {"requests": 700}),
     ("between", {"requests": 600}),
     ("forgotten", {}),
+    ("switchover", {"rounds": 1}),
     ("aborts", {"moves": 16, "faults": ["cross_store"], "abort_share": 0.5}),
     ("hot_page", {"moves": 4}),
     ("aborts", {"moves": 12}),

@@ -32,6 +32,9 @@ def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append((section.replace("_", " "), _pairs(result[section])))
     for name, values in result["latency_cycles"].items():
         lines.append((f"latency cycles, {name.replace('_', ' ')}", _pairs(values) if isinstance(values, Mapping) else number(values)))
+    for name, entry in result["values"].items():
+        bound = "" if entry["limit"] is None else f", limit {'≤' if entry['better'] == 'lower' else '≥'} {number(entry['limit'])}"
+        lines.append((name.replace("_", " "), f"{number(entry['value'])} {entry['unit']}{bound}"))
     lines.append(("cycles", f"{number(result['cycles'])} of {number(result['clock_ns'])} ns, {number(result['cycles_per_second'])} a second"))
     lines.append(("wall seconds", number(result["wall_seconds"])))
     return lines

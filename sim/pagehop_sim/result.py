@@ -23,14 +23,14 @@ SHAPE: dict[str, Any] = {
     "checked": dict.fromkeys(("events", "edges", "read_bytes", "final_bytes")),
     "cycles": None, "clock_ns": None,
     "move_cycles": dict(_PERCENTILES), "hold_cycles": dict(_PERCENTILES),     # each its own: copies of one would be one
-    "latency_cycles": {}, "litmus": {},
+    "latency_cycles": {}, "litmus": {}, "values": {},
     "wire_share": _SIDES, "fences": dict.fromkeys(("count", "cycles")),
     "dirty": dict.fromkeys(("pages_written", "pages_reported", "missed", "false_positive")),
     "wall_seconds": None, "cycles_per_second": None,
 }
 
 #: Sections whose keys the bench chooses.
-_OPEN = ("config", "latency_cycles", "litmus")
+_OPEN = ("config", "latency_cycles", "litmus", "values")
 
 
 def package_version() -> str | None:

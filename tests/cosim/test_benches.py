@@ -25,6 +25,7 @@ BENCHES = {
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
     "opaque": ({}, {"rounds": 12}, {"events": 60}),
     "watchdog": ({"rounds": 1}, {"rounds": 1, "ways": ["limit"]}, {"events": 400, "read_bytes": 500, "final_bytes": 5 * 4096}),
+    "switchover": ({}, {"rounds": 1, "steps": ["flooded", "open_reads", "translated"]}, {"events": 3000}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
@@ -46,6 +47,7 @@ COVERED = [
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
     pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48", "O7")),
     pytest.param("watchdog", marks=pytest.mark.hazard("H65", "D12")),
+    pytest.param("switchover", marks=pytest.mark.hazard("H53", "H54", "H55", "H56", "H24d", "I7")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 
@@ -161,6 +163,14 @@ def test_migration_of_a_small_guest(bench, simulator, small_trace):
     result = bench("migrate", simulator, {"pages": 4}, HARDWARE, trace=small_trace, least={"read_bytes": 5000, "final_bytes": 4 * 4096}).result
     assert result["pages"]["moved"] == 4
     assert result["accesses"]["messages"] >= 60
+
+
+def test_rate_of_a_small_guest(bench, simulator, small_trace):
+    """Pages per second of so few pages say nothing, but all figures are there, and devices keep what the copy leaves them."""
+    parameters = {"pauses": 0.0, "write_delay": [125, 125], "read_delay": [250, 250]}
+    result = bench("fio", simulator, parameters, HARDWARE | {"slots": 2}, trace=small_trace, least={"read_bytes": 64, "final_bytes": 4 * 4096}).result
+    assert result["pages"]["moved"] == 4
+    assert set(result["values"]) >= {"fio_pages_per_second", "fio_share_of_the_wire", "fio_device_keeps"}
 
 
 @pytest.mark.hazard("H07", "H14", "D16")

@@ -6,10 +6,11 @@ from tests.planted.ingress import INGRESS
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
 from tests.planted.slots import SLOTS
+from tests.planted.switchover import SWITCHOVER
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SWITCHOVER)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {
@@ -18,6 +19,7 @@ OUT_OF_SCOPE = {
     "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
     "H15": "One host serves a whole access in every mode: while a page is copied its source has all that was written.",
     "H20": "No read of the device is answered inside the interposer in any mode; the rule holds for every read: H64.",
+    "H57": "Fencing a host that was left is a step of the hypervisor: the programmer's guide has it; the hardware's part, nothing on its way: H55.",
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",
     "O6": "One interposer and one port a host are all there is; topologies with more come with issue 4.",

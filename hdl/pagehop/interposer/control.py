@@ -13,6 +13,7 @@ from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
 from pagehop.interposer.slot import MoveStatus
+from pagehop.interposer.switchover import SwitchoverStatus
 from pagehop.registers.adapter import TlpRegisterAdapter
 from pagehop.registers.bus import MemoryBus
 from pagehop.registers.file import RegisterFile
@@ -54,6 +55,9 @@ class Control(wiring.Component):
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
     hold_limit, completion_limit : cycles.
     watch, port_state : of the egresses to the device, Host A and Host B.
+    switches, switch_to, unblock : a switchover that is asked for. ``chosen``, ``written``: the active host as software writes it.
+    switchover : its status.
+    stays : no switchover may be.
     passed : pulses, the device sent such. ``opaque``: no page may move.
     notify_* : where the end of a move is written.
     dirty_take, dirty_peek, owner : the bitmaps.
@@ -70,7 +74,9 @@ class Control(wiring.Component):
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
-            "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3), "passed": In(Opaque), "opaque": Out(1),
+            "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3),
+            "switches": Out(1), "switch_to": Out(1), "unblock": Out(1), "chosen": Out(1), "written": Out(1), "switchover": In(SwitchoverStatus),
+            "stays": Out(1), "passed": In(Opaque), "opaque": Out(1),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
             "outstanding": In(16).array(2),
@@ -94,6 +100,7 @@ class Control(wiring.Component):
         self._settings(m, registers)
         self._move(m, registers)
         self._queue(m, registers)
+        self._switchover(m, registers)
         self._opaque(m, registers)
         self._watch(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
@@ -136,7 +143,8 @@ class Control(wiring.Component):
             m.d.comb += [group.id.eq(declared.requester_id), group.mask.eq(declared.mask), group.enabled.eq(declared.enable)]
         m.d.comb += [
             stage.host_b_offset.eq(registers.host_b_offset.offset),
-            stage.active_host.eq(control.active_host), stage.fence.eq(control.fence), stage.track_dirty.eq(control.dirty_enable),
+            stage.active_host.eq(self.switchover.active_host), stage.blocks.eq(self.switchover.blocks),
+            stage.fence.eq(control.fence), stage.track_dirty.eq(control.dirty_enable),
             self.settings.eq(stage.settings),
             self.notify_enable.eq(control.notify_enable), self.notify_host.eq(control.notify_host),
             self.notify_address.eq(registers.notify_address.address), self.notify_data.eq(registers.notify_data.data),
@@ -171,6 +179,14 @@ class Control(wiring.Component):
                 status[f"down_{name}"].eq(state.down), status[f"expired_{name}"].eq(state.expired),
             ]
 
+    def _switchover(self, m, registers):
+        command, written, status = registers.switchover_command, registers.switchover_command_written, registers.switchover_status
+        m.d.comb += [
+            self.switches.eq(written & command.start), self.switch_to.eq(command.to_host), self.unblock.eq(written & command.unblock),
+            self.chosen.eq(registers.control.active_host), self.written.eq(registers.control_written),
+            *(status[field].eq(self.switchover[field]) for field in ("busy", "done", "failed", "error", "active_host", "blocks", "cycles")),
+        ]
+
     def _opaque(self, m, registers):
         """Remember what has no page that could be told or changed, or no order with us, until software says that it is over (H24f, H48, O7)."""
         kept, control = Signal(Opaque), registers.control
@@ -178,6 +194,7 @@ class Control(wiring.Component):
         m.d.comb += [registers.opaque[field].eq(kept[field]) for field in ("translated", "encrypted", "classed")]
         m.d.sync += [
             kept.eq(self.passed.as_value() | Mux(over, 0, kept)),
+            self.stays.eq(kept.encrypted | kept.translated | (kept.classed & ~control.allow_classes)),
             self.opaque.eq(kept.encrypted | (kept.translated & ~control.allow_translated) | (kept.classed & ~control.allow_classes)),
         ]
 

@@ -85,11 +85,11 @@ class DeviceDecode(wiring.Component):
             ]
         passes = self.o.valid & self.o.ready & beat.first
         m.d.sync += [
-            self.opaque.translated.eq(passes & translated & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))),
+            self.opaque.translated.eq(passes & self.o.payload.info.translated),
             self.opaque.encrypted.eq(passes & encrypted),
             self.opaque.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
         ]
-        self._inform(m, beat.header, inside & ~special & plain)
+        self._inform(m, beat.header, inside & ~special & plain, translated)
         self._place(m, beat.header, groups)
         return m
 
@@ -104,10 +104,11 @@ class DeviceDecode(wiring.Component):
             with m.If(groups[number]):
                 m.d.comb += source.group.eq(number + 1)
 
-    def _inform(self, m, header, in_window):
+    def _inform(self, m, header, in_window, translated):
         info, fields = self.o.payload.info, data.View(headers.RequestHeader(), header)
         m.d.comb += [
             info.in_window.eq((headers.is_memory(header) | headers.is_atomic(header)) & in_window),
+            info.translated.eq(translated & (headers.is_memory(header) | headers.is_atomic(header))),
             info.needs_proof.eq(~fields.relaxed_ordering | (self.o.payload.lane != EgressLane.POSTED)),
             info.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),
             info.atomic.eq(headers.is_atomic(header)), info.lines.eq(completion_lines(header)),

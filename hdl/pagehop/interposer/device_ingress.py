@@ -9,7 +9,7 @@ from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.lane_turns import LaneTurns
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Issued, Opaque, Settings, lane_credits
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Holds, Issued, Opaque, Settings, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -30,8 +30,9 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = (("far",), (), ("far",))
 _AHEAD = {
-    EgressLane.POSTED: ("page", "in_window", "needs_proof", "source"), EgressLane.COMPLETION: ("tag", "last_completion", "source"),
-    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic", "source"),
+    EgressLane.POSTED: ("page", "in_window", "needs_proof", "translated", "source"),
+    EgressLane.COMPLETION: ("tag", "last_completion", "source"),
+    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic", "translated", "source"),
 }
 
 
@@ -58,6 +59,7 @@ class DeviceIngress(wiring.Component):
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
+    holds : lanes that wait for a switchover. refusal, answer_room, our_id : of :class:`RequestLane`. ``blocked``: pulses, one was dropped or refused.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
@@ -82,6 +84,7 @@ class DeviceIngress(wiring.Component):
             "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_free_index": Out(range(entries)),
             "reply_lines": Out(7),
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
+            "holds": In(Holds), "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16), "blocked": Out(3),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
@@ -122,6 +125,11 @@ class DeviceIngress(wiring.Component):
         ]
         self._lanes(m, posted, requests, held, issue)
         self._replies(m, replies)
+        connect_streams(m, requests.refusal, self.refusal)
+        m.d.comb += [
+            requests.answer_room.eq(self.answer_room), requests.our_id.eq(self.our_id),
+            self.blocked.eq(Cat(posted.drops, held.drops, self.refusal.valid & self.refusal.ready)),
+        ]
         waits = self._fence(m, gate, issue, (posted, replies, requests, held))
         self._reserve(m, requests.offer)
         self._issue(m, issue, waits)
@@ -141,9 +149,10 @@ class DeviceIngress(wiring.Component):
             connect_streams(m, source, sink)
         aside = posted.aside.valid & posted.aside.ready
         m.d.comb += [
-            order.ended.eq((posted.offer.ready | aside) & posted.offer.payload.beat.last),
+            # A write that is dropped is neither offered nor put aside.
+            order.ended.eq(((posted.offer.ready | aside) & posted.offer.payload.beat.last) | posted.drops),
             order.enters.eq(aside & posted.offer.payload.beat.first), order.source.eq(posted.aside.payload.ahead.info.source),
-            order.leaves.eq(held.offer.ready & held.offer.payload.beat.last),
+            order.leaves.eq((held.offer.ready & held.offer.payload.beat.last) | held.drops),
             order.accepted.eq(queue.accepted), order.left.eq(queue.posted.left),
             posted.standing.eq(order.standing), self.posted_left.eq(order.posted.left),
         ]
@@ -158,13 +167,15 @@ class DeviceIngress(wiring.Component):
         return turns
 
     def _lanes(self, m, posted, requests, held, issue):
-        for port, lane, kind in ((0, posted, EgressLane.POSTED), (1, requests, EgressLane.NON_POSTED), (2, held, EgressLane.POSTED)):
+        for port, (lane, kind, stops) in enumerate((
+                (posted, EgressLane.POSTED, self.holds.posted), (requests, EgressLane.NON_POSTED, self.holds.requests),
+                (held, EgressLane.POSTED, self.holds.posted))):
             m.d.comb += [
                 lane.settings.eq(self.settings), *(guard.eq(ours) for guard, ours in zip(lane.guard, self.guard, strict=True)),
                 self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
             ]
             for host in (HOST_A, HOST_B):
-                m.d.comb += lane.room[host].eq(self.room[host][kind])
+                m.d.comb += lane.room[host].eq(self.room[host][kind] & ~stops)
         m.d.comb += [
             self.row.eq(requests.row), self.row_enable.eq(requests.row_enable),
             requests.occupied.eq(self.occupied), self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),

@@ -9,7 +9,7 @@ from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
     "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
-    "FlushView", "EpochView", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
+    "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
     "Requesters", "Source", "Standing", "GROUPS", "lane_credits",
 ]
 
@@ -101,6 +101,7 @@ class Settings(data.Struct):
     aperture_b:    Aperture
     groups:        data.ArrayLayout(Requesters, GROUPS)
     active_host:   1
+    blocks:        1    # translated requests of the device
     fence:         1
     track_dirty:   1
 
@@ -147,6 +148,12 @@ class EpochView(data.Struct):
     atomics:       EPOCHS
 
 
+class Holds(data.Struct):
+    """Lanes of the device of which nothing begins to pass the gate: 1 takes effect in the next cycle but one."""
+    posted:   1
+    requests: 1
+
+
 class FarPage(data.Struct):
     """Number of a page at the other host, and whether its address is above 4 GB, so that headers have four double words."""
     number: PAGE_NUMBER_BITS
@@ -169,12 +176,12 @@ class DeviceInfo(data.StructLayout):
     """What is known of a TLP of the device when it has been decoded.
 
     ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: the page that it goes to at Host
-    B. ``source``: what it may pass. Of a request: its ``row`` in the outstanding table, whether it is ``atomic``, the ``lines`` of its answer. Of a
-    completion: its ``tag``, and whether it ends its request.
+    B. ``source``: what it may pass. ``translated``: a request by an address of the active host. Of a request: its ``row`` in the outstanding table,
+    whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and whether it ends its request.
     """
     def __init__(self, window_pages, rows):
         super().__init__({
-            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage, "source": Source,
+            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage, "source": Source, "translated": 1,
             "row": range(rows), "atomic": 1, "lines": 7, "tag": 10, "last_completion": 1,
         })
 

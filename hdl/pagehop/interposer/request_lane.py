@@ -8,6 +8,9 @@ from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import far_header, guarded, strict_header
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.headers import CompletionHeader
+from pagehop.tlp.refusal import refuse
+from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["RequestLane"]
 
@@ -26,6 +29,8 @@ class RequestLane(wiring.Component):
     Hosts owe answers that may never come. When the row, or room, is missing for ``limit`` cycles, what has it is given up: nothing was issued
     meanwhile, so every request in the table is at least as old. For want of a row that one is, for want of room all are, in 4 cycles a row (H24b).
 
+    While translated requests are blocked, such a request goes nowhere and is answered with UR (H54).
+
     Members
     -------
     i, ahead : of the ordering queue. ``looked``: what is looked up; ``gone``: in the next cycle, nothing posted stands before it;
@@ -34,6 +39,7 @@ class RequestLane(wiring.Component):
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the request in this row is given up.
     return_room : one amount a host, lines that its completion lane still has room for.
+    refusal : the answer to a request that is blocked, one beat, begun only with ``answer_room``. ``our_id``: our requester ID towards the device.
     clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
     """
@@ -48,6 +54,7 @@ class RequestLane(wiring.Component):
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
+            "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
         })
 
@@ -56,14 +63,16 @@ class RequestLane(wiring.Component):
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, self.looked
         found = Signal(data.StructLayout({
-            "destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "held": 1, "occupied": 1, "full": 1}))
+            "destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "held": 1, "occupied": 1, "full": 1, "blocked": 1}))
         go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken | (self.aside.valid & self.aside.ready)), looked.eq(known),
             self.aside.payload.lane.eq(head), self.aside.payload.ahead.eq(known),
         ]
-        m.d.sync += go.eq(0)
+        answer = Signal(CompletionHeader())   # to the request at the head, were it refused
+        m.d.sync += [go.eq(0), *refuse(answer, head.beat.header, self.our_id)]
+        m.d.comb += [self.refusal.payload.header.eq(answer), self.refusal.payload.first.eq(1), self.refusal.payload.last.eq(1)]
         matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
         with m.FSM():
@@ -76,20 +85,21 @@ class RequestLane(wiring.Component):
                 m.d.comb += looks.eq(1)
                 m.next = "Read"
             with m.State("Read"):
-                page, place = guarded(m, self.guard, matches, info.atomic), Signal()
+                page, place, blocked = guarded(m, self.guard, matches, info.atomic), Signal(), Signal()
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
                     place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
                                  self.settings.active_host)),
+                    blocked.eq(info.translated & self.settings.blocks),
                 ]
                 m.d.sync += [
                     # Only this lane takes rows and room: with none of its requests before it, what it sees now is true in the next cycle too.
                     found.destination.eq(place), found.absorbed.eq(Mux(info.atomic, page.absorbs, 0)),
                     found.strict.eq(page.strict & info.atomic),
                     found.settled.eq(self.clear), found.held.eq(page.closed | self.stands), found.occupied.eq(self.occupied),
-                    found.full.eq(~Mux(place, holds[1], holds[0])),
-                    go.eq(self.clear & ~self.occupied & ~page.closed & self.gone & Mux(place, fits[1], fits[0])),
+                    found.full.eq(~Mux(place, holds[1], holds[0])), found.blocked.eq(blocked),
+                    go.eq(self.clear & ~self.occupied & ~page.closed & ~blocked & self.gone & Mux(place, fits[1], fits[0])),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):
@@ -105,9 +115,19 @@ class RequestLane(wiring.Component):
                 with m.Elif(found.held & self.aside.ready):
                     m.next = "Aside"
                 self._wait(m, found)
+                with m.If(found.blocked):
+                    m.next = "Refuse"
             with m.State("Aside"):
                 m.d.comb += self.aside.valid.eq(self.i.valid)
                 with m.If(self.aside.valid & self.aside.ready & head.beat.last):
+                    m.next = "Take"
+            with m.State("Refuse"):
+                m.d.comb += self.refusal.valid.eq(self.answer_room)
+                with m.If(self.refusal.valid & self.refusal.ready):
+                    m.next = "Drop"
+            with m.State("Drop"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & head.beat.last):
                     m.next = "Take"
             with m.State("Sweep"):
                 self._sweep(m, known, looks, found)

@@ -22,7 +22,8 @@ class SettingsStage(wiring.Component):
         super().__init__({
             **{f"{name}_base": In(64) for name in _RANGES}, **{f"{name}_pages": In(32) for name in _RANGES},
             "host_b_offset": In(64), "aperture_a_offset": In(64), "aperture_b_offset": In(64),
-            "groups": In(data.ArrayLayout(Requesters, GROUPS)), "active_host": In(1), "fence": In(1), "track_dirty": In(1), "settings": Out(Settings),
+            "groups": In(data.ArrayLayout(Requesters, GROUPS)), "active_host": In(1), "blocks": In(1), "fence": In(1), "track_dirty": In(1),
+            "settings": Out(Settings),
         })
 
     def elaborate(self, platform):
@@ -39,7 +40,7 @@ class SettingsStage(wiring.Component):
         m.d.comb += [
             settings.host_b_offset.eq(self.host_b_offset),
             settings.aperture_a.offset.eq(self.aperture_a_offset), settings.aperture_b.offset.eq(self.aperture_b_offset),
-            settings.groups.eq(self.groups),
-            settings.active_host.eq(self.active_host), settings.fence.eq(self.fence), settings.track_dirty.eq(self.track_dirty),
+            settings.groups.eq(self.groups), settings.active_host.eq(self.active_host), settings.blocks.eq(self.blocks),
+            settings.fence.eq(self.fence), settings.track_dirty.eq(self.track_dirty),
         ]
         return m

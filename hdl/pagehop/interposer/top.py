@@ -16,6 +16,7 @@ from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slot import MovePhase, PageSlot
+from pagehop.interposer.switchover import Switchover
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.memory.copy_tags import NARROW_BITS, WIDE_BITS, CopyTag
 from pagehop.memory.page_buffer import PAGE_BYTES
@@ -105,12 +106,14 @@ class Interposer(wiring.Component):
         m.submodules.device_ingress = device = DeviceIngress(
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
             depths=sizes.device_ingress, aside=sizes.aside, max_payload=self.max_payload, slots=self.slots)
-        m.submodules.device_egress = egress = Egress(data_bytes, 2, sizes.device_egress, max_payload=self.max_payload)
+        # Both hosts, and answers to the device's requests that are refused.
+        m.submodules.device_egress = egress = Egress(data_bytes, 3, sizes.device_egress, max_payload=self.max_payload, writers=(2, 3, 2))
         m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
+        m.submodules.switchover = switchover = Switchover()
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 1)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
@@ -119,9 +122,10 @@ class Interposer(wiring.Component):
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
-        self._flushes(m, device, movers, dirty, control, hosts)
+        self._flushes(m, device, movers, dirty, switchover, control, hosts)
         self._moves(m, device, table, check, movers, owners, dirty, control)
-        self._notify(m, movers, queue, notifier, control)
+        self._switchover(m, device, egress, table, switchover, control, hosts)
+        self._notify(m, movers, queue, switchover, notifier, control)
         for mover in movers:
             self._mover(m, mover, device, queue, control, hosts)
         self._queue(m, queue, movers, control, hosts)
@@ -204,7 +208,7 @@ class Interposer(wiring.Component):
                 other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _flushes(self, m, device, movers, dirty, control, hosts):
+    def _flushes(self, m, device, movers, dirty, switchover, control, hosts):
         for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
@@ -213,10 +217,12 @@ class Interposer(wiring.Component):
                 *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean")),
                 tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
                 tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
-                tracker.request.eq(device.flush_request[number] | dirty.flush_request[number]
+                tracker.request.eq(device.flush_request[number] | dirty.flush_request[number] | switchover.flush_request[number]
                                    | Cat(mover.slot.flush_request[number] for mover in movers).any()),
-                device.flush[number].eq(view), dirty.flush[number].eq(view), *(mover.slot.flush[number].eq(view) for mover in movers),
+                device.flush[number].eq(view), dirty.flush[number].eq(view), switchover.flush[number].eq(view),
+                *(mover.slot.flush[number].eq(view) for mover in movers),
                 *(mover.slot.flush_lost[number].eq(tracker.timed_out | tracker.failed) for mover in movers),
+                switchover.flush_lost[number].eq(tracker.timed_out | tracker.failed),
                 other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
             ]
 
@@ -244,13 +250,33 @@ class Interposer(wiring.Component):
             self.holding.eq(Cat(slot.guard.closed for slot in slots)),
         ]
 
-    def _notify(self, m, movers, queue, notifier, control):
+    def _switchover(self, m, device, egress, table, switchover, control, hosts):
+        refused = egress.i[len(hosts)]
+        m.d.comb += [
+            refused.valid.eq(device.refusal.valid), device.refusal.ready.eq(refused.ready),
+            refused.payload.beat.eq(device.refusal.payload), refused.payload.lane.eq(EgressLane.COMPLETION),
+        ]
+        m.d.comb += [
+            switchover.start.eq(control.switches), switchover.to_host.eq(control.switch_to), switchover.unblock.eq(control.unblock),
+            switchover.limit.eq(control.hold_limit), switchover.written.eq(control.written), switchover.chosen.eq(control.chosen),
+            switchover.opaque.eq(control.stays), control.switchover.eq(switchover.status),
+            switchover.issue_entered.eq(device.issue_entered), switchover.issue_accepted.eq(device.issue_accepted),
+            device.holds.eq(switchover.holds), device.our_id.eq(self.config_device.requester_id),
+            device.answer_room.eq(egress.room[EgressLane.COMPLETION]),
+        ]
+        for number, host in enumerate(hosts):
+            m.d.sync += [
+                switchover.unanswered[number].eq(table.count[number] != 0),
+                switchover.asked[number].eq(host.reply_room.amount_left != host.reply_room.capacity),
+            ]
+
+    def _notify(self, m, movers, queue, switchover, notifier, control):
         """Count what has ended, and tell of it: of a move of the queue when its record is on its way."""
         slots = [mover.slot for mover in movers]
         ended, retired = Cat(slot.ended for slot in slots), Cat(slot.status.phase == MovePhase.RETIRE for slot in slots)
         m.d.comb += [
             control.moves_done.eq(sum(ended & retired)), control.moves_failed.eq(sum(ended & ~retired)),
-            notifier.event.eq((ended & ~queue.running).any() | queue.recorded),
+            notifier.event.eq((ended & ~queue.running).any() | queue.recorded | switchover.ended),
             notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
             notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
         ]
@@ -336,7 +362,7 @@ class Interposer(wiring.Component):
             control.outstanding_timeouts.eq(table.given_up),
             control.completion_waits.eq(hosts[0].ingress.waits + hosts[1].ingress.waits),
             control.unexpected.eq(device.unexpected + hosts[0].ingress.unexpected + hosts[1].ingress.unexpected),
-            control.unsupported.eq(hosts[0].ingress.unsupported + hosts[1].ingress.unsupported),
+            control.unsupported.eq(hosts[0].ingress.unsupported + hosts[1].ingress.unsupported + sum(device.blocked)),
             control.flushes_a.eq(hosts[0].tracker.sent), control.flushes_b.eq(hosts[1].tracker.sent),
             control.flush_timeouts.eq(hosts[0].tracker.timed_out + hosts[1].tracker.timed_out),
         ]

@@ -57,7 +57,9 @@ async def migrate(dut: Any) -> None:
             for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
                 await task
         config.progress(len(moving), len(moving) + 1, "DMA at Host B")
-        await _follow(guest)
+        # Interrupts go to Host B from now on, and Host A has taken what was sent to it before.
+        ended = await guest.driver.switch_over(1)
+        assert ended == regs.SwitchoverError.NONE, f"the switchover ended with {regs.SwitchoverError(ended).name}"
         for replay in replays:
             replay.stop = True
         for task in tasks:
@@ -75,12 +77,6 @@ async def migrate(dut: Any) -> None:
         config.progress(len(moving) + 1, len(moving) + 1, "checking")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
-
-
-async def _follow(guest: Guest) -> None:
-    """Make Host B the active host: interrupts go there from now on. What was sent to A before is waited for by the verdict."""
-    control = await guest.driver.registers.read(regs.Control.offset)
-    await guest.driver.registers.write(regs.Control.offset, control | regs.Control.ACTIVE_HOST.of(1))
 
 
 def _device_interrupts(guest: Guest) -> list[int]:

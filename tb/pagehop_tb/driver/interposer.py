@@ -309,6 +309,31 @@ class InterposerDriver:
         while (await self.ports())[port].down:
             await pause()
 
+    async def switch_over(self, to_host: int) -> int:
+        """Make ``to_host`` the active host when nothing of the device is on its way at the other, and return how it ended, a ``SwitchoverError``.
+
+        Stop the vCPUs and read back their last access to the device before; :meth:`unblock` translated requests after.
+        """
+        fields = regs.SwitchoverCommand
+        await self.registers.write(fields.offset, fields.START.of(1) | fields.TO_HOST.of(to_host))
+        pause = self.pauses("the end of the switchover", LOOK_CYCLES)
+        while regs.SwitchoverStatus.BUSY.get(status := await self.registers.read(regs.SwitchoverStatus.offset)):
+            await pause()
+        if regs.SwitchoverStatus.DONE.get(status):
+            # The bit in control is what software wrote last: who writes control for something else must not undo the switchover.
+            control = await self.registers.read(regs.Control.offset)
+            await self.registers.write(regs.Control.offset, control & ~regs.Control.ACTIVE_HOST.mask | regs.Control.ACTIVE_HOST.of(to_host))
+        return regs.SwitchoverStatus.ERROR.get(status)
+
+    async def active_host(self) -> int:
+        """The active host that is in force."""
+        return regs.SwitchoverStatus.ACTIVE_HOST.get(await self.registers.read(regs.SwitchoverStatus.offset))
+
+    async def unblock(self) -> None:
+        """Let translated requests pass: the device has forgotten the translations of the host that was left."""
+        await self.registers.write(regs.SwitchoverCommand.offset, regs.SwitchoverCommand.UNBLOCK.of(1))
+        await self.registers.read(regs.SwitchoverStatus.offset)     # it has taken effect when this returns
+
     async def counter(self, offset: int) -> int:
         """Value of the counter at ``offset``, such as ``interposer_registers.Unexpected.offset``."""
         return await self.registers.read(offset)

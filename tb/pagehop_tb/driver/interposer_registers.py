@@ -80,6 +80,20 @@ class MovePhase(IntEnum):
     HOST = 8
 
 
+class SwitchoverError(IntEnum):
+    """Values of fields that the register map calls ``switchover_error``."""
+    #: The active host has changed.
+    NONE = 0
+    #: It is the active host.
+    ALREADY_THERE = 1
+    #: The device sends translated requests or encrypted TLPs, or requests of other traffic classes that control does not allow.
+    OPAQUE = 2
+    #: It took longer than move_limits.hold: a request was not answered, or a host took no posted TLPs.
+    TIMEOUT = 3
+    #: A flush read was not answered in time, or with an error.
+    FLUSH = 4
+
+
 class Identification:
     """identification (read only)"""
     offset = 0x0
@@ -110,7 +124,8 @@ class Control:
     """control (read and write)"""
     offset = 0x10
     reset = 0x0
-    #: Host that receives what has no page: MSI, MMIO, addresses outside the window (0 is A, 1 is B).
+    #: Host that receives what has no page: MSI, MMIO, addresses outside the window (0 is A, 1 is B). What is written is in force at once, for a
+    #: device that is quiet; a switchover changes what is in force, not this bit.
     ACTIVE_HOST = Field(0, 1)
     #: Fence policy: 1 proves writes at the other host visible before anything that depends on them leaves. For hosts with a path between them that
     #: avoids the interposer.
@@ -411,6 +426,38 @@ class OpaqueOver:
     reset = 0x0
     #: Write 1 to set the bits of opaque to 0, when the device sends no more of these.
     FORGET = Field(0, 1)
+
+
+class SwitchoverCommand:
+    """switchover_command (read and write)"""
+    offset = 0x130
+    reset = 0x100
+    #: Write 1 to make to_host the active host when nothing of the device is on its way. Ignored while one runs.
+    START = Field(0, 1)
+    #: Write 1 to let translated requests of the device pass again: they hold addresses of the active host now.
+    UNBLOCK = Field(1, 1)
+    #: The new active host (0 is A, 1 is B).
+    TO_HOST = Field(8, 1)
+
+
+class SwitchoverStatus:
+    """switchover_status (read only)"""
+    offset = 0x138
+    reset = 0x0
+    #: 1 while a switchover runs.
+    BUSY = Field(0, 1)
+    #: 1 when the last switchover ended with the new active host.
+    DONE = Field(1, 1)
+    #: 1 when the last switchover ended with nothing changed.
+    FAILED = Field(2, 1)
+    #: The active host that is in force: what control was last written with, or what a switchover has made it since.
+    ACTIVE_HOST = Field(3, 1)
+    #: Translated requests of the device are blocked: posted ones dropped, others answered with UR, and counted in unsupported.
+    BLOCKS = Field(4, 1)
+    #: Why the last switchover failed. Encoded as :class:`SwitchoverError`.
+    ERROR = Field(8, 4)
+    #: Cycles of the last switchover, for all of which the device's requests waited.
+    CYCLES = Field(32, 32)
 
 
 class MoveStatus:

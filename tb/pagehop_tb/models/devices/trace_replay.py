@@ -35,8 +35,8 @@ class TraceReplay:
 
     Every written dword is unique. ``offset`` is added to the addresses of memory, not to those of interrupts. ``gap`` cycles stand between accesses.
 
-    *Members*: ``written`` and ``read``, bytes so far; ``passes``, completed runs through the trace; ``interrupts`` sent; ``stop`` ends the run
-    after the present access.
+    *Members*: ``issued``, accesses so far; ``written`` and ``read``, their bytes; ``passes``, completed runs through the trace; ``interrupts``
+    sent; ``stop`` ends the run after the present access.
     """
 
     def __init__(self, function: DeviceFunction, accesses: Iterable[Access], values: UniqueValues, depth: int = 8, offset: int = 0,
@@ -48,7 +48,7 @@ class TraceReplay:
         self.offset = offset
         self.gap = gap
         self.stop = False
-        self.written = self.read = self.passes = self.interrupts = 0
+        self.issued = self.written = self.read = self.passes = self.interrupts = 0
 
     async def run(self, passes: int | None = None) -> None:
         """Go through the trace ``passes`` times, or until :attr:`stop`. Returns when all reads are answered."""
@@ -73,6 +73,7 @@ class TraceReplay:
 
     async def _issue(self, access: Access, reads: deque) -> None:
         size = access.length
+        self.issued += 1
         if access.kind == "msi":
             self.interrupts += 1
             await self.function.interrupt(access.address, self.values.take(access.address, size))
