@@ -26,8 +26,8 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = (("far",), (), ("far",))
 _AHEAD = {
-    EgressLane.POSTED: ("page", "in_window", "needs_proof"), EgressLane.COMPLETION: ("tag", "last_completion"),
-    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic"),
+    EgressLane.POSTED: ("page", "in_window", "mapped", "below", "needs_proof"), EgressLane.COMPLETION: ("tag", "last_completion"),
+    EgressLane.NON_POSTED: ("page", "in_window", "mapped", "below", "row", "lines", "atomic"),
 }
 
 
@@ -55,7 +55,7 @@ class DeviceIngress(wiring.Component):
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
-    posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on.
+    posted_accepted, posted_left, requests_accepted, requests_left, issue_entered, issue_accepted : counts to set marks on.
     fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
     """
     def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, slots=1):
@@ -64,6 +64,7 @@ class DeviceIngress(wiring.Component):
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
         self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD)
         page = range(window_pages)
+        requests_bits = (depths[EgressLane.NON_POSTED] + 16).bit_length() + 1   # half the range exceeds the requests in the lane, for marks
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
             "o": Out(stream.Signature(EgressBeat(data_bytes))).array(2), "room": In(4).array(2),
@@ -79,6 +80,7 @@ class DeviceIngress(wiring.Component):
             "dirty": Out(1), "dirty_page": Out(page),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
+            "requests_accepted": Out(requests_bits), "requests_left": Out(requests_bits),
             "issue_entered": Out(4), "issue_accepted": Out(4),
             "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
             "opaque": Out(Opaque),
@@ -110,7 +112,12 @@ class DeviceIngress(wiring.Component):
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
             requests.posted.eq(queue.posted), replies.posted.eq(queue.posted),
         ]
-        m.d.sync += queue.posted_left.eq(posted.offer.ready & posted.offer.payload.beat.last)
+        m.d.sync += [
+            queue.posted_left.eq(posted.offer.ready & posted.offer.payload.beat.last),
+            self.requests_accepted.eq(self.requests_accepted + (
+                decode.o.valid & decode.o.ready & decode.o.payload.beat.first & (decode.o.payload.lane == EgressLane.NON_POSTED))),
+            self.requests_left.eq(self.requests_left + (requests.offer.ready & requests.offer.payload.beat.last)),
+        ]
         self._lanes(m, posted, requests, issue)
         self._replies(m, replies)
         waits = self._fence(m, gate, issue, (posted, replies, requests))

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
-from pagehop.interposer.stages import far_header, guarded, strict_header
+from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.ordering import PostedState, may_go
 
@@ -74,8 +74,7 @@ class RequestLane(wiring.Component):
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
-                    place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
-                                 self.settings.active_host)),
+                    place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, self.owner_bit), unmapped_place(info, self.settings))),
                     opens.eq(self.clear & ~self.occupied & ~page.closed & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
@@ -114,7 +113,7 @@ class RequestLane(wiring.Component):
         for slot, guard in zip(same, self.guard, strict=True):
             differs = looked.info.page ^ guard.page
             m.d.sync += slot.eq(Cat(~differs[n:n + COMPARED].any() for n in range(0, bits, COMPARED)))
-        return [slot.all() & known.info.in_window for slot in same]
+        return [slot.all() & known.info.mapped for slot in same]
 
     def _offer(self, m, head, info, found, go, body):
         """Drive what is offered, when no fence stands before it."""
@@ -124,7 +123,7 @@ class RequestLane(wiring.Component):
             proven.eq(self.proven.bit_select(destination, 1)),
             self.offer.valid.eq((go & proven) | (body & self.i.valid)),
             self.waits.eq(Mux(go & ~proven, 1 << destination, 0)),
-            self.dirty.eq(head.beat.first & info.in_window & info.atomic & self.settings.track_dirty),
+            self.dirty.eq(head.beat.first & info.mapped & info.atomic & self.settings.track_dirty),
             self.dirty_page.eq(info.page),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
             issued.beat.header.eq(header), issued.destination.eq(destination), issued.absorbed.eq(found.absorbed),
