@@ -52,12 +52,14 @@ class RequestLane(wiring.Component):
         head, known = self.i.payload, Signal(self.ahead.payload.shape())   # `known`: of the request that stands at the head
         info, looked = known.info, Signal(self.ahead.payload.shape())
         found = Signal(data.StructLayout({"destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "occupied": 1, "full": 1}))
-        go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
+        taken, looks, unmapped = Signal(), Signal(), Signal()
+        go, body = Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken), looked.eq(known),
         ]
-        m.d.sync += go.eq(0)
+        # Decided with the comparison of pages, so that it makes the way to `go` no longer.
+        m.d.sync += [go.eq(0), unmapped.eq(unmapped_place(looked.info, self.settings))]
         matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
         with m.FSM():
@@ -74,7 +76,7 @@ class RequestLane(wiring.Component):
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
-                    place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, self.owner_bit), unmapped_place(info, self.settings))),
+                    place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, self.owner_bit), unmapped)),
                     opens.eq(self.clear & ~self.occupied & ~page.closed & may_go(known.stamp, self.posted)),
                 ]
                 m.d.sync += [
