@@ -9,7 +9,8 @@ from pagehop.interposer.slot import MovePhase
 from pagehop.registers.compile import compile_registers
 
 
-@pytest.mark.parametrize(("hardware", "name"), [(MoveError, "move_error"), (MoveMode, "move_mode"), (MovePhase, "move_phase"), (SlideError, "slide_error")])
+@pytest.mark.parametrize(("hardware", "name"), [
+    (MoveError, "move_error"), (MoveMode, "move_mode"), (MovePhase, "move_phase"), (SlideError, "slide_error")])
 def test_values_are_those_of_the_register_map(hardware: type, name: str) -> None:
     described = {member.name.upper(): member.value for member in compile_registers(REGISTERS).enum(name)}
     assert {member.name: member.value for member in hardware} == described
