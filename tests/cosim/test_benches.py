@@ -24,6 +24,7 @@ BENCHES = {
     "forgotten": ({}, {"sizes": [1024], "ways": [4]}, {"events": 100}),
     "blocked": ({"rounds": 2}, {"rounds": 1}, {"events": 400, "read_bytes": 500, "final_bytes": 4096}),
     "opaque": ({}, {"rounds": 12}, {"events": 60}),
+    "sliding": ({}, {"words": [1]}, {"events": 2000, "read_bytes": 10000, "final_bytes": 160000}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
@@ -44,6 +45,7 @@ COVERED = [
     pytest.param("forgotten", marks=pytest.mark.hazard("H14", "H24b", "D7", "D16", "I7")),
     pytest.param("blocked", marks=pytest.mark.hazard("H24", "D1", "D4", "D6", "I7")),
     pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48", "O7")),
+    pytest.param("sliding", marks=pytest.mark.hazard("H46", "H48", "I1", "I12")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 

@@ -4,11 +4,12 @@ from tests.planted.bug import Bug
 from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
 from tests.planted.moves import MOVES
+from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *SLOTS)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *SLOTS, *SLIDES)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {
