@@ -27,6 +27,8 @@ HOLE = 16
 PLACES = 6
 #: Pages near to the end of the range that are accessed.
 NEAR = 200
+#: Cycles after which a write is visible.
+VISIBLE = 1000
 Error = regs.SlideError
 
 
@@ -39,12 +41,13 @@ class Sliding:
         self.at_b: set[int] = set()
         self.places: list[int] = []
         self.harvested = 0
+        self.writer = guest.system.functions["third"]
 
     def aim(self, leaving: int) -> None:
         """Let devices access other pages, ``leaving`` at the low end of the range among them, and all edges."""
         low, high = self.driver.mapped.start, self.driver.mapped.stop
         edges = [low - 1, low, low + leaving - 1, low + leaving, high - 1, high, high + leaving - 1, GUEST_PAGES - 1]
-        kinds = (range(low), range(low, low + leaving), range(low + leaving, high), range(high, high + leaving), range(high, high + NEAR),
+        kinds = (range(low), range(low, low + leaving), range(low + leaving, high), range(high, high + leaving, 2), range(high, high + NEAR, 2),
                  range(GUEST_PAGES - WORD, GUEST_PAGES))
         chosen = edges + [self.random.choice(pages) for pages in kinds if pages for _ in range(PLACES)]
         self.places[:] = [WINDOW_BASE + page * PAGE for page in chosen if page >= 0 and page not in self.hole]
@@ -80,6 +83,19 @@ class Sliding:
     async def harvest(self) -> None:
         """Take the dirty bits of the range; the checker says whether some are missing."""
         self.harvested += (await self.driver.harvest(self.driver.mapped.start, len(self.driver.mapped))).bit_count()
+
+    async def write_once(self, pages: list[int]) -> None:
+        """One line to each of these pages, which nobody else writes, or an atomic, which no answer to a host's read pushes before it."""
+        atomics = []
+        for page in pages:
+            address, take = WINDOW_BASE + page * PAGE + self.random.randrange(0, PAGE, 64), self.guest.system.values.take
+            if self.random.random() < 0.5:
+                await self.writer.write(address, take(address, 64))
+            else:
+                atomics.append(cocotb.start_soon(self.writer.atomic("swap", address, take(address, 8))))
+            await self.guest.system.fabric.wait(self.random.randint(1, 30))
+        for atomic in atomics:
+            await atomic
 
     async def begun(self, page: int) -> "Task[MoveResult]":
         """A move of the page, which holds it or will soon."""
@@ -121,11 +137,18 @@ class Sliding:
         if held is not None:
             self.places.extend(PLACES * [WINDOW_BASE + held * PAGE])
             task = await self.begun(held)
+        # A page that comes in must not count as clean while what was written to it before is on its way.
+        coming = list(range(high + 1, high + target - low - 1, 2))
+        self.random.shuffle(coming)
+        writes = cocotb.start_soon(self.write_once(coming))
         error = await self.driver.slide(target)
         assert error == Error.NONE, f"the range did not slide from page {low} to page {target}: {error.name}"
         assert self.driver.mapped.start == target, f"the range begins with page {self.driver.mapped.start}, and slid to page {target}"
         if held is not None:
             await self.ended(held, task)
+        await writes
+        await self.guest.system.fabric.wait(VISIBLE)
+        await self.harvest()
         await self.owners_are_told()
         self.aim(WORD)
         await self.no_moves_outside()
@@ -144,11 +167,11 @@ async def sliding(dut: Any) -> None:
     """A slide over each number of ``words``, of 64 pages; ``hole`` pages of the first are the registers of other devices."""
     config = BenchConfig("sliding")
     words, hole, gap = config.get("words", [1, 1, 2]), config.get("hole", 96), config.get("gap", 12)
-    guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, dirty=True)
+    guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, ("nvme", "nic", "third"), dirty=True)
     guest.setup = replace(guest.setup, mmio=(WINDOW_BASE + HOLE * PAGE, hole))
     config.refuse_unknown()
     run = Sliding(guest, config, hole)
-    agents = guest.traffic(())
+    agents = guest.traffic(())[:-1]     # the third function has other work
     for agent in agents:
         agent.pages, agent.gap = run.places, gap
 
