@@ -15,6 +15,8 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.models.delay import Delay
+from pagehop_tb.models.system import SystemConfig
 
 WINDOW_BASE = 0x1_0000_0000
 #: Pages of 64 GiB.
@@ -30,6 +32,12 @@ NEAR = 200
 #: Cycles after which a write is visible.
 VISIBLE = 1000
 Error = regs.SlideError
+
+
+def slow_atomics(usual: SystemConfig) -> SystemConfig:
+    """Hosts that make atomics long after all else."""
+    first, second = (replace(host, atomic=Delay(500, 900)) for host in usual.hosts)
+    return replace(usual, hosts=(first, second))
 
 
 class Sliding:
@@ -167,7 +175,7 @@ async def sliding(dut: Any) -> None:
     """A slide over each number of ``words``, of 64 pages; ``hole`` pages of the first are the registers of other devices."""
     config = BenchConfig("sliding")
     words, hole, gap = config.get("words", [1, 1, 2]), config.get("hole", 96), config.get("gap", 12)
-    guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, ("nvme", "nic", "third"), dirty=True)
+    guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, ("nvme", "nic", "third"), dirty=True, machine=slow_atomics)
     guest.setup = replace(guest.setup, mmio=(WINDOW_BASE + HOLE * PAGE, hole))
     config.refuse_unknown()
     run = Sliding(guest, config, hole)
