@@ -237,12 +237,11 @@ def slide(component=Slide):
     return component(PAGES, COUNT, COUNT, SLOTS)
 
 
-@pytest.mark.hazard("H11", "H46", "I1")
+@pytest.mark.hazard("H46", "I1")
 def test_slides_and_refusals_are_those_of_the_documentation():
     exercise(slide(), "slide")
 
 
-@pytest.mark.hazard("H52")
 def test_a_reset_amid_a_slide_loses_nothing():
     rst, dut = Signal(), slide()
     exercised = Exercise(dut, seeded("slide/reset"), rst)
