@@ -32,6 +32,7 @@ from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
+from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
 from pagehop.memory.copy_engine import CopyEngine
@@ -98,9 +99,12 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "interposer.MoveCheck, 4 slots": lambda: MoveCheck(WINDOW_PAGES, 4),
     "interposer.MoveQueue, 4 slots": lambda: MoveQueue(WIDTH, 4),
     "interposer.Notifier": lambda: Notifier(WIDTH),
-    "interposer.OwnerMap": lambda: OwnerMap(WINDOW_PAGES),
+    "interposer.OwnerMap": lambda: OwnerMap(WINDOW_PAGES, lookups=3),
     "interposer.DirtyMap": lambda: DirtyMap(WINDOW_PAGES),
-    "interposer.PageSlot": lambda: PageSlot(WINDOW_PAGES, (SIZES.device_ingress[0] + 16).bit_length() + 1),
+    "interposer.PageSlot": lambda: PageSlot(WINDOW_PAGES, (SIZES.device_ingress[0] + SIZES.aside[0] + 16).bit_length() + 1),
+    "interposer.Slide, 4 slots": lambda: Slide(
+        WINDOW_PAGES, *((depth + 16).bit_length() + 1 for depth in (
+            SIZES.device_ingress[0] + SIZES.aside[0], SIZES.device_ingress[2], SIZES.aside[1])), 4),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
 }
 

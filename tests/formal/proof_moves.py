@@ -389,6 +389,7 @@ class GateHolds(Elaboratable):
         m.d.comb += [
             dut.i.valid.eq(any_value(m, 1, "i_valid")), dut.ahead.valid.eq(any_value(m, 1, "ahead_valid")),
             ahead.info.page.eq(any_value(m, 6, "page")), ahead.info.in_window.eq(any_value(m, 1, "in_window")),
+            ahead.info.mapped.eq(ahead.info.in_window & any_value(m, 1, "mapped")), ahead.info.below.eq(any_value(m, 1, "below")),
             # One double word, so that its completion fits; what marks its page says which page it is of.
             ahead.info.lines.eq(1), ahead.info.atomic.eq(1), dut.settings.track_dirty.eq(1),
             head.beat.first.eq(any_value(m, 1, "first")), head.beat.last.eq(any_value(m, 1, "last")),

@@ -65,7 +65,7 @@ class DeviceIngressLetsPass(Elaboratable):
         m.submodules.dut = dut = self.ingress(DATA_BYTES, 64, rows=2, entries=2, return_lines=1, depths=(4, 4, 4), max_payload=16)
         lane, rooms = self._rx(m, dut), any_constant(m, 2, "rooms")
         m.d.comb += [
-            dut.settings.window.limit.eq(64), dut.settings.active_host.eq(any_constant(m, 1, "active_host")),
+            dut.settings.window.limit.eq(64), dut.settings.mapped.limit.eq(64), dut.settings.active_host.eq(any_constant(m, 1, "active_host")),
             dut.occupied.eq(any_value(m, 1, "occupied")), dut.limit.eq(any_constant(m, 2, "limit")),
         ]
         for host in range(2):

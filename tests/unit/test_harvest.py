@@ -5,6 +5,7 @@ import pytest
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.issue import Mark
+from pagehop.memory.bitmap import BitmapOpKind
 from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 
@@ -87,6 +88,56 @@ def harvest_waits(dut, name):
 @pytest.mark.hazard("H46", "H58")
 def test_a_harvest_waits_for_all_that_it_reports():
     harvest_waits(Harvest(PAGES, WORD_BITS), "harvest")
+
+
+def words_are_dropped(dut, name):
+    """A word that is dropped is cleared at once, with the pause that a take needs, and no read of the register file is answered for it."""
+    rng = seeded(name)
+
+    async def bench(ctx):
+        for _ in range(30):
+            index, waits = rng.randrange(2), rng.randrange(3)
+            ctx.set(dut.drop.valid, 1)
+            ctx.set(dut.drop.payload, index)
+            ctx.set(dut.take.request.valid, 1)
+            paused = False
+            for _ in range(SOON):
+                assert not ctx.get(dut.take.request.ready), "a read goes before a word that is dropped"
+                if ctx.get(dut.op.valid):
+                    break
+                paused = ctx.get(dut.pause)
+                await ctx.tick()
+            op = ctx.get(dut.op.payload)
+            assert (paused, op.kind, op.index) == (1, BitmapOpKind.TAKE, 64 * index)
+            for _ in range(waits):
+                await ctx.tick()
+                assert not ctx.get(dut.drop.ready)
+            await ctx.tick()
+            ctx.set(dut.word_valid, 1)
+            ctx.set(dut.word, 1 << rng.randrange(64))
+            assert ctx.get(dut.drop.ready)
+            await ctx.tick()
+            ctx.set(dut.word_valid, 0)
+            ctx.set(dut.drop.valid, 0)
+            ctx.set(dut.take.request.valid, 0)
+            for _ in range(QUIET):
+                assert not ctx.get(dut.take.response.valid) and not ctx.get(dut.advance), "a word that is dropped is answered"
+                await ctx.tick()
+
+    run(dut, bench)
+
+
+def test_words_are_dropped():
+    words_are_dropped(Harvest(PAGES, WORD_BITS), "harvest/drop")
+
+
+@pytest.mark.parametrize("change", [
+    ("index.eq(self.drop.payload), taking.eq(1)", "index.eq(self.drop.payload), taking.eq(0)"), ("index.eq(self.drop.payload)", "index.eq(0)"),
+    ("with m.If(dropping):", "with m.If(0):"), ("self.take.request.ready.eq(~self.drop.valid)", "self.take.request.ready.eq(1)")],
+    ids=["not cleared", "another word", "answered", "lost read"])
+def test_bug_in_dropping_is_found(change):
+    with pytest.raises(AssertionError):
+        words_are_dropped(edited(Harvest, change)(PAGES, WORD_BITS), "harvest/drop")
 
 
 @pytest.mark.parametrize("parts", [

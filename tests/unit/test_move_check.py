@@ -10,6 +10,7 @@ from pagehop_tb.simulate import run, seeded
 PAGES, SLOTS, PAGE = 64, 4, 4096
 BASE, OFFSET = 0x40_0000, 0x7F_0000_0000
 MSI, MMIO = 5, 9      # pages of the window that are not memory
+LOW = 2               # pages from here on are in the maps, as many as these have
 #: Cycles from a request until the answer, when no other slot asks.
 WHOLE, WRONG = 8, 5
 #: Cycles between a commit and the end of its move, at least; cycles before its answer in which a request is compared.
@@ -33,15 +34,16 @@ class Exercise:
         self.seen = dict.fromkeys(MoveError, 0)
         self.late = [(0, 0), (0, 0)]            # answers of the owner map on their way
         self.waits = []
+        self.paused = 0
 
     def settings(self):
         def pages(first, count):
             return {"base": BASE // PAGE + first, "limit": BASE // PAGE + first + count}
-        return {"window": pages(0, PAGES + 2), "msi": pages(MSI, 1), "mmio": pages(MMIO, 1), "host_b_offset": OFFSET}
+        return {"window": pages(0, PAGES + 3), "msi": pages(MSI, 1), "mmio": pages(MMIO, 1), "host_b_offset": OFFSET}
 
     def request(self):
         rng = self.rng
-        page, to_host = rng.randrange(-1, PAGES + 2 if rng.random() < 0.2 else 12), rng.randrange(2)
+        page, to_host = rng.randrange(-1, PAGES + 3 if rng.random() < 0.2 else 12), rng.randrange(2)
         source = BASE + page * PAGE + rng.choice([0] * 9 + [64])
         destination = (source + OFFSET if to_host else source) + rng.choice([0] * 9 + [PAGE])
         return {"source": source, "destination": destination, "to_host": to_host, "mode": rng.choice([0, 1, 2] * 4 + [3]),
@@ -56,13 +58,13 @@ class Exercise:
             return MoveError.PAGE_SIZE
         if request["source"] % PAGE or request["destination"] % PAGE:
             return MoveError.MISALIGNED
-        if not 0 <= page < PAGES or page in (MSI, MMIO):
+        if not LOW <= page < LOW + PAGES or page in (MSI, MMIO):
             return MoveError.NOT_IN_WINDOW
         if request["destination"] != request["source"] + (OFFSET if request["to_host"] else 0):
             return MoveError.DESTINATION
-        if page in [moving[0] for other, moving in enumerate(self.pages) if moving and other != slot]:
+        if page % PAGES in [moving[0] for other, moving in enumerate(self.pages) if moving and other != slot]:
             return MoveError.BUSY
-        return MoveError.ALREADY_THERE if self.owners[page] == request["to_host"] else MoveError.NONE
+        return MoveError.ALREADY_THERE if self.owners[page % PAGES] == request["to_host"] else MoveError.NONE
 
     def answer(self, ctx, cycle):
         dut, bits = self.dut, ctx.get(self.dut.answer)
@@ -78,15 +80,24 @@ class Exercise:
                 self.asked[slot] = None
                 self.waits.append(cycle - since)
                 if error == MoveError.NONE:
-                    assert verdict.page == request["source"] // PAGE - BASE // PAGE
+                    assert verdict.number == request["source"] // PAGE - BASE // PAGE and verdict.page == verdict.number % PAGES
                     assert verdict.far == (request["source"] + OFFSET) // PAGE
                     self.pages[slot] = (verdict.page, cycle + self.rng.randrange(2 * SETTLES, 120), request["to_host"])
 
     async def bench(self, ctx):
         dut, rng = self.dut, self.rng
         ctx.set(dut.settings, self.settings())
+        ctx.set(dut.low, LOW)
+        ctx.set(dut.movable, LOW + PAGES)
         await ctx.tick().repeat(3)
+        paused = False      # no request is being checked, and none may be
         for cycle in range(12_000):
+            pause = cycle % 400 < 40
+            ctx.set(dut.pause, pause)
+            idle = ctx.get(dut.idle)
+            assert idle or not paused, "a request is checked in a pause"
+            paused = pause and idle
+            self.paused += paused
             for slot in range(SLOTS):
                 moving = self.pages[slot]
                 if moving and cycle > moving[1] - SETTLES:
@@ -110,7 +121,7 @@ class Exercise:
             ctx.set(dut.owner, owner)
             self.answer(ctx, cycle)
             await ctx.tick()
-            assert all(asked is None or cycle - asked[1] < 2 * SLOTS * (WHOLE + 10) for asked in self.asked), "a slot waits for ever"
+            assert all(asked is None or cycle - asked[1] < 40 + 2 * SLOTS * (WHOLE + 10) for asked in self.asked), "a slot waits for ever"
 
 
 def exercise(dut, name):
@@ -119,7 +130,7 @@ def exercise(dut, name):
     made = {MoveError.NONE, MoveError.MODE, MoveError.PAGE_SIZE, MoveError.MISALIGNED, MoveError.NOT_IN_WINDOW, MoveError.DESTINATION, MoveError.BUSY,
             MoveError.ALREADY_THERE}
     assert all(exercised.seen[error] > 10 for error in made), exercised.seen
-    assert min(exercised.waits) == WRONG
+    assert min(exercised.waits) == WRONG and exercised.paused > 300
 
 
 @pytest.mark.hazard("H49")
@@ -129,7 +140,9 @@ def test_verdicts_are_those_of_the_documentation():
 
 @pytest.mark.parametrize("change", [
     ("with m.If(moves.any()):", "with m.If(0):"), ("turns.served.eq(turns.grant)", "turns.served.eq(0)"), ("inside & ~special", "inside"),
-    ("delay.eq(2)", "delay.eq(1)")], ids=["a page twice", "no turns", "special pages", "too early"])
+    ("delay.eq(2)", "delay.eq(1)"),
+    ("offset >= self.low", "offset >= 0"), ("offset < self.movable", "offset < self.movable + 1"), ("Mux(self.pause, 0, self.asks)", "self.asks")],
+    ids=["a page twice", "no turns", "special pages", "too early", "below", "above", "no pause"])
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):
         exercise(planted(MoveCheck, *change)(PAGES, SLOTS), "check/bug")

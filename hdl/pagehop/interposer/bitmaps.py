@@ -8,10 +8,12 @@ from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.layouts import EpochView, FlushView
 from pagehop.memory.bitmap import WORD_BITS, Bitmap, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
+from pagehop.tlp.stream import connect_streams
 
-__all__ = ["DirtyMap", "OwnerMap", "OwnerOp", "OwnerOpKind"]
+__all__ = ["WORD_INDEX_BITS", "DirtyMap", "OwnerMap", "OwnerOp", "OwnerOpKind"]
 
-_WORD_INDEX_BITS = 12
+#: Base-2 logarithm of the words that a bitmap has in the register space.
+WORD_INDEX_BITS = 12
 
 
 class OwnerOpKind(enum.Enum, shape=2):
@@ -48,7 +50,7 @@ class OwnerMap(wiring.Component):
         super().__init__({
             "index": In(page).array(lookups), "enable": In(1).array(lookups), "bit": Out(1).array(lookups),
             "op": In(stream.Signature(OwnerOp(window_pages))).array(users), "answer": Out(1), "answer_valid": Out(1),
-            "read": In(MemoryBus(_WORD_INDEX_BITS)),
+            "read": In(MemoryBus(WORD_INDEX_BITS)),
         })
 
     def elaborate(self, platform):
@@ -103,13 +105,14 @@ class DirtyMap(wiring.Component):
 
     Members
     -------
-    take, peek : of the register file. The others are as in :class:`Harvest`.
+    take, peek : of the register file. ``drop`` and the others are as in :class:`Harvest`.
     """
     def __init__(self, window_pages):
         self.window_pages = window_pages
-        bus = MemoryBus(_WORD_INDEX_BITS)
+        bus = MemoryBus(WORD_INDEX_BITS)
         super().__init__({
             "mark": In(1), "page": In(range(window_pages)), "pause": Out(1), "take": In(bus), "peek": In(bus),
+            "drop": In(stream.Signature(WORD_INDEX_BITS)),
             "entered": In(4), "accepted": In(4), "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "advance": Out(1), "epochs": In(EpochView),
         })
@@ -117,9 +120,10 @@ class DirtyMap(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.bitmap = bitmap = Bitmap(self.window_pages)
-        m.submodules.harvest = harvest = Harvest(self.window_pages, _WORD_INDEX_BITS)
+        m.submodules.harvest = harvest = Harvest(self.window_pages, WORD_INDEX_BITS)
         for bus, name in ((self.take, "take"), (self.peek, "peek")):
             wiring.connect(m, wiring.flipped(bus), getattr(harvest, name))
+        connect_streams(m, self.drop, harvest.drop)
         m.d.comb += [
             harvest.word.eq(bitmap.word), harvest.word_valid.eq(bitmap.word_valid), harvest.op.ready.eq(1),
             harvest.entered.eq(self.entered), harvest.accepted.eq(self.accepted), self.pause.eq(harvest.pause),

@@ -12,6 +12,7 @@ from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
 from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
+from pagehop.interposer.slide import SlideStatus
 from pagehop.interposer.slot import MoveStatus
 from pagehop.interposer.switchover import SwitchoverStatus
 from pagehop.registers.adapter import TlpRegisterAdapter
@@ -53,6 +54,7 @@ class Control(wiring.Component):
     settings : ready for the data path.
     start, abort, copied, request : a move that is asked for, its end before the commit, and that the host has copied the page; a bit a slot.
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
+    slide, slide_target, window_count, slide_status : of the :class:`Slide`.
     hold_limit, completion_limit : cycles.
     watch, port_state : of the egresses to the device, Host A and Host B.
     switches, switch_to, unblock : a switchover that is asked for. ``chosen``, ``written``: the active host as software writes it.
@@ -73,6 +75,7 @@ class Control(wiring.Component):
             "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
             "settings": Out(Settings), "start": Out(slots), "abort": Out(slots), "copied": Out(slots), "request": Out(MoveRequest),
             "status": In(MoveStatus).array(slots),
+            "slide": Out(1), "slide_target": Out(32), "window_count": Out(32), "slide_status": In(SlideStatus),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
             "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3),
             "switches": Out(1), "switch_to": Out(1), "unblock": Out(1), "chosen": Out(1), "written": Out(1), "switchover": In(SwitchoverStatus),
@@ -101,6 +104,7 @@ class Control(wiring.Component):
         self._move(m, registers)
         self._queue(m, registers)
         self._switchover(m, registers)
+        self._slide(m, registers)
         self._opaque(m, registers)
         self._watch(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
@@ -142,6 +146,7 @@ class Control(wiring.Component):
             declared = getattr(registers, f"independent_{number}")
             m.d.comb += [group.id.eq(declared.requester_id), group.mask.eq(declared.mask), group.enabled.eq(declared.enable)]
         m.d.comb += [
+            stage.low.eq(self.slide_status.low), stage.high.eq(self.slide_status.high), self.window_count.eq(registers.window_pages.count),
             stage.host_b_offset.eq(registers.host_b_offset.offset),
             stage.active_host.eq(self.switchover.active_host), stage.blocks.eq(self.switchover.blocks),
             stage.fence.eq(control.fence), stage.track_dirty.eq(control.dirty_enable),
@@ -205,4 +210,12 @@ class Control(wiring.Component):
             queue.base.eq(registers.queue_base.address), queue.records.eq(registers.queue_records.address),
             queue.tail.eq(registers.queue_tail.count),
             *(registers.queue_status[name].eq(state[name]) for name in ("taken", "done", "running", "idle", "error")),
+        ]
+
+    def _slide(self, m, registers):
+        shown, status = self.slide_status, registers.slide_status
+        m.d.comb += [
+            self.slide.eq(registers.slide_written), self.slide_target.eq(registers.slide.target),
+            *(status[name].eq(shown[name]) for name in ("busy", "refused", "error")),
+            registers.mapped.low.eq(shown.low), registers.mapped.high.eq(shown.high),
         ]

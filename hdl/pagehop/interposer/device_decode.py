@@ -26,7 +26,7 @@ def ends_request(header):
 
 
 class DeviceDecode(wiring.Component):
-    """Sort the device's TLPs into lanes and compare their addresses with the window. One cycle, one beat a cycle.
+    """Sort the device's TLPs into lanes and compare their addresses with the window and the mapped part of it. One cycle, one beat a cycle.
 
     Addresses are compared on the way into the register, what follows from the comparisons and from the rest of the header behind it. Lane and info
     of a TLP stay with its later beats.
@@ -58,7 +58,7 @@ class DeviceDecode(wiring.Component):
         ide = self.i.payload.prefix_valid & (self.i.payload.prefix[24:] == headers.IDE_PREFIX)
         page, advance = Signal(PAGE_NUMBER_BITS), Signal()
         inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
-        plain, translated, encrypted, groups = Signal(), Signal(), Signal(), Signal(GROUPS)
+        plain, translated, encrypted, groups, mapped = Signal(), Signal(), Signal(), Signal(GROUPS), Signal()
         m.d.comb += [
             page.eq(headers.address_of(header)[PAGE_BITS:]), advance.eq(~self.o.valid | self.o.ready),
             turn.answers.eq(self.answer.valid), turn.valid.eq(self.i.valid), turn.last.eq(self.i.payload.last), turn.advance.eq(advance),
@@ -73,6 +73,7 @@ class DeviceDecode(wiring.Component):
                 self.o.payload.lane.eq(Mux(kind == TlpClass.POSTED, EgressLane.POSTED,
                                            Mux(kind == TlpClass.COMPLETION, EgressLane.COMPLETION, EgressLane.NON_POSTED))),
                 self.o.payload.info.page.eq(page - settings.window.base), inside.eq(settings.window.holds_page(page)),
+                mapped.eq(settings.mapped.holds_page(page)), self.o.payload.info.below.eq(page < settings.mapped.base),
                 far.eq(page + settings.host_b_offset[PAGE_BITS:]),
                 special.eq(settings.msi.holds_page(page) | settings.mmio.holds_page(page)),
                 plain.eq((address_type == AddressType.UNTRANSLATED) & ~ide), translated.eq(address_type == AddressType.TRANSLATED), encrypted.eq(ide),
@@ -89,7 +90,7 @@ class DeviceDecode(wiring.Component):
             self.opaque.encrypted.eq(passes & encrypted),
             self.opaque.classed.eq(passes & self.o.payload.info.in_window & data.View(headers.RequestHeader(), beat.header).traffic_class.any()),
         ]
-        self._inform(m, beat.header, inside & ~special & plain, translated)
+        self._inform(m, beat.header, inside & ~special & plain, mapped, translated)
         self._place(m, beat.header, groups)
         return m
 
@@ -104,10 +105,11 @@ class DeviceDecode(wiring.Component):
             with m.If(groups[number]):
                 m.d.comb += source.group.eq(number + 1)
 
-    def _inform(self, m, header, in_window, translated):
+    def _inform(self, m, header, in_window, mapped, translated):
         info, fields = self.o.payload.info, data.View(headers.RequestHeader(), header)
         m.d.comb += [
             info.in_window.eq((headers.is_memory(header) | headers.is_atomic(header)) & in_window),
+            info.mapped.eq(info.in_window & mapped),
             info.translated.eq(translated & (headers.is_memory(header) | headers.is_atomic(header))),
             info.needs_proof.eq(~fields.relaxed_ordering | (self.o.payload.lane != EgressLane.POSTED)),
             info.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),

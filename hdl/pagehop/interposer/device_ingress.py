@@ -30,9 +30,9 @@ _LANES = (EgressLane.POSTED, EgressLane.COMPLETION, EgressLane.NON_POSTED)
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = (("far",), (), ("far",))
 _AHEAD = {
-    EgressLane.POSTED: ("page", "in_window", "needs_proof", "translated", "source"),
+    EgressLane.POSTED: ("page", "in_window", "mapped", "below", "needs_proof", "translated", "source"),
     EgressLane.COMPLETION: ("tag", "last_completion", "source"),
-    EgressLane.NON_POSTED: ("page", "in_window", "row", "lines", "atomic", "translated", "source"),
+    EgressLane.NON_POSTED: ("page", "in_window", "mapped", "below", "row", "lines", "atomic", "translated", "source"),
 }
 
 
@@ -63,7 +63,8 @@ class DeviceIngress(wiring.Component):
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
-    posted_accepted, posted_left, issue_entered, issue_accepted : counts to set marks on. A posted TLP has left when all before it have.
+    posted_accepted, posted_left, requests_accepted, requests_left, aside_entered, aside_left, issue_entered, issue_accepted : counts to set marks on.
+        A posted TLP has left when all before it have; a request has left its lane, perhaps to wait aside.
     fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
     """
     def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, aside=(64, 16), slots=1):
@@ -72,6 +73,8 @@ class DeviceIngress(wiring.Component):
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
         self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD, outside=16 + aside[0])
         page = range(window_pages)
+        # Half the range exceeds the requests in the lane, and those aside, for marks.
+        requests_bits, aside_bits = ((depth + 16).bit_length() + 1 for depth in (depths[EgressLane.NON_POSTED], aside[1]))
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
             "answer": In(stream.Signature(headers.CompletionHeader())),
@@ -89,6 +92,8 @@ class DeviceIngress(wiring.Component):
             "dirty": Out(1), "dirty_page": Out(page),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
+            "requests_accepted": Out(requests_bits), "requests_left": Out(requests_bits),
+            "aside_entered": Out(aside_bits), "aside_left": Out(aside_bits),
             "issue_entered": Out(4), "issue_accepted": Out(4),
             "fence_started": Out(1), "fence_waits": Out(1), "unexpected": Out(1),
             "opaque": Out(Opaque),
@@ -122,6 +127,11 @@ class DeviceIngress(wiring.Component):
             connect_streams(m, lane.offer, gate.i[number])
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
+        ]
+        m.d.sync += [
+            self.requests_accepted.eq(self.requests_accepted + (
+                decode.o.valid & decode.o.ready & decode.o.payload.beat.first & (decode.o.payload.lane == EgressLane.NON_POSTED))),
+            self.requests_left.eq(self.requests_left + self._ends(queue.o[EgressLane.NON_POSTED])),
         ]
         self._lanes(m, posted, requests, held, issue)
         self._replies(m, replies)
@@ -164,7 +174,16 @@ class DeviceIngress(wiring.Component):
                 earlier.standing.eq(order.standing), lane.gone.eq(earlier.gone),
             ]
         m.d.comb += [requests.stands.eq(earlier.stands), requests.again.eq(turns.aside)]
+        m.d.sync += [
+            self.aside_entered.eq(self.aside_entered + (requests.aside.valid & requests.aside.ready & requests.aside.payload.lane.beat.last)),
+            self.aside_left.eq(self.aside_left + self._ends(held_requests.o)),
+        ]
         return turns
+
+    @staticmethod
+    def _ends(lane):
+        """1 when a TLP leaves ``lane`` with its last beat."""
+        return lane.valid & lane.ready & lane.payload.beat.last
 
     def _lanes(self, m, posted, requests, held, issue):
         for port, (lane, kind, stops) in enumerate((

@@ -19,10 +19,11 @@ class Harvest(wiring.Component):
 
     The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts, and the atomics that no
     flush pushes have been answered; then the read is answered (H46, H58). A word of zeros is answered at once. A word beyond the window is an error.
+    A word that is dropped is cleared and nothing more.
 
     Members
     -------
-    take, peek : memory buses of the register file.
+    take, peek : memory buses of the register file. ``drop``: indices of words to clear, taken when it is done, before reads.
     op, word, word_valid : port of the bitmap. ``pause`` is 1 in the cycle before each operation: what the ingress
         chooses then would be marked in the cycle of the operation.
     entered, accepted : TLPs of the device's issue register.
@@ -32,7 +33,7 @@ class Harvest(wiring.Component):
     def __init__(self, window_pages, words_bits):
         self.words = window_pages // WORD_BITS
         super().__init__({
-            "take": In(MemoryBus(words_bits)), "peek": In(MemoryBus(words_bits)),
+            "take": In(MemoryBus(words_bits)), "peek": In(MemoryBus(words_bits)), "drop": In(stream.Signature(words_bits)),
             "op": Out(stream.Signature(BitmapOp(window_pages))), "word": In(WORD_BITS), "word_valid": In(1), "pause": Out(1),
             "entered": In(4), "accepted": In(4),
             "advance": Out(1), "epochs": In(EpochView),
@@ -51,7 +52,7 @@ class Harvest(wiring.Component):
                 wait.flush.eq(self.flush[host]), self.flush_request[host].eq(wait.request),
             ]
             waits.append(wait)
-        word, taking, outside = Signal(WORD_BITS), Signal(), Signal()
+        word, taking, outside, dropping = Signal(WORD_BITS), Signal(), Signal(), Signal()
         index = Signal.like(self.take.request.payload.index)
         m.d.comb += [mark.target.eq(self.entered), mark.count.eq(self.accepted)]
         with m.FSM():
@@ -60,7 +61,11 @@ class Harvest(wiring.Component):
                     with m.If(bus.request.valid):
                         m.d.sync += [index.eq(bus.request.payload.index), taking.eq(takes), outside.eq(bus.request.payload.index >= self.words)]
                         m.next = "Pause"
-                m.d.comb += [self.take.request.ready.eq(1), self.peek.request.ready.eq(~self.take.request.valid)]
+                m.d.comb += [self.take.request.ready.eq(~self.drop.valid), self.peek.request.ready.eq(~self.drop.valid & ~self.take.request.valid)]
+                m.d.sync += dropping.eq(self.drop.valid)
+                with m.If(self.drop.valid):
+                    m.d.sync += [index.eq(self.drop.payload), taking.eq(1), outside.eq(0)]
+                    m.next = "Pause"
             with m.State("Pause"):
                 m.d.comb += self.pause.eq(1)
                 m.next = "Operate"
@@ -78,8 +83,10 @@ class Harvest(wiring.Component):
             with m.State("Read"):
                 with m.If(self.word_valid):
                     m.d.sync += word.eq(self.word)
-                    m.d.comb += mark.set.eq(1)
+                    m.d.comb += [mark.set.eq(1), self.drop.ready.eq(dropping)]
                     m.next = "Pass"
+                    with m.If(dropping):
+                        m.next = "Idle"
             with m.State("Pass"):
                 with m.If(word == 0):
                     m.next = "Answer"

@@ -92,7 +92,7 @@ class Standing(data.Struct):
 
 
 class Settings(data.Struct):
-    """What the registers say, ready to compare with."""
+    """What the registers say, ready to compare with. ``mapped``: the part of the window that the maps cover (:class:`Slide`)."""
     window:        Range
     msi:           Range
     mmio:          Range
@@ -104,6 +104,7 @@ class Settings(data.Struct):
     blocks:        1    # translated requests of the device
     fence:         1
     track_dirty:   1
+    mapped:        Range
 
 
 class PortConfig(data.Struct):
@@ -175,13 +176,15 @@ class Opaque(data.Struct):
 class DeviceInfo(data.StructLayout):
     """What is known of a TLP of the device when it has been decoded.
 
+    ``in_window``: it goes to the guest's memory. ``mapped``: to what the maps cover, and ``page`` is its entry there; else ``below`` says on which
+    side: 1 where all pages are at Host B, 0 where all are at Host A.
     ``needs_proof``: it is ordered behind every earlier posted write, at whatever host (all but RO posted). ``far``: the page that it goes to at Host
     B. ``source``: what it may pass. ``translated``: a request by an address of the active host. Of a request: its ``row`` in the outstanding table,
     whether it is ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and whether it ends its request.
     """
     def __init__(self, window_pages, rows):
         super().__init__({
-            "page": range(window_pages), "in_window": 1, "needs_proof": 1, "far": FarPage, "source": Source, "translated": 1,
+            "page": range(window_pages), "in_window": 1, "mapped": 1, "below": 1, "needs_proof": 1, "far": FarPage, "source": Source, "translated": 1,
             "row": range(rows), "atomic": 1, "lines": 7, "tag": 10, "last_completion": 1,
         })
 

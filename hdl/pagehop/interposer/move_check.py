@@ -48,9 +48,10 @@ class MoveRequest(data.Struct):
 
 
 class Verdict(data.StructLayout):
-    """What is known of a request that was checked: ``error``, or the ``page`` of the window and the number that it has at Host B, ``far``."""
+    """What is known of a request that was checked: ``error``, or the ``number`` of the page in the window, its entry in the
+    maps, ``page``, and the number that it has at Host B, ``far``."""
     def __init__(self, window_pages):
-        super().__init__({"error": MoveError, "page": range(window_pages), "far": PAGE_NUMBER_BITS})
+        super().__init__({"error": MoveError, "page": range(window_pages), "number": 32, "far": PAGE_NUMBER_BITS})
 
 
 class MoveCheck(wiring.Component):
@@ -67,6 +68,7 @@ class MoveCheck(wiring.Component):
 
     Members
     -------
+    low, movable : pages of the window between which they can move (:class:`Slide`). ``pause``: no turn begins; ``idle``: no request is being checked.
     request, asks, busy, page : of each slot. settings. opaque : the device's accesses to a page cannot be told or changed (H24f).
     verdict, answer : the :class:`Verdict`; valid for the slot whose bit ``answer`` has in this cycle.
     owner_op, owner, owner_valid : port of the owner map.
@@ -75,6 +77,7 @@ class MoveCheck(wiring.Component):
         self.window_pages, self.slots = window_pages, slots
         super().__init__({
             "request": In(MoveRequest).array(slots), "asks": In(slots), "busy": In(slots), "page": In(range(window_pages)).array(slots),
+            "low": In(32), "movable": In(33), "pause": In(1), "idle": Out(1),
             "settings": In(Settings), "opaque": In(1), "verdict": Out(Verdict(window_pages)), "answer": Out(slots),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner": In(1), "owner_valid": In(1),
         })
@@ -85,11 +88,11 @@ class MoveCheck(wiring.Component):
         request, asked, delay, moves = Signal(MoveRequest), Signal(self.slots), Signal(2), Signal(self.slots)
         error, verdict = self._check(m, request), self.verdict
         m.d.comb += [
-            turns.requests.eq(self.asks), turns.last.eq(1),
+            turns.requests.eq(Mux(self.pause, 0, self.asks)), turns.last.eq(1),
             self.owner_op.payload.kind.eq(OwnerOpKind.READ), self.owner_op.payload.index.eq(verdict.page),
         ]
         m.d.sync += moves.eq(Cat(busy & (page == verdict.page) for busy, page in zip(self.busy, self.page, strict=True)))
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("Idle"):
                 m.d.comb += turns.served.eq(turns.grant)
                 m.d.sync += [request.eq(select_one(turns.grant, self.request)), asked.eq(turns.grant), delay.eq(2)]
@@ -117,6 +120,7 @@ class MoveCheck(wiring.Component):
             with m.State("Answer"):
                 m.d.comb += self.answer.eq(asked)
                 m.next = "Idle"
+        m.d.comb += self.idle.eq(fsm.ongoing("Idle"))
         return m
 
     def _check(self, m, request):
@@ -130,9 +134,9 @@ class MoveCheck(wiring.Component):
             far.eq(request.source + settings.host_b_offset),
             aligned.eq(~request.source[:PAGE_BITS].any() & ~request.destination[:PAGE_BITS].any()),
             # One cycle later than the above.
-            in_map.eq(inside & ~special & (offset < self.window_pages)),
+            in_map.eq(inside & ~special & (offset >= self.low) & (offset < self.movable)),
             expected.eq(request.destination == Mux(request.to_host == HOST_B, far, request.source)),
-            verdict.page.eq(offset), verdict.far.eq(far[PAGE_BITS:]),
+            verdict.page.eq(offset), verdict.number.eq(offset), verdict.far.eq(far[PAGE_BITS:]),
         ]
         with m.If(request.mode.as_value() > MoveMode.HOST_COPY.value):
             m.d.comb += error.eq(MoveError.MODE)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.aside_order import passes_all
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header
+from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.stream import connect_streams
 
@@ -61,10 +61,10 @@ class PostedLane(wiring.Component):
             Signal(), Signal(), Signal(), Signal(self.slots), Signal(), Signal(), Signal())
         m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
         for moves, valid, info in ((1, lookup.middle_valid, lookup.middle.info), (0, 1, lookup.o.payload.head.info)):
-            page = guarded(m, self.guard, [info.in_window & (info.page == guard.page) for guard in self.guard], name=f"guarded_{moves}")
+            page = guarded(m, self.guard, [info.mapped & (info.page == guard.page) for guard in self.guard], name=f"guarded_{moves}")
             place, passes = Signal(name=f"place_{moves}"), Signal(name=f"passes_{moves}")
             m.d.comb += passes.eq(passes_all(info.source, self.standing))
-            m.d.comb += place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, owner), self.settings.active_host))
+            m.d.comb += place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, owner), unmapped_place(info, self.settings)))
             no_way = info.translated & self.settings.blocks
             with m.If(lookup.advance == moves):
                 m.d.sync += [
@@ -92,7 +92,7 @@ class PostedLane(wiring.Component):
             issued.beat.eq(head.beat),
             issued.lane.eq(EgressLane.POSTED), issued.to_memory.eq(info.in_window),
             issued.destination.eq(Mux(first, destination, destination_q)), issued.absorbed.eq(Mux(first, absorbed, absorbed_q)),
-            self.dirty.eq(first & info.in_window & self.settings.track_dirty),
+            self.dirty.eq(first & info.mapped & self.settings.track_dirty),
             self.dirty_page.eq(info.page), issued.beat.header.eq(header),
         ]
         with m.If(first & info.in_window & (destination == HOST_B)):

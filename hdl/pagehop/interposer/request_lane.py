@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import far_header, guarded, strict_header
+from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import CompletionHeader
 from pagehop.tlp.refusal import refuse
@@ -64,14 +64,16 @@ class RequestLane(wiring.Component):
         info, looked = known.info, self.looked
         found = Signal(data.StructLayout({
             "destination": 1, "absorbed": self.slots, "strict": 1, "settled": 1, "held": 1, "occupied": 1, "full": 1, "blocked": 1}))
-        go, body, taken, looks = Signal(), Signal(), Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
+        taken, looks, unmapped = Signal(), Signal(), Signal()
+        go, body = Signal(), Signal()   # the head may go, but for the fence; a later beat stands here
         m.d.comb += [
             self.owner_index.eq(looked.info.page), self.row.eq(looked.info.row), self.owner_enable.eq(looks), self.row_enable.eq(looks),
             taken.eq(self.offer.ready), self.i.ready.eq(taken | (self.aside.valid & self.aside.ready)), looked.eq(known),
             self.aside.payload.lane.eq(head), self.aside.payload.ahead.eq(known),
         ]
         answer = Signal(CompletionHeader())   # to the request at the head, were it refused
-        m.d.sync += [go.eq(0), *refuse(answer, head.beat.header, self.our_id)]
+        # Where unmapped pages are is decided with the comparison of pages, so that it makes the way to `go` no longer.
+        m.d.sync += [go.eq(0), unmapped.eq(unmapped_place(looked.info, self.settings)), *refuse(answer, head.beat.header, self.our_id)]
         m.d.comb += [self.refusal.payload.header.eq(answer), self.refusal.payload.first.eq(1), self.refusal.payload.last.eq(1)]
         matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
@@ -89,8 +91,7 @@ class RequestLane(wiring.Component):
                 holds = [room >= info.lines for room in self.return_room]
                 fits = [held & free for held, free in zip(holds, self.room, strict=True)]
                 m.d.comb += [
-                    place.eq(Mux(info.in_window, Mux(page.committed, page.to_host, self.owner_bit),
-                                 self.settings.active_host)),
+                    place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, self.owner_bit), unmapped)),
                     blocked.eq(info.translated & self.settings.blocks),
                 ]
                 m.d.sync += [
@@ -147,7 +148,7 @@ class RequestLane(wiring.Component):
         for slot, guard in zip(same, self.guard, strict=True):
             differs = looked.info.page ^ guard.page
             m.d.sync += slot.eq(Cat(~differs[n:n + COMPARED].any() for n in range(0, bits, COMPARED)))
-        return [slot.all() & known.info.in_window for slot in same]
+        return [slot.all() & known.info.mapped for slot in same]
 
     def _offer(self, m, head, info, found, go, body):
         """Drive what is offered, when no fence stands before it."""
@@ -157,7 +158,7 @@ class RequestLane(wiring.Component):
             proven.eq(self.proven.bit_select(destination, 1)),
             self.offer.valid.eq((go & proven) | (body & self.i.valid)),
             self.waits.eq(Mux(go & ~proven, 1 << destination, 0)),
-            self.dirty.eq(head.beat.first & info.in_window & info.atomic & self.settings.track_dirty),
+            self.dirty.eq(head.beat.first & info.mapped & info.atomic & self.settings.track_dirty),
             self.dirty_page.eq(info.page),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
             issued.beat.header.eq(header), issued.destination.eq(destination), issued.absorbed.eq(found.absorbed),

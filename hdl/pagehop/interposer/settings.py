@@ -17,11 +17,12 @@ class SettingsStage(wiring.Component):
     Members
     -------
     <range>_base, <range>_pages : for the window, the MSI and MMIO ranges and both apertures.
+    low, high : pages of the window between which the maps cover it. They are compared with a cycle later.
     """
     def __init__(self):
         super().__init__({
             **{f"{name}_base": In(64) for name in _RANGES}, **{f"{name}_pages": In(32) for name in _RANGES},
-            "host_b_offset": In(64), "aperture_a_offset": In(64), "aperture_b_offset": In(64),
+            "low": In(32), "high": In(33), "host_b_offset": In(64), "aperture_a_offset": In(64), "aperture_b_offset": In(64),
             "groups": In(data.ArrayLayout(Requesters, GROUPS)), "active_host": In(1), "blocks": In(1), "fence": In(1), "track_dirty": In(1),
             "settings": Out(Settings),
         })
@@ -37,6 +38,7 @@ class SettingsStage(wiring.Component):
             base = getattr(self, f"{name}_base")[PAGE_BITS:]
             m.d.comb += target.base.eq(base)
             m.d.sync += target.limit.eq(base + getattr(self, f"{name}_pages"))
+        m.d.sync += [settings.mapped.base.eq(settings.window.base + self.low), settings.mapped.limit.eq(settings.window.base + self.high)]
         m.d.comb += [
             settings.host_b_offset.eq(self.host_b_offset),
             settings.aperture_a.offset.eq(self.aperture_a_offset), settings.aperture_b.offset.eq(self.aperture_b_offset),

@@ -80,14 +80,14 @@ class PageSlot(wiring.Component):
     copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
     flush, flush_request, flush_lost : trackers of both hosts; a flush was given up or answered with an error.
     cross_write, cross_address : writes through each host's aperture; index 0 is from Host A, so to Host B.
-    committed : pulse, the owner of ``guard.page`` changes.
+    committed : pulse, the owner of ``guard.page`` changes. ``number``: of that page in the window.
     ended : pulse, the move is over and ``status`` says how.
     """
     def __init__(self, window_pages, stamp_bits):
         self.window_pages, self.stamp_bits = window_pages, stamp_bits
         super().__init__({
             "start": In(1), "abort": In(1), "copied": In(1), "request": In(MoveRequest), "hold_limit": In(32), "opaque": In(1), "room": In(2),
-            "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "ended": Out(1),
+            "status": Out(MoveStatus), "guard": Out(Guard(window_pages)), "committed": Out(1), "number": Out(32), "ended": Out(1),
             "checks": Out(1), "moving": Out(1), "checked": Out(MoveRequest), "answer": In(1), "verdict": In(Verdict(window_pages)),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))),
             "issue_entered": In(4), "issue_accepted": In(4), "local_entered": In(4).array(2), "local_accepted": In(4).array(2),
@@ -186,7 +186,10 @@ class PageSlot(wiring.Component):
             with m.If(self.abort):
                 m.d.sync += status.error.eq(MoveError.ABORTED)
             with m.If(self.answer):
-                m.d.sync += [self.guard.page.eq(self.verdict.page), request.destination[PAGE_BITS:].eq(self.verdict.far)]
+                m.d.sync += [
+                    self.guard.page.eq(self.verdict.page), self.number.eq(self.verdict.number),
+                    request.destination[PAGE_BITS:].eq(self.verdict.far),
+                ]
                 m.next = "Decide"
                 with m.If(self.abort | (status.error != MoveError.NONE) | (self.verdict.error != MoveError.NONE)):
                     m.next = "Failed"

@@ -4,10 +4,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, Guarded
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, Guarded
 from pagehop.tlp import headers
 
-__all__ = ["Looked", "LookupStage", "far_header", "guarded", "strict_header"]
+__all__ = ["Looked", "LookupStage", "far_header", "guarded", "strict_header", "unmapped_place"]
 
 
 def far_header(header, far):
@@ -20,6 +20,11 @@ def strict_header(header, strict):
     value = Value.cast(header)
     place = headers.RequestHeader()["relaxed_ordering"].offset
     return Cat(value[:place], value[place] & ~strict, value[place + 1:])
+
+
+def unmapped_place(info, settings):
+    """Host for what the owner map says nothing of: below the range B, above it A, and what is not the guest's memory follows the active host."""
+    return Mux(info.in_window, Mux(info.below, HOST_B, HOST_A), settings.active_host)
 
 
 def guarded(m, guards, matches, atomic=0, name="guarded"):

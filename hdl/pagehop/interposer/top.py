@@ -15,6 +15,7 @@ from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
+from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.interposer.switchover import Switchover
 from pagehop.memory.copy_engine import CopyEngine
@@ -61,7 +62,7 @@ class Interposer(wiring.Component):
     Parameters
     ----------
     data_bytes : payload bytes of a beat: 16, 32, 64 or 128.
-    window_pages : pages that the owner map and the dirty bitmap cover, a power of two from 64 to 262 144.
+    window_pages : pages that the owner map and the dirty bitmap cover at a time, a power of two from 64 to 262 144.
     max_payload : largest payload of a TLP in bytes, a power of two from 128 to 512.
     chunk_bytes : bytes of one copy read and copy write; at most the MPS and MRRS of both hosts.
     slots : pages that move at the same time: 1, 2, 4 or 8.
@@ -111,19 +112,22 @@ class Interposer(wiring.Component):
         m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
+        m.submodules.slide = slide = Slide(
+            self.window_pages, len(device.posted_left), len(device.requests_left), len(device.aside_left), self.slots)
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
         m.submodules.switchover = switchover = Switchover()
         m.submodules.notifier = notifier = Notifier(data_bytes)
-        m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 1)
+        m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 2)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
         hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
         self._ports(m, device, egress, control, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
         self._between_hosts(m, hosts)
-        self._flushes(m, device, movers, dirty, switchover, control, hosts)
-        self._moves(m, device, table, check, movers, owners, dirty, control)
+        self._flushes(m, device, movers, dirty, slide, switchover, control, hosts)
+        self._moves(m, device, table, check, movers, owners, dirty, slide, control)
+        self._slide(m, device, check, movers, owners, dirty, slide, control)
         self._switchover(m, device, egress, table, switchover, control, hosts)
         self._notify(m, movers, queue, switchover, notifier, control)
         for mover in movers:
@@ -208,7 +212,7 @@ class Interposer(wiring.Component):
                 other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _flushes(self, m, device, movers, dirty, switchover, control, hosts):
+    def _flushes(self, m, device, movers, dirty, slide, switchover, control, hosts):
         for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
@@ -218,7 +222,9 @@ class Interposer(wiring.Component):
                 tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
                 tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
                 tracker.request.eq(device.flush_request[number] | dirty.flush_request[number] | switchover.flush_request[number]
+                                   | (slide.flush_request if number == HOST_A else 0)
                                    | Cat(mover.slot.flush_request[number] for mover in movers).any()),
+                *([slide.flush.eq(view)] if number == HOST_A else []),
                 device.flush[number].eq(view), dirty.flush[number].eq(view), switchover.flush[number].eq(view),
                 *(mover.slot.flush[number].eq(view) for mover in movers),
                 *(mover.slot.flush_lost[number].eq(tracker.timed_out | tracker.failed) for mover in movers),
@@ -226,7 +232,7 @@ class Interposer(wiring.Component):
                 other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
             ]
 
-    def _moves(self, m, device, table, check, movers, owners, dirty, control):
+    def _moves(self, m, device, table, check, movers, owners, dirty, slide, control):
         """What the slots share: the check of requests, the owner map, epochs."""
         epochs, slots = Signal(EpochView), [mover.slot for mover in movers]
         committed = Cat(slot.committed for slot in slots)
@@ -237,17 +243,35 @@ class Interposer(wiring.Component):
                 check.page[number].eq(slot.guard.page), slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
                 device.guard[number].eq(slot.guard), slot.epochs.eq(epochs),
             ]
-        connect_streams(m, check.owner_op, owners.op[-1])
+        connect_streams(m, check.owner_op, owners.op[self.slots])
         m.d.comb += [
             check.settings.eq(control.settings), check.opaque.eq(control.opaque),
             check.owner.eq(owners.answer), check.owner_valid.eq(owners.answer_valid),
             *(epochs[name].eq(getattr(table, name)) for name in ("advance_ready", "epoch", "unanswered", "atomics")),
-            dirty.epochs.eq(epochs), table.advance.eq(dirty.advance | Cat(slot.advance for slot in slots).any()),
+            dirty.epochs.eq(epochs), slide.epochs.eq(epochs),
+            table.advance.eq(dirty.advance | slide.advance | Cat(slot.advance for slot in slots).any()),
             device.pause.eq(dirty.pause | Cat(mover.copy.pause for mover in movers).any()),
             # The owner map takes one commit a cycle.
-            self.commit.eq(committed.any()), self.commit_page.eq(select_one(committed, [slot.guard.page for slot in slots])),
+            self.commit.eq(committed.any()), self.commit_page.eq(select_one(committed, [slot.number for slot in slots])),
             self.commit_host.eq(select_one(committed, [slot.guard.to_host for slot in slots])),
             self.holding.eq(Cat(slot.guard.closed for slot in slots)),
+        ]
+
+    def _slide(self, m, device, check, movers, owners, dirty, slide, control):
+        """The range that the maps cover."""
+        connect_streams(m, slide.owner_op, owners.op[-1])
+        connect_streams(m, slide.drop, dirty.drop)
+        m.d.comb += [
+            slide.start.eq(control.slide), slide.target.eq(control.slide_target), slide.pages.eq(control.window_count),
+            slide.settings.eq(control.settings), control.slide_status.eq(slide.status),
+            check.low.eq(slide.status.low), check.movable.eq(slide.movable), check.pause.eq(slide.check_pause), slide.check_idle.eq(check.idle),
+            slide.busy.eq(Cat(mover.slot.moving for mover in movers)),
+            *(page.eq(mover.slot.guard.page) for page, mover in zip(slide.page, movers, strict=True)),
+            slide.owner.eq(owners.answer), slide.owner_valid.eq(owners.answer_valid), slide.decoded.eq(device.rx.ready),
+            *(getattr(slide, f"{kind}_{count}").eq(getattr(device, f"{kind}_{count}"))
+              for kind, counts in (("posted", ("accepted", "left")), ("requests", ("accepted", "left")), ("aside", ("entered", "left")),
+                                   ("issue", ("entered", "accepted")))
+              for count in counts),
         ]
 
     def _switchover(self, m, device, egress, table, switchover, control, hosts):

@@ -12,6 +12,8 @@ __all__ = ["PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortStat
 PAGE = 4096
 PAGES_A_WORD = 64
 ADDRESSES = 1 << 64
+#: Pages that a window may have.
+MOST_PAGES = (1 << 32) - 1
 
 #: The ports as the hardware numbers them.
 PORTS = ("device", "host_a", "host_b")
@@ -114,9 +116,13 @@ class InterposerDriver:
         self.mode: int = regs.MoveMode.HOLD
         self.copier: Callable[[int, int], Awaitable[None]] | None = None
         self.slots = 1
+        #: Pages of the window that the bitmaps cover.
+        self.mapped = range(0)
         #: Slots for which a notification has come since their move began.
         self._notified: set[int] = set()
         self._requests = False
+        #: Pages that the bitmaps cover at a time.
+        self._covered = 0
 
     async def setup(self, setup: Setup) -> None:
         """Identify the interposer, check what is asked of it, and program it. No DMA may run meanwhile."""
@@ -124,12 +130,13 @@ class InterposerDriver:
         if identification != regs.Identification.reset:
             raise DriverError(f"An interposer identifies itself with {regs.Identification.reset:#018x}, this block with {identification:#018x}")
         capabilities = await self.registers.read(regs.Capabilities.offset)
-        covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
-        if not 0 <= setup.window_pages <= covered:
-            raise DriverError(f"The window must have from 0 to {covered} pages, not {setup.window_pages}")
+        self._covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
+        if not 0 <= setup.window_pages <= MOST_PAGES:
+            raise DriverError(f"The window must have from 0 to {MOST_PAGES} pages, not {setup.window_pages}")
         groups = regs.Independent.array.words
         if len(setup.independent) > groups:
             raise DriverError(f"At most {groups} groups of requesters can be declared independent, not {len(setup.independent)}")
+        await self.read_mapped()
         for offset, value in self._program(setup):
             await self.registers.write(offset, value)
         self.setup_done = setup
@@ -255,27 +262,60 @@ class InterposerDriver:
 
     async def owner(self, page: int) -> int:
         """Host that owns the page."""
-        word = await self.registers.read(regs.OWNER.at(page // PAGES_A_WORD))
-        return word >> page % PAGES_A_WORD & 1
+        return await self._owners(page // PAGES_A_WORD) >> page % PAGES_A_WORD & 1
+
+    async def _owners(self, word: int) -> int:
+        """Owner bits of 64 pages, which the map has only of those that it covers."""
+        page = word * PAGES_A_WORD
+        if page not in self.mapped:
+            return (1 << PAGES_A_WORD) - 1 if page < self.mapped.start else 0
+        return await self.registers.read(regs.OWNER.at(self._entry(page)))
+
+    def _entry(self, page: int) -> int:
+        """Number of the bitmap word that has the page, which is mapped."""
+        return page % self._covered // PAGES_A_WORD
 
     async def owners(self, pages: int) -> int:
         """Owner bits of the first ``pages`` pages, page 0 lowest."""
         result = 0
         for index in range(-(-pages // PAGES_A_WORD)):
-            result |= await self.registers.read(regs.OWNER.at(index)) << index * PAGES_A_WORD
+            result |= await self._owners(index) << index * PAGES_A_WORD
         return result & (1 << pages) - 1
 
     async def harvest(self, first_page: int, pages: int, clear: bool = True) -> int:
-        """Dirty bits of ``pages`` pages from ``first_page`` on, both multiples of 64, page ``first_page`` lowest."""
+        """Dirty bits of ``pages`` pages from ``first_page`` on, both multiples of 64, page ``first_page`` lowest. All of them must be mapped."""
         if first_page % PAGES_A_WORD or pages % PAGES_A_WORD:
             raise DriverError(f"Dirty bits are read in words of {PAGES_A_WORD} pages, not {pages} pages from {first_page} on")
+        if first_page < self.mapped.start or first_page + pages > self.mapped.stop:
+            raise DriverError(f"Dirty bits are of the pages {self.mapped.start} to {self.mapped.stop - 1}, not of {pages} pages from {first_page} on")
         memory, result = regs.DIRTY_TAKE if clear else regs.DIRTY_PEEK, 0
         for first in range(0, pages, PAGES_A_WORD):
             issued = self.now()
-            bits = await self.registers.read(memory.at((first_page + first) // PAGES_A_WORD))
+            bits = await self.registers.read(memory.at(self._entry(first_page + first)))
             self.observer.harvest(self.now(), issued, first_page + first, bits, PAGES_A_WORD, clear)
             result |= bits << first
         return result
+
+    async def read_mapped(self) -> range:
+        """Learn which pages of the window the bitmaps cover."""
+        low = regs.Mapped.LOW.get(await self.registers.read(regs.Mapped.offset))
+        self.mapped = range(low, low + self._covered)
+        return self.mapped
+
+    async def slide(self, low: int) -> regs.SlideError:
+        """Let the bitmaps cover the pages from ``low`` on, a multiple of 64; return why not, or ``NONE``.
+
+        All pages below must be at Host B. The pages that come in begin as written, for nobody knows which of them were: copy them all at first.
+        """
+        issued, fields = self.now(), regs.SlideStatus
+        await self.registers.write(regs.Slide.offset, low)
+        pause = self.pauses("the range to slide", self.poll_cycles)
+        while fields.BUSY.get(status := await self.registers.read(fields.offset)):
+            await pause()
+        before, now = self.mapped, await self.read_mapped()
+        for first in range(before.stop, now.stop, PAGES_A_WORD):
+            self.observer.harvest(self.now(), issued, first, (1 << PAGES_A_WORD) - 1, PAGES_A_WORD, True)
+        return regs.SlideError(fields.ERROR.get(status))
 
     async def opaque(self) -> set[str]:
         """What has passed since it was forgotten: "translated" and "encrypted", whose writes mark nothing dirty; "classed", whose writes do."""

@@ -80,6 +80,22 @@ class MovePhase(IntEnum):
     HOST = 8
 
 
+class SlideError(IntEnum):
+    """Values of fields that the register map calls ``slide_error``."""
+    #: The range begins where it was asked to.
+    NONE = 0
+    #: The page is not a multiple of 64.
+    MISALIGNED = 1
+    #: The range begins there or further on already.
+    NOT_FORWARD = 2
+    #: The page is beyond the end of the window.
+    BEYOND = 3
+    #: A page that would be left belongs to Host A.
+    NOT_AT_B = 4
+    #: A page that would be left is moving, or its move has not ended.
+    MOVING = 5
+
+
 class SwitchoverError(IntEnum):
     """Values of fields that the register map calls ``switchover_error``."""
     #: The active host has changed.
@@ -617,6 +633,36 @@ class DiscardedCompletions:
     reset = 0x0
     #: Count since reset, modulo 2^64.
     VALUE = Field(0, 64)
+
+
+class Mapped:
+    """mapped (read only)"""
+    offset = 0x240
+    reset = 0x0
+    #: The first of these pages. A reset leaves it.
+    LOW = Field(0, 32)
+    #: The first page that is not one of these any more, modulo 2^32.
+    HIGH = Field(32, 32)
+
+
+class Slide:
+    """slide (read and write)"""
+    offset = 0x248
+    reset = 0x0
+    #: Number of that page, a multiple of 64.
+    TARGET = Field(0, 32)
+
+
+class SlideStatus:
+    """slide_status (read only)"""
+    offset = 0x250
+    reset = 0x0
+    #: 1 until the range has slid, or the request was refused.
+    BUSY = Field(0, 1)
+    #: 1 when a request was ignored because the last one was busy, until the next is taken.
+    REFUSED = Field(1, 1)
+    #: Why the last request was refused. It has changed nothing then. Encoded as :class:`SlideError`.
+    ERROR = Field(4, 3)
 
 
 class Independent:
