@@ -170,6 +170,7 @@ class Exercise:
     async def request(self, ctx):
         """One slide, with the pages it leaves all at B, or all but one."""
         dut, rng = self.dut, self.rng
+        assert self.low < self.high, "the range has no page left"
         pages = self.low + rng.choice((WORD, 4 * WORD, 40 * WORD))
         self.target = max(0, self.low + rng.choice((WORD, WORD, 2 * WORD, PAGES, PAGES + WORD, 0, -WORD, 1, WORD + 8)))
         for page in range(self.low, self.high):
