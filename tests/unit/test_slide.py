@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The slide: requests against what the documentation says of each error, and what must have come before each of its steps."""
 
 import pytest
