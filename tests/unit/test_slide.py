@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The slide: requests against what the documentation says of each error, and what must have come before each of its steps."""
 
 import pytest
@@ -21,9 +22,9 @@ class Lane:
     def __init__(self, rng):
         self.rng, self.accepted, self.left = rng, 0, 0
 
-    def step(self):
-        """Some come, some leave. None does for a while now and then."""
-        if self.accepted - self.left < 20 and self.rng.random() < 0.3:
+    def step(self, comes):
+        """Some come, when any may, and some leave."""
+        if comes and self.accepted - self.left < 20 and self.rng.random() < 0.3:
             self.accepted += 1
         if self.accepted > self.left and self.rng.random() < 0.2:
             self.left += 1
@@ -46,6 +47,7 @@ class Exercise:
         self.flush = {"issued": 5, "done": 5, "newest": 5, "dirty": 0, "clean": 1}
         self.idle = 0
         self.cycle = 0
+        self.stall = 0
         self.looked = 0
         self.slides, self.seen = 0, dict.fromkeys(SlideError, 0)
 
@@ -53,7 +55,10 @@ class Exercise:
 
     def drive(self, ctx):
         dut, rng = self.dut, self.rng
-        decoded = rng.random() < 0.5
+        if rng.random() < 0.02:
+            self.stall = rng.randrange(80)      # the lane of what was decoded is full
+        self.stall = max(0, self.stall - 1)
+        decoded = not self.stall and rng.random() < 0.5
         if self.follow is not None and self.cycle >= self.follow + SEEN and decoded:
             # The next cycle has all in its lane that was compared with the old bounds.
             self.must, self.follow = {name: lane.accepted + 1 for name, lane in self.lanes.items()}, None
@@ -62,7 +67,7 @@ class Exercise:
                 lane.accepted += 1
         else:
             for lane in self.lanes.values():
-                lane.step()
+                lane.step(decoded)
         ctx.set(dut.decoded, decoded)
         for name, lane in self.lanes.items():
             ctx.set(getattr(dut, f"{name}_accepted"), self.shown[name][0] % (1 << COUNT))
@@ -166,6 +171,7 @@ class Exercise:
     async def request(self, ctx):
         """One slide, with the pages it leaves all at B, or all but one."""
         dut, rng = self.dut, self.rng
+        assert self.low < self.high, "the range has no page left"
         pages = self.low + rng.choice((WORD, 4 * WORD, 40 * WORD))
         self.target = max(0, self.low + rng.choice((WORD, WORD, 2 * WORD, PAGES, PAGES + WORD, 0, -WORD, 1, WORD + 8)))
         for page in range(self.low, self.high):
@@ -190,7 +196,7 @@ class Exercise:
         while ctx.get(dut.status).busy:
             await self.step(ctx)
             assert self.cycle - since < 40 * PAGES, "the slide does not end"
-            if self.rst is not None and rng.random() < 0.003:
+            if self.rst is not None and rng.random() < 0.01:
                 await self.reset(ctx)
         if expected == SlideError.NONE:
             assert (self.low, self.movable) == (self.target, self.target + PAGES) or self.rst is not None
@@ -206,7 +212,7 @@ class Exercise:
         for lane in self.lanes.values():
             lane.left = lane.accepted
         await ctx.tick()
-        assert (ctx.get(self.dut.status).low, ctx.get(self.dut.status).high, ctx.get(self.dut.movable)) == (self.low, self.high, self.movable)
+        self.watch(ctx)     # a bound that rises at this edge has risen
         ctx.set(self.rst, 0)
         self.cleared, self.answers, self.must, self.follow = set(), [(0, 0), (0, 0)], dict.fromkeys(self.lanes, 0), None
         self.shown = {name: (lane.accepted, lane.left) for name, lane in self.lanes.items()}
@@ -220,16 +226,18 @@ class Exercise:
         ctx.set(self.dut.settings.window.base, BASE)
         for name, (first, count) in (("msi", MSI), ("mmio", MMIO)):
             ctx.set(self.dut.settings[name], {"base": BASE + first, "limit": BASE + first + count})
-        for _ in range(100 if self.rst is None else 40):
+        for _ in range(70 if self.rst is None else 45):
             await self.request(ctx)
+        since = self.cycle
         while self.rst is not None and self.movable != self.low + PAGES:
             await self.step(ctx)
+            assert self.cycle - since < 40 * PAGES, "what a reset interrupted is not made"
 
 
 def exercise(dut, name):
     exercised = Exercise(dut, seeded(name))
     run(dut, exercised.bench)
-    assert exercised.slides > 10 and all(count > 3 for count in exercised.seen.values()), exercised.seen
+    assert exercised.slides > 10 and all(count > 0 for count in exercised.seen.values()), exercised.seen
     assert exercised.low > MMIO[0] + MMIO[1] + WORD
 
 
@@ -246,7 +254,7 @@ def test_a_reset_amid_a_slide_loses_nothing():
     rst, dut = Signal(), slide()
     exercised = Exercise(dut, seeded("slide/reset"), rst)
     run(ResetInserter(rst)(dut), exercised.bench)
-    assert exercised.resets > 10 and exercised.slides > 10
+    assert exercised.resets > 5 and exercised.slides > 3
 
 
 def test_maps_must_have_whole_words():
