@@ -38,12 +38,9 @@ class Losses:
         self.guest, self.random = guest, random
         self.told: list[str] = []
         self._unwatched: Callable[[Tlp], None] | None = None
-        setup = replace(guest.setup, notify=None)
         fabric = guest.system.fabric
         # Either host can drive the interposer; who is left does.
         self.drivers = [InterposerDriver(host.registers, fabric.wait, lambda: fabric.cycle, guest.log) for host in guest.system.hosts]
-        for driver in self.drivers:
-            driver.setup_done = setup
         for host in guest.system.hosts:
             # The flushes of a lost host are given up and counted: nothing strange here.
             host.root_complex.injections.append(Injection(lambda _: False, Status.TIMEOUT))
@@ -114,6 +111,8 @@ async def host_loss(dut: Any) -> None:
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
+        for driver in losses.drivers:
+            await driver.attach(replace(guest.setup, notify=None))
         for number in range(rounds):
             config.progress(number, rounds, f"round {number}")
             await losses.round(manager, number)

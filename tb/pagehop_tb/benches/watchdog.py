@@ -131,8 +131,6 @@ class Watchdogs:
         self.rung = 0
         self.writer.on_doorbell = self._doorbell
         self.drivers = [InterposerDriver(host.registers, self.wait, lambda: guest.system.cycle, log) for host in self.system.hosts]
-        for driver in self.drivers:
-            driver.setup_done = guest.setup
         self.told: list[str] = []
 
     def _doorbell(self, offset: int, data: bytes) -> None:
@@ -363,6 +361,8 @@ async def watchdog(dut: Any) -> None:
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
+        for driver in bench.drivers:
+            await driver.attach(guest.setup)
         for page in (KEPT[1], GONE[1]):
             await bench.place(bench.drivers[0], page, 1)
         steps: list[Awaitable[None]] = []

@@ -125,22 +125,26 @@ class InterposerDriver:
         self._covered = 0
 
     async def setup(self, setup: Setup) -> None:
-        """Identify the interposer, check what is asked of it, and program it. No DMA may run meanwhile."""
-        identification = await self.registers.read(regs.Identification.offset)
-        if identification != regs.Identification.reset:
-            raise DriverError(f"An interposer identifies itself with {regs.Identification.reset:#018x}, this block with {identification:#018x}")
-        capabilities = await self.registers.read(regs.Capabilities.offset)
-        self._covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
+        """Check what is asked of the interposer, identify it, and program it. No DMA may run meanwhile."""
         if not 0 <= setup.window_pages <= MOST_PAGES:
             raise DriverError(f"The window must have from 0 to {MOST_PAGES} pages, not {setup.window_pages}")
         groups = regs.Independent.array.words
         if len(setup.independent) > groups:
             raise DriverError(f"At most {groups} groups of requesters can be declared independent, not {len(setup.independent)}")
-        await self.read_mapped()
+        await self.attach(setup)
         for offset, value in self._program(setup):
             await self.registers.write(offset, value)
-        self.setup_done = setup
         await self.registers.read(regs.WindowBase.offset)   # every write before it has taken effect when this returns
+
+    async def attach(self, setup: Setup) -> None:
+        """Identify the interposer, which is set up so, perhaps by the driver of the other host."""
+        identification = await self.registers.read(regs.Identification.offset)
+        if identification != regs.Identification.reset:
+            raise DriverError(f"An interposer identifies itself with {regs.Identification.reset:#018x}, this block with {identification:#018x}")
+        capabilities = await self.registers.read(regs.Capabilities.offset)
+        self._covered, self.slots = regs.Capabilities.WINDOW_PAGES.get(capabilities), regs.Capabilities.SLOTS.get(capabilities)
+        await self.read_mapped()
+        self.setup_done = setup
 
     def _program(self, setup: Setup) -> list[tuple[int, int]]:
         msi, mmio = setup.msi or (0, 0), setup.mmio or (0, 0)
