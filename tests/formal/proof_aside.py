@@ -148,7 +148,7 @@ class WritesWait(Elaboratable):
         beats = Signal(COUNT)
         m.d.comb += [
             dut.ahead.valid.eq(any_value(m, 1, "ahead_valid")), ahead.info.page.eq(any_value(m, 1, "page")),
-            ahead.info.in_window.eq(any_value(m, 1, "in_window")), ahead.info.source.eq(source),
+            ahead.info.mapped.eq(any_value(m, 1, "mapped")), ahead.info.source.eq(source),
             head.beat.first.eq(1), head.beat.last.eq(1), dut.i.valid.eq(beats != 0),
             dut.offer.ready.eq(any_value(m, 1, "offer_ready") & dut.offer.valid), dut.aside.ready.eq(any_value(m, 1, "aside_ready")),
             dut.owner_bit.eq(any_value(m, 1, "owner")), dut.room.eq(any_value(m, 2, "room")), dut.proven.eq(any_value(m, 2, "proven")),

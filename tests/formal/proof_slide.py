@@ -48,7 +48,8 @@ class EntriesKeepTheirMeaning(Elaboratable):
 
     def _watched(self, m, dut, page, posted):
         """A register in which addresses have been compared, and a lane behind it with some TLPs before the one that is watched, which may wait aside
-        behind the lane when it is a request; the other lane is empty. Returns whether what is watched is on its way as one of the range, as one above it, and whether it came."""
+        behind the lane when it is a request; the other lane is empty. Returns whether what is watched is on its way as one of the range, as one
+        above it, and whether it came."""
         low, high = Signal(32), Signal(33, init=PAGES)   # as the decoder has them
         m.d.sync += [low.eq(dut.status.low), high.eq(dut.status.high)]
         held, waits, came, mapped, below = (Signal(name=name) for name in ("held", "waits", "came", "mapped", "below"))

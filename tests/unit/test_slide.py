@@ -175,7 +175,7 @@ class Exercise:
         pages = self.low + rng.choice((WORD, 4 * WORD, 40 * WORD))
         self.target = max(0, self.low + rng.choice((WORD, WORD, 2 * WORD, PAGES, PAGES + WORD, 0, -WORD, 1, WORD + 8)))
         for page in range(self.low, self.high):
-            self.owners[page % PAGES] = rng.random() < 0.5 if page >= self.target or page in range(MSI[0], sum(MSI)) else 1
+            self.owners[page % PAGES] = rng.random() < 0.5 if page >= self.target else page not in range(MSI[0], sum(MSI))
         if rng.random() < 0.2:
             self.owners[rng.randrange(PAGES)] = 0
         self.moving = {slot: rng.randrange(self.low, self.high) for slot in range(SLOTS) if rng.random() < 0.15}
