@@ -38,7 +38,7 @@ def switchover_with_open_reads_of_the_host() -> Any:
 
 def switchover_holds_nothing_posted() -> Any:
     """Posted TLPs go on while the last of them are proven."""
-    return with_ingress(("self.room[host][kind] & ~held", "self.room[host][kind] & ~(held & ~planted_here)"))
+    return with_ingress(("self.room[host][kind] & ~stops", "self.room[host][kind] & ~(stops & ~planted_here)"))
 
 
 def switchover_without_end() -> Any:

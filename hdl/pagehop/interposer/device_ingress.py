@@ -59,7 +59,7 @@ class DeviceIngress(wiring.Component):
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
-    holds : lanes that wait for a switchover. refusal, answer_room, our_id : of :class:`RequestLane`. ``blocked``: pulses, one was dropped or refused.
+    holds : lanes that wait for a switchover. refused : headers of requests. ``blocked``: pulses, one was dropped or refused.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
@@ -87,7 +87,7 @@ class DeviceIngress(wiring.Component):
             "reply_entry": In(ProxyEntry).array(2), "reply_used": In(1).array(2), "reply_free": Out(2), "reply_free_index": Out(range(entries)),
             "reply_lines": Out(7),
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
-            "holds": In(Holds), "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16), "blocked": Out(3),
+            "holds": In(Holds), "refused": Out(stream.Signature(headers.RequestHeader())), "blocked": Out(3),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
@@ -135,11 +135,8 @@ class DeviceIngress(wiring.Component):
         ]
         self._lanes(m, posted, requests, held, issue)
         self._replies(m, replies)
-        connect_streams(m, requests.refusal, self.refusal)
-        m.d.comb += [
-            requests.answer_room.eq(self.answer_room), requests.our_id.eq(self.our_id),
-            self.blocked.eq(Cat(posted.drops, held.drops, self.refusal.valid & self.refusal.ready)),
-        ]
+        connect_streams(m, requests.refused, self.refused)
+        m.d.comb += self.blocked.eq(Cat(posted.drops, held.drops, self.refused.valid & self.refused.ready))
         waits = self._fence(m, gate, issue, (posted, replies, requests, held))
         self._reserve(m, requests.offer)
         self._issue(m, issue, waits)

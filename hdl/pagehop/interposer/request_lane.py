@@ -8,9 +8,7 @@ from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
-from pagehop.tlp.headers import CompletionHeader
-from pagehop.tlp.refusal import refuse
-from pagehop.tlp.stream import TlpBeat
+from pagehop.tlp.headers import RequestHeader
 
 __all__ = ["RequestLane"]
 
@@ -39,7 +37,7 @@ class RequestLane(wiring.Component):
     owner_index, owner_enable, owner_bit : port of the owner map.
     row, row_enable, occupied : port of the outstanding table. ``give_up``: the request in this row is given up.
     return_room : one amount a host, lines that its completion lane still has room for.
-    refusal : the answer to a request that is blocked, one beat, begun only with ``answer_room``. ``our_id``: our requester ID towards the device.
+    refused : headers of the requests that are blocked.
     clear : no request stands in the issue register or is being noted in the table.
     room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
     """
@@ -54,7 +52,7 @@ class RequestLane(wiring.Component):
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "row": Out(range(rows)), "row_enable": Out(1), "occupied": In(1), "give_up": Out(1),
             "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
-            "refusal": Out(stream.Signature(TlpBeat(data_bytes))), "answer_room": In(1), "our_id": In(16),
+            "refused": Out(stream.Signature(RequestHeader())),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
         })
 
@@ -71,10 +69,9 @@ class RequestLane(wiring.Component):
             taken.eq(self.offer.ready), self.i.ready.eq(taken | (self.aside.valid & self.aside.ready)), looked.eq(known),
             self.aside.payload.lane.eq(head), self.aside.payload.ahead.eq(known),
         ]
-        answer = Signal(CompletionHeader())   # to the request at the head, were it refused
         # Where unmapped pages are is decided with the comparison of pages, so that it makes the way to `go` no longer.
-        m.d.sync += [go.eq(0), unmapped.eq(unmapped_place(looked.info, self.settings)), *refuse(answer, head.beat.header, self.our_id)]
-        m.d.comb += [self.refusal.payload.header.eq(answer), self.refusal.payload.first.eq(1), self.refusal.payload.last.eq(1)]
+        m.d.sync += [go.eq(0), unmapped.eq(unmapped_place(looked.info, self.settings))]
+        m.d.comb += self.refused.payload.eq(head.beat.header)
         matches = self._matches(m, looked, known)
         self._offer(m, head, info, found, go, body)
         with m.FSM():
@@ -123,8 +120,8 @@ class RequestLane(wiring.Component):
                 with m.If(self.aside.valid & self.aside.ready & head.beat.last):
                     m.next = "Take"
             with m.State("Refuse"):
-                m.d.comb += self.refusal.valid.eq(self.answer_room)
-                with m.If(self.refusal.valid & self.refusal.ready):
+                m.d.comb += self.refused.valid.eq(1)
+                with m.If(self.refused.ready):
                     m.next = "Drop"
             with m.State("Drop"):
                 m.d.comb += self.i.ready.eq(1)

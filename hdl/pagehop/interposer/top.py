@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.answer_turn import answer_beat
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
@@ -275,18 +276,20 @@ class Interposer(wiring.Component):
         ]
 
     def _switchover(self, m, device, egress, table, switchover, control, hosts):
-        refused = egress.i[len(hosts)]
+        m.submodules.refusals = refusals = Refusals()
+        connect_streams(m, device.refused, refusals.i)
+        answer, room = egress.i[len(hosts)], egress.room[EgressLane.COMPLETION]
         m.d.comb += [
-            refused.valid.eq(device.refusal.valid), device.refusal.ready.eq(refused.ready),
-            refused.payload.beat.eq(device.refusal.payload), refused.payload.lane.eq(EgressLane.COMPLETION),
+            refusals.completer_id.eq(self.config_device.requester_id),
+            answer.valid.eq(refusals.o.valid & room), refusals.o.ready.eq(answer.ready & room),
+            *answer_beat(answer.payload.beat, refusals.o.payload), answer.payload.lane.eq(EgressLane.COMPLETION),
         ]
         m.d.comb += [
             switchover.start.eq(control.switches), switchover.to_host.eq(control.switch_to), switchover.unblock.eq(control.unblock),
             switchover.limit.eq(control.hold_limit), switchover.written.eq(control.written), switchover.chosen.eq(control.chosen),
             switchover.opaque.eq(control.stays), control.switchover.eq(switchover.status),
             switchover.issue_entered.eq(device.issue_entered), switchover.issue_accepted.eq(device.issue_accepted),
-            device.holds.eq(switchover.holds), device.our_id.eq(self.config_device.requester_id),
-            device.answer_room.eq(egress.room[EgressLane.COMPLETION]),
+            device.holds.eq(switchover.holds),
         ]
         for number, host in enumerate(hosts):
             m.d.sync += [

@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from pagehop.registers.bus import RegisterBus
 from pagehop.tlp import headers
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
-from pagehop.tlp.refusal import lowest, unused_above
 from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
 __all__ = ["TlpRegisterAdapter"]
@@ -51,6 +50,16 @@ class _Answer(data.StructLayout):
             "requester_id": 16, "tag": 10, "traffic_class": 3, "no_snoop": 1, "relaxed_ordering": 1, "completer_id": 16,
             "locked": 1, "double": 1, "upper": 1, "byte_count": 12, "lower_address": 7,
         })
+
+
+def _lowest(enables):
+    """Number of the lowest enabled byte of a double word, 0 when there is none."""
+    return Mux(enables[0], 0, Mux(enables[1], 1, Mux(enables[2], 2, Mux(enables[3], 3, 0))))
+
+
+def _unused_above(enables):
+    """Bytes above the highest enabled one, 0 when there is none."""
+    return Mux(enables[3], 0, Mux(enables[2], 1, Mux(enables[1], 2, Mux(enables[0], 3, 0))))
 
 
 class TlpRegisterAdapter(wiring.Component):
@@ -167,7 +176,7 @@ class TlpRegisterAdapter(wiring.Component):
             decoded.first_be.eq(Mux(hinted, 0xF, header.first_be)),
             decoded.last_be.eq(Mux(hinted, Mux(single, 0, 0xF), header.last_be)),
             # From the first enabled byte to the last one; in a single double word both are in it (2.3.1.1).
-            decoded.outer.eq(Mux(hinted | ~sized, 0, lowest(header.first_be) + unused_above(Mux(single, header.first_be, header.last_be)))),
+            decoded.outer.eq(Mux(hinted | ~sized, 0, _lowest(header.first_be) + _unused_above(Mux(single, header.first_be, header.last_be)))),
             decoded.operand.eq(Mux(sized, header.length << 2, Mux(atomic, operand, 4))),
         ]
 
@@ -182,7 +191,7 @@ class TlpRegisterAdapter(wiring.Component):
             judged.read.eq(decoded.read & served & ~empty), judged.zero.eq(decoded.read & served & empty),
             judged.strobe.eq(Mux(double, Cat(first, last), Mux(upper, Cat(Const(0, 4), first), first))),
             judged.byte_count.eq(Mux(decoded.memory_read & single & empty, 1, decoded.operand - decoded.outer)),
-            judged.lower_address.eq(Mux(decoded.memory_read, Cat(lowest(first)[:2], decoded.address[2:7]), 0)),
+            judged.lower_address.eq(Mux(decoded.memory_read, Cat(_lowest(first)[:2], decoded.address[2:7]), 0)),
         ]
 
     @staticmethod
