@@ -11,7 +11,7 @@ from cocotb.triggers import TaskManager
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.checker.check import MemoryReader, check
 from pagehop_tb.checker.log import EventLog
-from pagehop_tb.checker.space import CheckConfig, Range
+from pagehop_tb.checker.space import CheckConfig, Range, answers_of
 from pagehop_tb.checker.verdict import Verdict
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult
@@ -122,13 +122,22 @@ class Guest:
         """What the checker must know."""
         size = self.pages * PAGE
         assert self.setup.aperture_a is not None and self.setup.aperture_b is not None
-        groups = {who: number for number, one in enumerate(self.independent.items(), 1) for who in one}
         return CheckConfig(
-            window=Range(self.base, size), groups=groups, host_b_offset=self.setup.host_b_offset,
+            window=Range(self.base, size), groups=self._groups(), host_b_offset=self.setup.host_b_offset,
             engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
             global_order=self.out_of_band,
             apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})
+
+    def _groups(self) -> dict[str | int, int]:
+        """Which functions keep order among themselves: those of one declared group and one traffic class."""
+        declared = {name: number for number, name in enumerate(self.independent, 1)}
+        numbers, groups = {(0, 0): 0}, dict[str | int, int]()
+        for one in self.system.config.functions:
+            group = declared.get(one.name, 0)
+            own, answers = (numbers.setdefault((group, one_class), len(numbers)) for one_class in (one.traffic_class, 0))
+            groups |= {one.name: own, one.requester_id: own, answers_of(one.name): answers}
+        return groups
 
     async def start(self) -> None:
         """Leave reset and program the interposer."""

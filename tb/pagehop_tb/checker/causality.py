@@ -99,6 +99,7 @@ class _Walk:
         if origin is not None:
             self.known[agent] = self._of(agent).joined(self.departed.get(origin, self.nothing))
         elif self.replay.log.events[event][0] == Kind.DEVICE_MMIO_READ and not any(self.replay.log.events[event][5:7]):
-            self.departed[event] = self._of(agent).with_stream(self._own(agent), event)
+            own = self.replay.device_stream(self.replay.config.group_of_answers(agent))
+            self.departed[event] = self._of(agent).with_stream(own, event)
         else:
             self.departed[event] = self._of(agent)

@@ -65,12 +65,14 @@ class _Order:
         writes = (nodes.write_at[of], nodes.write, nodes.write_agent[of], self.ido[of], bound)
         reads = (issued[nodes.read_of], nodes.read, nodes.read_agent[nodes.read_of], read_ido[nodes.read_of], device_read)
         replies = (nodes.step_at[answers], nodes.step[answers], nodes.step_agent[answers], answer_ido, ~answer_ro)
-        group = np.array([self.replay.config.group_of(name) for name in nodes.agents], np.int64)
-        for kind, (at, node, agent, ido, chosen) in ((Edge.PO, writes), (Edge.PO, reads), (Edge.MMIO, replies)):
+        config = self.replay.config
+        group = np.array([config.group_of(name) for name in nodes.agents], np.int64)
+        of_answers = np.array([config.group_of_answers(name) for name in nodes.agents], np.int64)
+        for kind, groups, (at, node, agent, ido, chosen) in ((Edge.PO, group, writes), (Edge.PO, group, reads), (Edge.MMIO, of_answers, replies)):
             for one in np.unique(group):
-                own, strict = posted & (group[writes[2]] == one), chosen & ~ido & (group[agent] == one)
+                own, strict = posted & (group[writes[2]] == one), chosen & ~ido & (groups[agent] == one)
                 self.graph.add_after(kind, writes[0][own], writes[1][own], at[strict], node[strict])
-            for one in np.unique(agent[chosen & ido]):
+            for one in np.unique(agent[chosen & ido & (groups[agent] == group[agent])]):
                 own, asked = posted & (writes[2] == one), chosen & ido & (agent == one)
                 self.graph.add_after(kind, writes[0][own], writes[1][own], at[asked], node[asked])
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LINE", "PAGE", "CheckConfig", "Location", "Range", "host_name"]
+__all__ = ["LINE", "PAGE", "CheckConfig", "Location", "Range", "answers_of", "host_name"]
 
 PAGE, LINE = 4096, 64
 
@@ -17,6 +17,11 @@ Location = int
 def host_name(host: int) -> str:
     """What a reader calls ``host``."""
     return f"Host {'AB'[host]}"
+
+
+def answers_of(agent: str) -> str:
+    """What names the completions of a device."""
+    return f"answers of {agent}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class CheckConfig:
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
     ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
     ``line_atomic`` demands that an access inside one 64-byte line sees one moment: stronger than PCIe, and what drivers assume.
-    ``groups`` names, by agent and by requester ID, devices that were declared independent: they keep order within their group alone (H24d).
+    ``groups`` names, by agent and by requester ID, devices that keep order within their group alone, for they were declared independent or use
+    another traffic class (H24d); by :func:`answers_of` an agent, the group of its completions, which have the class of their request.
     ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
     """
 
@@ -61,6 +67,10 @@ class CheckConfig:
     def group_of(self, who: str | int) -> int:
         """Group in which the agent or requester ID keeps order; 0 is that of all that were not declared independent."""
         return self.groups.get(who, 0)
+
+    def group_of_answers(self, agent: str) -> int:
+        """Group of the completions of a device."""
+        return self.groups.get(answers_of(agent), self.group_of(agent))
 
     def of_device(self, address: int) -> Location:
         """Name of the byte that a device calls ``address``."""
