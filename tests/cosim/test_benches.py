@@ -122,7 +122,7 @@ def test_without_fences_such_an_observer_sees_disorder(bench):
 
 @pytest.mark.hazard("O7", "H03")
 def test_no_page_moves_where_a_traffic_class_has_a_channel_of_its_own(bench):
-    classes = {"moves": 2, "reads": 0, "traffic_class": 3}
+    classes = {"moves": 2, "reads": 0, "gap": 20, "traffic_class": 3}
     bench("hot_page", "verilator", classes, HARDWARE, least={"events": 400})
     outcome = bench("hot_page", "verilator", classes | {"classes_apart": True}, HARDWARE, check=False)
     assert all("did not move: opaque" in message for message in outcome.failures.values()) and outcome.failures, outcome.failures

@@ -8,10 +8,9 @@ from amaranth.hdl import Const
 from pagehop.interposer import top
 from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.device_ingress import DeviceIngress
+from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.host_requests import HostRequests
-from pagehop.interposer.reply_lane import ReplyLane
-from pagehop.interposer.request_lane import RequestLane
 from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import planted
 from pagehop_tb.benches.litmus_cases import CASES, LEFT_OUT, NOT_RUN, variants
@@ -27,9 +26,8 @@ def early(*_):
 
 def early_at_the_ingress():
     """O1 left out: requests and completions leave every ingress before earlier posted writes (H61, H18)."""
-    reply = planted(ReplyLane, "", "", may_go=early)
-    device = planted(DeviceIngress, "", "", RequestLane=planted(RequestLane, "", "", may_go=early), ReplyLane=reply)
-    host = planted(HostIngress, "", "", CompletionLane=planted(CompletionLane, "", "", may_go=early), ReplyLane=reply,
+    device = planted(DeviceIngress, "", "", Earlier=planted(Earlier, "", "", may_go=early))
+    host = planted(HostIngress, "", "", may_go=early, CompletionLane=planted(CompletionLane, "", "", may_go=early),
                    HostRequests=planted(HostRequests, "", "", may_go=early))
     return planted(top.Interposer, "", "", DeviceIngress=device, _Host=planted(top._Host, "", "", HostIngress=host))
 

@@ -41,7 +41,7 @@ class Sizes:
     host_ingress:   tuple[int, ...]   # by HostLane
     device_egress:  tuple[int, ...]   # posted, completion, non-posted
     host_egress:    tuple[int, ...]   # posted, completion, non-posted, engine
-    aside:          tuple[int, ...] = (512, 64)   # beats of posted TLPs, and of requests
+    aside:          tuple[int, ...] = (256, 32)   # beats of posted TLPs, and of requests
     rows:    int = 1024               # of the outstanding table
     entries: int = 64                 # of each proxy table
 
