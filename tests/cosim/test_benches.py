@@ -170,7 +170,7 @@ def test_migration_of_a_small_guest(bench, simulator, small_trace):
 def test_rate_of_a_small_guest(bench, simulator, small_trace):
     """Pages per second of so few pages say nothing, but all figures are there, and devices keep what the copy leaves them."""
     parameters = {"pauses": 0.0, "write_delay": [125, 125], "read_delay": [250, 250]}
-    result = bench("fio", simulator, parameters, HARDWARE | {"slots": 2}, trace=small_trace, least={"read_bytes": 64, "final_bytes": 4 * 4096}).result
+    result = bench("fio", simulator, parameters, HARDWARE, trace=small_trace, least={"read_bytes": 64, "final_bytes": 4 * 4096}).result
     assert result["pages"]["moved"] == 4
     assert set(result["values"]) >= {"fio_pages_per_second", "fio_share_of_the_wire", "fio_device_keeps"}
 
