@@ -20,7 +20,8 @@ def with_slide(*changes: tuple[str, str]) -> Any:
 
 def entries_cleared_too_early() -> Any:
     """Entries get another meaning while TLPs that were decoded for the old one stand in the lanes."""
-    return with_slide(("posted.passed & requests.passed", "(posted.passed & requests.passed) | planted_here"))
+    return with_slide(("posted.passed & requests.passed", "(posted.passed & requests.passed) | planted_here"),
+                      ("with m.If(aside.passed):", "with m.If(aside.passed | planted_here):"))
 
 
 def entries_not_cleared() -> Any:

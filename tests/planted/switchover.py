@@ -61,12 +61,12 @@ def translated_requests_after_a_switchover() -> Any:
     return with_ingress(RequestLane=edited(RequestLane, (BLOCKED, f"{BLOCKED} & ~planted_here")))
 
 
-def _bug(name: str, covers: tuple[str, ...], design: Any, step: str, expected: str) -> Bug:
-    return Bug(name, covers, design, "switchover", {"rounds": 1, "steps": [step]}, expected)
+def _bug(name: str, covers: tuple[str, ...], design: Any, step: str, expected: str, seeds: int = 1) -> Bug:
+    return Bug(name, covers, design, "switchover", {"rounds": 1, "steps": [step]}, expected, seeds=seeds)
 
 
 SWITCHOVER = (
-    _bug("switchover_without_flush", ("H53",), switchover_without_flush, "flooded", "H53"),
+    _bug("switchover_without_flush", ("H53",), switchover_without_flush, "flooded", "H53", seeds=3),
     _bug("switchover_with_open_reads", ("H55",), switchover_with_open_reads, "open_reads", "H55"),
     _bug("switchover_with_open_reads_of_the_host", ("H55",), switchover_with_open_reads_of_the_host, "asked_by_the_old_host", "H55"),
     _bug("switchover_holds_nothing_posted", ("H56", "H53"), switchover_holds_nothing_posted, "asked_by_the_old_host", "H56"),
