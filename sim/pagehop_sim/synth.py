@@ -39,7 +39,7 @@ from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.flush import FlushTracker
-from pagehop.tlp.ordering import OrderingQueue
+from pagehop.tlp.ordering import OrderingQueue, mark_bits
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable
 from pagehop.tlp.room import Room
@@ -101,9 +101,9 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "interposer.Notifier": lambda: Notifier(WIDTH),
     "interposer.OwnerMap": lambda: OwnerMap(WINDOW_PAGES, lookups=3),
     "interposer.DirtyMap": lambda: DirtyMap(WINDOW_PAGES),
-    "interposer.PageSlot": lambda: PageSlot(WINDOW_PAGES, (SIZES.device_ingress[0] + SIZES.aside[0] + 16).bit_length() + 1),
+    "interposer.PageSlot": lambda: PageSlot(WINDOW_PAGES, mark_bits(SIZES.device_ingress[0] + SIZES.aside[0] + 16)),
     "interposer.Slide, 4 slots": lambda: Slide(
-        WINDOW_PAGES, *((depth + 16).bit_length() + 1 for depth in (
+        WINDOW_PAGES, *(mark_bits(depth + 16) for depth in (
             SIZES.device_ingress[0] + SIZES.aside[0], SIZES.device_ingress[2], SIZES.aside[1])), 4),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
 }

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.bitmaps import WORD_INDEX_BITS
 from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
@@ -40,9 +41,6 @@ DISCARDED = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "requests", TlpClas
 #: Ports by number, as the fields of their registers name them.
 _PORTS = ("device", "host_a", "host_b")
 
-#: Base-2 logarithm of the words that a bitmap has in the register space.
-_BITMAP_WORD_BITS = 12
-
 
 class Control(wiring.Component):
     """Registers, counters and settings, reached by both hosts.
@@ -69,7 +67,7 @@ class Control(wiring.Component):
     def __init__(self, data_bytes, window_pages, slots=1):
         self.data_bytes, self.window_pages, self.slots = data_bytes, window_pages, slots
         self._file = RegisterFile(REGISTERS, clients=2, whole_words=("dirty_take",), looked_up=COUNTERS)
-        bitmap = MemoryBus(_BITMAP_WORD_BITS)
+        bitmap = MemoryBus(WORD_INDEX_BITS)
         super().__init__({
             "i": In(stream.Signature(EgressBeat(data_bytes))).array(2), "read_ready": Out(1).array(2),
             "answer": Out(stream.Signature(TlpBeat(data_bytes))).array(2), "config": In(PortConfig).array(2),
@@ -196,11 +194,11 @@ class Control(wiring.Component):
         """Remember what has no page that could be told or changed, or no order with us, until software says that it is over (H24f, H48, O7)."""
         kept, control = Signal(Opaque), registers.control
         over = registers.opaque_over_written & registers.opaque_over.forget
+        firm = kept.encrypted | (kept.classed & ~control.allow_classes)
         m.d.comb += [registers.opaque[field].eq(kept[field]) for field in ("translated", "encrypted", "classed")]
         m.d.sync += [
             kept.eq(self.passed.as_value() | Mux(over, 0, kept)),
-            self.stays.eq(kept.encrypted | kept.translated | (kept.classed & ~control.allow_classes)),
-            self.opaque.eq(kept.encrypted | (kept.translated & ~control.allow_translated) | (kept.classed & ~control.allow_classes)),
+            self.stays.eq(firm | kept.translated), self.opaque.eq(firm | (kept.translated & ~control.allow_translated)),
         ]
 
     def _queue(self, m, registers):

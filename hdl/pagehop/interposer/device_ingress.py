@@ -18,7 +18,7 @@ from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter, select_one
 from pagehop.tlp.credits import CreditReturn
 from pagehop.tlp.egress import EgressBeat, EgressLane
-from pagehop.tlp.ordering import OrderingQueue
+from pagehop.tlp.ordering import OrderingQueue, mark_bits
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 from pagehop.tlp.proxy import ProxyEntry
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
@@ -73,8 +73,7 @@ class DeviceIngress(wiring.Component):
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
         self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD, outside=16 + aside[0])
         page = range(window_pages)
-        # Half the range exceeds the requests in the lane, and those aside, for marks.
-        requests_bits, aside_bits = ((depth + 16).bit_length() + 1 for depth in (depths[EgressLane.NON_POSTED], aside[1]))
+        requests_bits, aside_bits = (mark_bits(depth + 16) for depth in (depths[EgressLane.NON_POSTED], aside[1]))
         super().__init__({
             "rx": In(stream.Signature(TlpBeat(data_bytes))), "rx_limits": Out(CreditLimits),
             "answer": In(stream.Signature(headers.CompletionHeader())),
@@ -120,9 +119,9 @@ class DeviceIngress(wiring.Component):
             self.issue_entered.eq(issue.entered), self.issue_accepted.eq(issue.accepted),
         ]
         turns = self._aside(m, queue, posted, held, replies, requests)
-        for number, lane in enumerate((posted, replies, turns)):
-            connect_streams(m, queue.o[number], lane.i if lane is not turns else turns.i[0])
-            connect_streams(m, queue.ahead[number], lane.ahead if lane is not turns else turns.i_ahead[0])
+        for number, (beats, ahead) in enumerate(((posted.i, posted.ahead), (replies.i, replies.ahead), (turns.i[0], turns.i_ahead[0]))):
+            connect_streams(m, queue.o[number], beats)
+            connect_streams(m, queue.ahead[number], ahead)
         for number, lane in enumerate((posted, replies, requests, held)):
             connect_streams(m, lane.offer, gate.i[number])
         m.d.comb += [

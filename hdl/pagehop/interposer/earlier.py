@@ -5,13 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import Standing
+from pagehop.interposer.stages import pieces_equal
 from pagehop.tlp.ordering import PostedState, may_go
 
 __all__ = ["Earlier"]
-
-#: Bits of two requester IDs that one look-up table of six inputs compares.
-COMPARED = 3
-
 
 class Earlier(wiring.Component):
     """Tell of the TLP that is looked up whether all posted TLPs before it have gone through the gate, or are aside and may be passed (O1, H24d).
@@ -43,12 +40,11 @@ class Earlier(wiring.Component):
 
     def _passes(self, m, source, other, used):
         """``source.may_pass(other)``, cut in two by a register, for what is looked up may come straight out of a memory."""
-        bits = len(source.requester_id)
-        differs = source.requester_id ^ other.requester_id
-        same = Signal(data.StructLayout({"id": -(-bits // COMPARED), "others": 1}))
+        ids = pieces_equal(source.requester_id, other.requester_id)
+        same = Signal(data.StructLayout({"id": len(ids), "others": 1}))
         ordered = Signal()
         m.d.sync += [
-            same.id.eq(Cat(~differs[n:n + COMPARED].any() for n in range(0, bits, COMPARED))), ordered.eq(~source.id_ordering),
+            same.id.eq(ids), ordered.eq(~source.id_ordering),
             same.others.eq((source.traffic_class == other.traffic_class) & (source.group == other.group)),
         ]
         return ~used | ~same.others | ~(ordered | same.id.all())

@@ -1,20 +1,16 @@
 """The lane of the device's non-posted TLPs, from the ordering queue to the gate."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
+from pagehop.interposer.stages import far_header, guarded, pieces_equal, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import RequestHeader
 
 __all__ = ["RequestLane"]
-
-#: Bits of two page numbers that one look-up table of six inputs compares.
-COMPARED = 3
-
 
 class RequestLane(wiring.Component):
     """Look up the page and the tag of each request and offer it to the gate when nothing holds it.
@@ -140,11 +136,9 @@ class RequestLane(wiring.Component):
 
         The comparison is cut in two by a register, for the item that is ``looked`` up may come straight out of a memory.
         """
-        bits = len(looked.info.page)
-        same = Signal(data.ArrayLayout(-(-bits // COMPARED), self.slots))
-        for slot, guard in zip(same, self.guard, strict=True):
-            differs = looked.info.page ^ guard.page
-            m.d.sync += slot.eq(Cat(~differs[n:n + COMPARED].any() for n in range(0, bits, COMPARED)))
+        found = [pieces_equal(looked.info.page, guard.page) for guard in self.guard]
+        same = Signal(data.ArrayLayout(len(found[0]), self.slots))
+        m.d.sync += [slot.eq(pieces) for slot, pieces in zip(same, found, strict=True)]
         return [slot.all() & known.info.mapped for slot in same]
 
     def _offer(self, m, head, info, found, go, body):

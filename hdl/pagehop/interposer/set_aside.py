@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.ordering import DIRECT
+from pagehop.tlp.stream import connect_streams
 
 __all__ = ["AsideBeat", "SetAside"]
 
@@ -48,6 +49,6 @@ class SetAside(wiring.Component):
             self.i.ready.eq(beats.i.ready), beats.i.valid.eq(self.i.valid), beats.i.payload.eq(self.i.payload.lane),
             items.i.valid.eq(self.i.valid & beats.i.ready & first), items.i.payload.eq(self.i.payload.ahead),
         ]
-        for fifo, out in ((beats, self.o), (items, self.ahead)):
-            m.d.comb += [out.valid.eq(fifo.o.valid), out.payload.eq(fifo.o.payload), fifo.o.ready.eq(out.ready)]
+        connect_streams(m, beats.o, self.o)
+        connect_streams(m, items.o, self.ahead)
         return m

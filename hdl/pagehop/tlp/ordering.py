@@ -9,13 +9,18 @@ from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat
 from pagehop.tlp.through import ThroughFifo
 
-__all__ = ["POSTED", "QueueBeat", "LaneBeat", "Ahead", "PostedState", "OrderingQueue", "may_go"]
+__all__ = ["POSTED", "QueueBeat", "LaneBeat", "Ahead", "PostedState", "OrderingQueue", "mark_bits", "may_go"]
 
 #: Most beats of a lane whose memory is made of look-up tables and read directly.
 DIRECT = 64
 
 #: Lane of the posted TLPs in every ordering queue.
 POSTED = 0
+
+
+def mark_bits(most):
+    """Bits of a count of TLPs on which marks are set, when ``most`` of them are underway at a time: half the range must exceed them."""
+    return most.bit_length() + 1
 
 
 def may_go(stamp, posted):
@@ -93,8 +98,7 @@ class OrderingQueue(wiring.Component):
         self.keeps = keeps or [(*(name for name, _ in info), "stamp")] * len(depths)
         self.shown = ahead or {}
         self._info = info
-        # Posted TLPs that marks are set on: those of the lane, its register, and outside. Half the range must exceed them.
-        self.stamp_bits = (depths[POSTED] + outside).bit_length() + 1
+        self.stamp_bits = mark_bits(depths[POSTED] + outside)   # those of the lane, its register, and outside
         self.lane_shape = LaneBeat(data_bytes, info, self.stamp_bits)
         self.ahead_shape = Ahead(info, self.stamp_bits)
         super().__init__({

@@ -14,7 +14,7 @@ from pagehop_tb.benches.copy_rate import DEVICE_SHARE, ROUND_TRIP, ROUND_TRIPS, 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.benches.performance import report
-from pagehop_tb.benches.trace import TraceAccess, read_accesses
+from pagehop_tb.benches.trace import TraceAccess, read_accesses, touched_pages
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.devices import TraceReplay
@@ -70,9 +70,7 @@ async def fio(dut: Any) -> None:
     gap = config.get("gap", 1200)
     guest = Guest(dut, config, WINDOW_BASE, config.covered_pages, machine=_machine)
     config.refuse_unknown()
-    pages = sorted({access.address // PAGE for access in accesses if access.kind != "msi"})
-    outside = [page for page in pages if page >= config.covered_pages]
-    assert not outside, f"The trace touches page {outside[0]}, and the window has {config.covered_pages} pages"
+    pages = touched_pages(accesses, config.covered_pages)
     for page in pages:
         guest.fill(page)
     of_function = {name: [access for access in accesses if access.device == name] for name in guest.system.functions}

@@ -100,14 +100,29 @@ class Device:
         return found
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
-async def while_a_page_moves(dut: Any) -> None:
-    """The 99th percentile of reads and writes, to any page and to the one that moves, hardly differs from that without a move."""
+async def started(dut: Any) -> tuple[BenchConfig, int, ThreePorts]:
+    """The configuration of a test, the cycles of each of its runs, and the machine."""
     config = BenchConfig("latency")
     cycles = config.get("cycles", 40_000)
     config.refuse_unknown()
     bench = ThreePorts(dut, config, delay=DELAY)
     await bench.start_settled()
+    return config, cycles, bench
+
+
+async def move_beside(bench: ThreePorts, device: Device, cycles: int, mode: regs.MoveMode) -> tuple[dict[tuple[str, bool], int], list[MoveResult]]:
+    """Move the page to and fro, from Host A on, while the device goes on for so many cycles: its 99th percentiles, and the moves."""
+    running, results = cocotb.start_soon(device.run(cycles)), list[MoveResult]()
+    while not running.done():
+        results.append(await bench.driver.move(MOVING, 1 - len(results) % 2, mode))
+        assert results[-1].moved, f"the page did not move: {results[-1].reason}"
+    return running.result(), results
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def while_a_page_moves(dut: Any) -> None:
+    """The 99th percentile of reads and writes, to any page and to the one that moves, hardly differs from that without a move."""
+    config, cycles, bench = await started(dut)
     await bench.driver.setup(Setup(window_base=GUEST, window_pages=64, host_b_offset=1 << 32))
     for page in range(PAGES):
         await bench.bring(page, 0)
@@ -121,12 +136,7 @@ async def while_a_page_moves(dut: Any) -> None:
     await bench.bring(MOVING, 0)
     other = await device.run(cycles // 2)
     still = {name: max(value, other[name]) for name, value in still.items()}
-    running = cocotb.start_soon(device.run(cycles))
-    results: list[MoveResult] = []
-    while not running.done():
-        results.append(await bench.driver.move(MOVING, 1 - len(results) % 2, regs.MoveMode.MERGE))
-        assert results[-1].moved, f"the page did not move: {results[-1].reason}"
-    moving = running.result()
+    moving, results = await move_beside(bench, device, cycles, regs.MoveMode.MERGE)
     events += sum(map(len, device.took.values()))
     values: dict[str, tuple[float, float | None, str, str]] = {}
     for what in ("read", "write"):
@@ -143,11 +153,7 @@ async def while_a_page_moves(dut: Any) -> None:
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def beside_a_page_that_is_held(dut: Any) -> None:
     """While a page is held, the accesses of another function wait for nothing when it is independent, or sends with IDO (H24d)."""
-    config = BenchConfig("latency")
-    cycles = config.get("cycles", 40_000)
-    config.refuse_unknown()
-    bench = ThreePorts(dut, config, delay=DELAY)
-    await bench.start_settled()
+    config, cycles, bench = await started(dut)
     values: dict[str, tuple[float, float | None, str, str]] = {}
     events = 0
     for order, (ido, independent) in ORDERS.items():
@@ -158,17 +164,12 @@ async def beside_a_page_that_is_held(dut: Any) -> None:
         device = Device(bench, config.random(order), apart=True)
         device.ido = ido
         still = await device.run(cycles // 2)
-        running, moves = cocotb.start_soon(device.run(cycles)), 0
-        while not running.done():
-            result = await bench.driver.move(MOVING, 1 - moves % 2)
-            assert result.moved, f"the page did not move: {result.reason}"
-            moves += 1
-        moving = running.result()
+        moving, results = await move_beside(bench, device, cycles, regs.MoveMode.HOLD)
         events += sum(map(len, device.took.values()))
         for what in ("read", "write"):
             limit = None if order == "ordered" else RATIO * still[what, True] + CYCLES
             values[f"hold_{what}_p99_{order}"] = (float(moving[what, True]), limit, "cycles", "lower")
             values[f"hold_{what}_p99_{order}_at_rest"] = (float(still[what, True]), None, "cycles", "lower")
-        values[f"hold_moves_{order}"] = (float(moves), None, "moves", "higher")
+        values[f"hold_moves_{order}"] = (float(len(results)), None, "moves", "higher")
     report(config, values)
     config.write({"checked": {"events": events}, "violations": {}})

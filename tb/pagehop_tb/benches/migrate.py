@@ -8,7 +8,7 @@ from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import MSI_BASE, PAGE, Guest, judged
-from pagehop_tb.benches.trace import read_accesses
+from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.models.devices import TraceReplay
 
@@ -30,9 +30,7 @@ async def migrate(dut: Any) -> None:
     by_queue = config.get("queue", False)
     guest = Guest(dut, config, WINDOW_BASE, config.covered_pages)
     config.refuse_unknown()
-    touched = sorted({access.address // PAGE for access in accesses if access.kind != "msi"})
-    outside = [page for page in touched if page >= config.covered_pages]
-    assert not outside, f"The trace touches page {outside[0]}, and the window has {config.covered_pages} pages"
+    touched = touched_pages(accesses, config.covered_pages)
     for page in touched:
         guest.fill(page)
     replays = [TraceReplay(function, [access for access in accesses if access.device == name], guest.system.values, gap=gap)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
+from pagehop_tb.driver.register_fields import Field
 
 __all__ = ["PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "result"]
 
@@ -341,17 +342,19 @@ class InterposerDriver:
     async def stop(self, port: str) -> None:
         """Take the partner at ``port`` for down: discard what goes there, and answer requests with UR."""
         fields = regs.PortCommand
-        fields_of = dict(zip(PORTS, (fields.STOP_DEVICE, fields.STOP_HOST_A, fields.STOP_HOST_B), strict=True))
-        await self.registers.write(fields.offset, fields_of[port].of(1))
+        await self._command_port(port, fields.STOP_DEVICE, fields.STOP_HOST_A, fields.STOP_HOST_B)
 
     async def resume(self, port: str) -> None:
         """Send to ``port`` again: its partner is back, and knows what it has lost. Returns when the port is up."""
         fields = regs.PortCommand
-        fields_of = dict(zip(PORTS, (fields.RESUME_DEVICE, fields.RESUME_HOST_A, fields.RESUME_HOST_B), strict=True))
-        await self.registers.write(fields.offset, fields_of[port].of(1))
+        await self._command_port(port, fields.RESUME_DEVICE, fields.RESUME_HOST_A, fields.RESUME_HOST_B)
         pause = self.pauses(f"{port} to be up", LOOK_CYCLES)
         while (await self.ports())[port].down:
             await pause()
+
+    async def _command_port(self, port: str, *fields: Field) -> None:
+        """Write 1 to that of the ``fields``, one a port, which is the port's."""
+        await self.registers.write(regs.PortCommand.offset, dict(zip(PORTS, fields, strict=True))[port].of(1))
 
     async def switch_over(self, to_host: int) -> int:
         """Make ``to_host`` the active host when nothing of the device is on its way at the other, and return how it ended, a ``SwitchoverError``.
