@@ -1,21 +1,16 @@
-# amaranth: UnusedElaboratable=no
 """Any interleaving of what a hypervisor may do, found by Hypothesis, against the documented behaviour; and a planted bug that it must find."""
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from pagehop.interposer import top
-from pagehop.interposer.move_check import MoveCheck
 from pagehop_sim.build import build
-from pagehop_sim.planted import planted
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import build_root
-from pagehop_sim.verilog import PARAMETERS, convert, interposer
+from pagehop_sim.verilog import PARAMETERS, interposer
 
 SEED = int(os.environ.get("SEED", "1"))
 #: Simulations; the nightly run asks for more.
@@ -37,7 +32,7 @@ OPERATION = st.one_of(
     st.tuples(st.just("refused"), st.sampled_from(("not_in_window", "page_size", "misaligned", "destination")), page, host),
     st.tuples(st.just("harvest"), st.booleans()), st.tuples(st.just("owners")), st.tuples(st.just("fence"), st.booleans()),
     st.tuples(st.just("active"), host), st.tuples(st.just("config"), host), st.tuples(st.just("reset")))
-#: What runs quickly on the slow simulator, which compiles quickly.
+#: Among which the planted bug is soon found.
 SIMPLE = st.one_of(
     st.tuples(st.just("move"), page, host, st.just(())), st.tuples(st.just("owners")), st.tuples(st.just("harvest"), st.booleans()),
     st.tuples(st.just("refused"), st.sampled_from(("page_size", "misaligned")), page, host))
@@ -93,16 +88,8 @@ def test_documented_behaviour_in_any_order():
     assert len(simulated.outcomes) >= min(4, EXAMPLES) and len(tried) >= 10, f"too little was tried: {len(simulated.outcomes)} lists of {tried}"
 
 
-def moves_to_where_it_is(**hardware):
-    """The owner is not asked whether the page is there already: the place where it is not would be copied over it."""
-    check = planted(MoveCheck, "with m.Elif(self.owner == request.to_host):", "with m.Elif(0):")
-    return planted(top.Interposer, "", "", MoveCheck=check)(**hardware)
-
-
-def test_planted_bug_is_found_and_shrunk():
-    hardware = {name: HARDWARE.get(name, default) for name, (_, default) in PARAMETERS.items()}
-    verilog = convert(moves_to_where_it_is(**hardware), "interposer", sources=[Path(__file__)], about=f"moves_to_where_it_is {hardware}")
-    simulated = Simulated(build(verilog, "interposer", "icarus"), folder_of("api_planted"), most=12)
+def test_planted_bug_is_found_and_shrunk(broken):
+    simulated = Simulated(broken("moves_to_where_it_is"), folder_of("api_planted"), most=12)
     with pytest.raises(AssertionError, match=r"a move of page \d from Host . to . ended with none") as found:
         search(simulated, st.lists(SIMPLE, min_size=1, max_size=4), 12)
     shortest = json.JSONDecoder().raw_decode(str(found.value))[0]

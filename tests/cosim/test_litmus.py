@@ -1,59 +1,11 @@
-# amaranth: UnusedElaboratable=no
 """Litmus cases: what must never be seen is not, and is as soon as the rule that forbids it is left out. A case that cannot fail proves nothing."""
 
-
 import pytest
-from amaranth.hdl import Const
+from tests.planted.litmus import LITMUS, SHOWN, SLOW
 
-from pagehop.interposer import top
-from pagehop.interposer.completion_lane import CompletionLane
-from pagehop.interposer.device_ingress import DeviceIngress
-from pagehop.interposer.earlier import Earlier
-from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.host_requests import HostRequests
-from pagehop.tlp.egress import Egress
-from pagehop_sim.planted import planted
 from pagehop_tb.benches.litmus_cases import CASES, LEFT_OUT, NOT_RUN, variants
 
 HARDWARE = {"data_bytes": 64, "window_pages": 128}   # as most tests, which share what is built
-SLOW = {"write_delay": [0, 300], "read_delay": [0, 300], "hold_limit": 200_000, "completion_limit": 100_000}
-
-
-def early(*_):
-    """Nothing has to go before."""
-    return Const(1)
-
-
-def early_at_the_ingress():
-    """O1 left out: requests and completions leave every ingress before earlier posted writes (H61, H18)."""
-    device = planted(DeviceIngress, "", "", Earlier=planted(Earlier, "", "", may_go=early))
-    host = planted(HostIngress, "", "", may_go=early, CompletionLane=planted(CompletionLane, "", "", may_go=early),
-                   HostRequests=planted(HostRequests, "", "", may_go=early))
-    return planted(top.Interposer, "", "", DeviceIngress=device, _Host=planted(top._Host, "", "", HostIngress=host))
-
-
-def early_at_the_egress():
-    """O3 left out: requests and completions leave every egress before posted writes that were accepted earlier. Copy and flush reads do not."""
-    egress = planted(Egress, "(1, 1) if lane == POSTED else", "(1, 1) if lane != EgressLane.ENGINE else")
-    return planted(top.Interposer, "", "", Egress=egress, _Host=planted(top._Host, "", "", Egress=egress))
-
-
-def ido_kept_and_completions_not_held():
-    """IDO goes through to the hosts (H62), and a completion does not wait for writes at the other host (H64): no case needs both."""
-    ingress = planted(HostIngress, "", "", CompletionLane=planted(CompletionLane, "", "", reached=early))
-    return planted(top.Interposer, "", "", _Host=planted(top._Host, "clear_ido=True", "clear_ido=False", HostIngress=ingress))
-
-
-FAR_FLAG, FAR_DATA, ANY = ("XY=AB a", "XY=BA b"), ("XY=BA a", "XY=AB b"), ("X=A a", "X=A b", "X=B a", "X=B b")
-
-#: Planted bug, how often egresses are full, the rounds, and what must show it: each case in one of these variants.
-BUGS = [
-    (early_at_the_ingress, 0.7, 20, {
-        "atomic_flag": ("XY=AA a", "XY=BB b", *FAR_FLAG, *FAR_DATA), "status": ANY, "peer_told": ("X=A -", "X=B -")}),
-    (early_at_the_egress, 0.7, 20, {"flag": FAR_FLAG + FAR_DATA, "doorbell": ("X=B a", "X=A b"), "status": ANY}),
-    (ido_kept_and_completions_not_held, 0.1, 24, {
-        "flush": FAR_FLAG, "doorbell_ido": ("X=B a", "X=A b"), "cpu_read_ido": FAR_DATA, "cpu_flag_device_ido": FAR_DATA}),
-]
 
 
 def shown(outcome, case, label):
@@ -102,19 +54,11 @@ def test_rule_left_out_is_seen(bench, rule):
 
 
 @pytest.mark.hazard("H17", "H18", "H61", "H62", "H64", "O1", "O3")
-@pytest.mark.parametrize(("bug", "clogs", "rounds", "shows"), BUGS, ids=[bug[0].__name__ for bug in BUGS])
-def test_planted_bug_is_seen(bench, bug, clogs, rounds, shows):
-    design = bug()
-
-    def broken(**hardware):
-        return design(**hardware)
-
-    broken.__qualname__ = f"litmus_{bug.__name__}"
-    # Not all at once: egresses must fill more than once while rounds run.
-    parameters = SLOW | {"workers": 48, "clogs": clogs, "mood_cycles": 2000, "rounds": rounds, "judged_rounds": 0, "left_out": "hardware",
-                         "cases": list(shows)}
-    outcome = bench("litmus", "icarus", parameters, HARDWARE, design=broken, check=False)
-    demand(outcome, shows, bug.__doc__)
+@pytest.mark.parametrize("bug", LITMUS, ids=lambda bug: bug.name)
+def test_planted_bug_is_seen(bench, broken, bug):
+    built = broken(bug.name)
+    outcome = bench("litmus", built.simulator, dict(bug.parameters), dict(bug.hardware), built=built, check=False)
+    demand(outcome, SHOWN[bug.name], bug.design.__doc__)
 
 
 def test_every_case_has_a_rule_that_shows_it():
