@@ -41,7 +41,9 @@ class LaneFifo(wiring.Component):
         m = Module()
         # No item is read in the cycle in which it is written, so the memory need not say what such a read returns. Else tools make up for block
         # memories that do not say either, with two registers and a multiplexer a bit. They take it only of a read with its register outside.
-        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[], attrs={"no_rw_check": 1})
+        # A narrow memory of many items would be made of look-up tables, whose address has a long way in the registered form.
+        attributes = {"no_rw_check": 1} | ({} if self.direct else {"ram_style": "block"})
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[], attrs=attributes)
         write, read = memory.write_port(), memory.read_port(domain="comb")
         # What decides about an item only enables counters; all else follows from these a cycle later, so the paths through `i.valid` and `o.ready`
         # end here.
