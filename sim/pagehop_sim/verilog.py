@@ -28,6 +28,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "max_payload": (int, 256),
     "chunk_bytes": (int, 128),
     "slots": (int, 1),
+    "hosts": (int, 2),
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and

@@ -105,6 +105,25 @@ def test_pages_move_at_the_same_time(bench):
     bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
 
 
+#: Benches of the guest with one host that has two memories. Its CPU has no aperture through which it could store to a page that moves.
+ONE_HOST = {
+    "hot_page": {"moves": 6, "mode": "mixed"}, "producer_consumer": {"rounds": 30}, "queue": {"rounds": 1, "mode": "mixed"},
+    "aborts": {"mode": "mixed", "faults": ["unsupported", "completer_abort", "poison", "silence", "late", "hold_timer", "host"]},
+}
+
+
+@pytest.mark.hazard("H01", "H03", "H04", "H12", "H58", "H62", "D3", "I1", "I5", "I9", "I13")
+def test_one_host_with_two_memories_needs_no_fence(bench, small_trace):
+    """Order holds over both places also for who sees both at once, for there is one path; and no fence is counted."""
+    hardware = HARDWARE | {"hosts": 1}
+    for name, parameters in ONE_HOST.items():
+        found = bench(name, "verilator", parameters, hardware, least={"events": 400, "final_bytes": 4096}).result
+        assert found["fences"] == {"count": 0, "cycles": 0}
+    bench("hot_page", "verilator", {"moves": 2, "mode": "host_copy", "reads": 0, "gap": 20}, hardware, least={"final_bytes": 8192})
+    result = bench("migrate", "verilator", {"pages": 4}, hardware, trace=small_trace, least={"read_bytes": 5000, "final_bytes": 4 * 4096}).result
+    assert result["pages"]["moved"] == 4
+
+
 @pytest.mark.hazard("H04")
 def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
     for name in ("aborts", "producer_consumer"):

@@ -29,6 +29,7 @@ class BenchConfig:
         self.trace: str | None = given.get("trace")
         self.data_bytes: int = given.get("hardware", {}).get("data_bytes", 64)
         self.chunk_bytes: int = given.get("hardware", {}).get("chunk_bytes", 128)
+        self.hosts: int = given.get("hardware", {}).get("hosts", 2)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)
         self.parameters: dict[str, Any] = dict(given.get("parameters", {}))
