@@ -129,7 +129,6 @@ class Interposer(wiring.Component):
         m.submodules.device_ingress = device = DeviceIngress(
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
             depths=sizes.device_ingress, aside=sizes.aside, max_payload=self.max_payload, slots=self.slots, hosts=self.hosts)
-        hosts = [_Host(m, self, host, replies) for host in range(self.hosts)]
         # The hosts, and answers to the device's requests that are refused.
         m.submodules.device_egress = egress = Egress(
             data_bytes, self.hosts + 1, sizes.device_egress, max_payload=self.max_payload, writers=(self.hosts, self.hosts + 1, self.hosts))
@@ -140,12 +139,13 @@ class Interposer(wiring.Component):
             self.window_pages, len(device.posted_left), len(device.requests_left), len(device.aside_left), self.slots)
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
-        switchovers = [Switchover() for _ in hosts[1:]]
+        switchovers = [Switchover() for _ in range(self.hosts - 1)]
         for switchover in switchovers:
             m.submodules.switchover = switchover
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 2)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
+        hosts = [_Host(m, self, host, replies) for host in range(self.hosts)]
         self._ports(m, device, egress, control, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
