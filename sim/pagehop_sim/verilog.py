@@ -29,6 +29,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "chunk_bytes": (int, 128),
     "slots": (int, 1),
     "hosts": (int, 2),
+    "in_row": (bool, False),
 }
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and

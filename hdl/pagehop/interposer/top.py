@@ -8,12 +8,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.adjuster import AddressAdjuster
 from pagehop.interposer.answer_turn import answer_beat
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, Destination, EpochView, FlushView, PortConfig
+from pagehop.interposer.layouts import HOST_A, Aperture, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
@@ -66,7 +67,7 @@ PORTS = ("device", "host_a", "host_b")
 
 
 class Interposer(wiring.Component):
-    """The interposer of docs/interposer.md, figures 7A and 10; with one host, figure 9.
+    """The interposer of docs/interposer.md, figures 7A and 10; with one host figure 9, and in a row figure 7B.
 
     Six cycles from rx to tx when idle, either way; one beat a cycle in every direction at once.
 
@@ -79,16 +80,19 @@ class Interposer(wiring.Component):
     slots : pages that move at the same time: 1, 2, 4 or 8.
     hosts : 2, or 1 with two memories. Then a page's owner says whether the offset is added, and all goes by one egress: order is that of one path.
         There is no port of Host B, no aperture, no switchover and no fence.
+    in_row : a second interposer stands in the link to Host B, an :class:`AddressAdjuster`, and ``host_b`` and its configuration are those of its far
+        link. The two are one for order: this one is the ordering point, and that one a part of the path.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members
     -------
     device, host_a, host_b : the three links.
     config_device, config_host_a, config_host_b : what each link knows of itself. With one host there is neither ``host_b`` nor its configuration.
+    adjust : with ``in_row``, the addresses at Host B to which the second interposer adds, and what.
     commit, commit_page, commit_host : the page of the window whose owner changes in this cycle, and to whom.
     holding : a bit a slot, its page is held.
     """
-    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, sizes=None):
+    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, in_row=False, sizes=None):
         check_data_bytes(data_bytes)
         if window_pages not in [1 << n for n in range(6, 19)]:
             raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
@@ -102,11 +106,14 @@ class Interposer(wiring.Component):
             raise ValueError(f"Copy chunk must be larger with {slots} slots, for there are no tags for so many reads, not {chunk_bytes} bytes")
         if hosts not in (1, 2):
             raise ValueError(f"Hosts must be 1 or 2, not {hosts!r}")
+        if in_row and hosts == 1:
+            raise ValueError("A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
-        self.slots, self.hosts = slots, hosts
+        self.slots, self.hosts, self.in_row = slots, hosts, in_row
         self.sizes = Sizes.for_width(data_bytes, hosts) if sizes is None else sizes
         super().__init__({
             **{port: Out(TlpPort(data_bytes)) for port in PORTS[:1 + hosts]}, **{f"config_{port}": In(PortConfig) for port in PORTS[:1 + hosts]},
+            **({"adjust": In(Aperture)} if in_row else {}),
             "commit": Out(1), "commit_page": Out(32), "commit_host": Out(1), "holding": Out(slots),
         })
 
@@ -169,17 +176,30 @@ class Interposer(wiring.Component):
         """The links, and what happens when nobody is at their other end."""
         ends = [(device, egress), *((host.ingress, host.egress) for host in hosts)]
         for number, (name, (ingress, way_out)) in enumerate(zip(PORTS, ends, strict=False)):
-            port, config = getattr(self, name), getattr(self, f"config_{name}")
+            rx, rx_limits, tx, tx_limits = self._link(m, name)
+            config = getattr(self, f"config_{name}")
             m.submodules[f"refusals_{number}"] = refusals = Refusals()
-            for source, sink in ((port.rx, ingress.rx), (way_out.tx, port.tx), (way_out.refused, refusals.i), (refusals.o, ingress.answer)):
+            for source, sink in ((rx, ingress.rx), (way_out.tx, tx), (way_out.refused, refusals.i), (refusals.o, ingress.answer)):
                 connect_streams(m, source, sink)
             m.d.comb += [
-                port.rx_limits.eq(ingress.rx_limits), way_out.limits.eq(port.tx_limits),
+                rx_limits.eq(ingress.rx_limits), way_out.limits.eq(tx_limits),
                 way_out.watch.eq(control.watch[number]), control.port_state[number].eq(way_out.state),
                 way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
             ]
         outs = [way_out for _, way_out in ends]
         m.d.comb += [getattr(control, f"discarded_{name}").eq(sum(out.discarded[kind.value] for out in outs)) for kind, name in DISCARDED.items()]
+
+    def _link(self, m, name):
+        """What comes from the partner of a port, what limits that, what goes there, and what limits this."""
+        port = getattr(self, name)
+        if not (self.in_row and name == "host_b"):
+            return port.rx, port.rx_limits, port.tx, port.tx_limits
+        m.submodules.second = second = AddressAdjuster(self.data_bytes)
+        near, far = second.near, second.far
+        connect_streams(m, port.rx, far.rx)
+        connect_streams(m, far.tx, port.tx)
+        m.d.comb += [port.rx_limits.eq(far.rx_limits), far.tx_limits.eq(port.tx_limits), second.up.eq(self.adjust)]
+        return near.tx, near.tx_limits, near.rx, near.rx_limits
 
     def _upstream(self, m, device, table, owners, hosts):
         """Device to hosts: page owners, outstanding requests, room for their completions."""

@@ -30,6 +30,7 @@ class BenchConfig:
         self.data_bytes: int = given.get("hardware", {}).get("data_bytes", 64)
         self.chunk_bytes: int = given.get("hardware", {}).get("chunk_bytes", 128)
         self.hosts: int = given.get("hardware", {}).get("hosts", 2)
+        self.in_row: bool = given.get("hardware", {}).get("in_row", False)
         self.tags: int = given.get("hardware", {}).get("tags", 0)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)

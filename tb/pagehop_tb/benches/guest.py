@@ -32,6 +32,8 @@ MSI_BASE, MSI_SIZE = 0xFEE0_0000, 0x10_0000
 NOTIFY_ADDRESS, NOTIFY_DATA = 0xFEE0_1000, 0x4D
 #: Host B keeps the guest above 4 GB, so that headers change their form.
 HOST_B_OFFSET = 0x12_0000_0000
+#: What a second interposer in a row adds of it.
+BEHIND_B = 0x11_0000_0000
 APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
 BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
 #: Where a hypervisor keeps the ring of the move queue, and how long the ring is: short, so that it is gone through often.
@@ -69,12 +71,16 @@ class Guest:
         #: Requester IDs of the functions that are declared independent, by name.
         self.independent = {one.name: one.requester_id for one in made.functions if one.name in config.get("independent", [])}
         self.setup = Setup(
-            window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
+            window_base=base, window_pages=pages, host_b_offset=host_b_offset, behind_b=BEHIND_B if config.in_row else 0,
+            msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             independent=tuple((requester, 0xFFFF) for requester in self.independent.values()),
             allow_classes=not any(host.classes_apart for host in made.hosts),
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
+        if config.in_row:
+            first = (base + host_b_offset - BEHIND_B) // PAGE
+            dut.adjust.value = first | first + pages << 52 | BEHIND_B << 105
         self.out_of_band = config.get("out_of_band", self.setup.fence or config.hosts == 1)
         self.system = System(dut, made, self.log)
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
