@@ -15,12 +15,12 @@ from pagehop_sim.verilog import convert
 
 @pytest.fixture
 def adjuster(request):
-    """Return ``run_bench(simulator, hardware, design=AddressAdjuster, seed=1, **parameters)``."""
+    """Return ``run_bench(simulator, hardware, design=AddressAdjuster, name="adjuster", **parameters)``."""
     folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
 
-    def run_bench(simulator, hardware, design=AddressAdjuster, seed=1, **parameters):
+    def run_bench(simulator, hardware, design=AddressAdjuster, name="adjuster", **parameters):
         built = build(convert(design(**hardware), "adjuster"), "adjuster", simulator)
-        return run(built, "pagehop_tb.benches.adjuster", folder, {"hardware": hardware, "parameters": parameters}, seed=seed, timeout_seconds=200)
+        return run(built, f"pagehop_tb.benches.{name}", folder, {"hardware": hardware, "parameters": parameters}, seed=1, timeout_seconds=200)
 
     return run_bench
 
@@ -30,6 +30,18 @@ def adjuster(request):
 def test_all_passes_in_its_order(adjuster, simulator, data_bytes, tags):
     outcome = adjuster(simulator, {"data_bytes": data_bytes, "tags": tags}, requests=1500 if simulator == "verilator" else 400)
     outcome.check(min_tests=2, min_checked={"events": 800})
+
+
+@pytest.mark.hazard("H04", "O10")
+def test_a_second_path_needs_the_fence(adjuster):
+    """Beside a short path the long one needs a fence for each change from it, whose cost is that of its round trip; without, data comes too late."""
+    hardware = {"data_bytes": 64, "tags": 2}
+    fenced = adjuster("icarus", hardware, name="second_path", rounds=60, fence=True)
+    fenced.check(min_checked={"events": 60})
+    assert fenced.result["fences"]["count"] == 60
+    assert 300 < fenced.result["fences"]["cycles"] / 60 < 1500
+    bare = adjuster("icarus", hardware, name="second_path", rounds=60)
+    assert bare.result["violations"]["stale"] > 10 and bare.result["fences"] == {"count": 0, "cycles": 0}
 
 
 #: What stands in the adjuster, what a bug makes of it, and what the bench says; in the lane of one direction, or in the whole.

@@ -16,6 +16,7 @@ import cocotb
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.passthrough import is_last
 from pagehop_tb.benches.random_tlps import RandomRequests, random_answer
+from pagehop_tb.checker.verdict import VIOLATIONS
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, answer, memory_read, memory_write
 
@@ -198,7 +199,8 @@ async def transparent(dut: Any) -> None:
     changed = [way.changed for way in (bench.up, bench.down)]
     assert min(changed) > count // 20, f"only {changed} TLPs were changed"
     dut._log.info(f"{compared} TLPs compared in {bench.fabric.cycle} cycles, {changed} changed, {bench.most} requests open at most")
-    config.write({"checked": {"events": compared}, "violations": {}, "cycles": bench.fabric.cycle})
+    config.write({"checked": {"events": compared}, "violations": dict.fromkeys(VIOLATIONS, 0), "cycles": bench.fabric.cycle, "clock_ns": 4,
+                  "pages": {"requested": 0, "moved": 0}})
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
