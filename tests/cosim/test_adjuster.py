@@ -32,7 +32,7 @@ def test_all_passes_in_its_order(adjuster, simulator, data_bytes, tags):
     outcome.check(min_tests=2, min_checked={"events": 800})
 
 
-@pytest.mark.hazard("H04", "O10")
+@pytest.mark.hazard("H04")
 def test_a_second_path_needs_the_fence(adjuster):
     """Beside a short path the long one needs a fence for each change from it, whose cost is that of its round trip; without, data comes too late."""
     hardware = {"data_bytes": 64, "tags": 2}
