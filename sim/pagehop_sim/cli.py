@@ -19,7 +19,7 @@ from pagehop_sim.report import number, print_result, rows, title, write_page
 from pagehop_sim.result import SHAPE, assemble, package_version, verdict
 from pagehop_sim.scenarios import Outcome, Scenario, find_scenario, run_scenario, shipped, with_parameters
 from pagehop_sim.toolchain import SIMULATORS, ToolError, build_root
-from pagehop_sim.verilog import PARAMETERS, deliver
+from pagehop_sim.verilog import TOPS, deliver
 
 __all__ = ["main"]
 
@@ -84,8 +84,9 @@ def _add_scenarios(commands: Any) -> None:
 
 
 def _add_verilog(commands: Any) -> None:
-    names = ", ".join(f"{name} (default {default})" for name, (_, default) in PARAMETERS.items())
-    command = _command(commands, "verilog", verilog, "write the interposer's Verilog into build/verilog/", f"Parameters: {names}.")
+    names, adjuster = (", ".join(f"{name} (default {default})" for name, (_, default) in TOPS[top].items()) for top in ("interposer", "adjuster"))
+    command = _command(commands, "verilog", verilog, "write the interposer's Verilog into build/verilog/", f"Parameters: {names}. "
+                       f"With top = \"adjuster\", the small configuration: {adjuster}.")
     command.add_argument("--config", type=Path, help="a .toml file with parameters")
 
 

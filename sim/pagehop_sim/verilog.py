@@ -28,7 +28,13 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "max_payload": (int, 256),
     "chunk_bytes": (int, 128),
     "slots": (int, 1),
+    "hosts": (int, 2),
+    "in_row": (bool, False),
 }
+#: Those of the address adjuster.
+ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}
+#: What can be delivered, by the key `top` of a CONFIG file.
+TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS}
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
 # the passes of `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. `opt` itself runs once more
@@ -124,30 +130,38 @@ def ports(verilog: str, name: str) -> list[str]:
     return [port.strip().removeprefix("\\") for port in header[1].split(",") if port.strip()]
 
 
-def check_parameters(parameters: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def check_parameters(parameters: Mapping[str, Any], origin: str, top: str = "interposer") -> dict[str, Any]:
     """Return ``parameters`` completed with defaults. An unknown name or a value of another type is a :class:`ToolError` that names ``origin``."""
+    known = TOPS[top]
     for name, value in parameters.items():
-        if name not in PARAMETERS:
-            raise ToolError(f"{origin}: parameter must be one of {', '.join(PARAMETERS)}, not {name!r}")
-        if type(value) is not PARAMETERS[name][0]:
-            raise ToolError(f"{origin}: parameter {name} must be {PARAMETERS[name][0].__name__}, not {value!r}")
-    return {name: parameters.get(name, default) for name, (_, default) in PARAMETERS.items()}
+        if name not in known:
+            raise ToolError(f"{origin}: parameter must be one of {', '.join(known)}, not {name!r}")
+        if type(value) is not known[name][0]:
+            raise ToolError(f"{origin}: parameter {name} must be {known[name][0].__name__}, not {value!r}")
+    return {name: parameters.get(name, default) for name, (_, default) in known.items()}
 
 
-def interposer(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
-    """Return a file with the Verilog of an Interposer with these parameters; a bad one is a :class:`ToolError` that names ``origin``."""
-    checked = check_parameters(parameters, origin)
-    # The import is made here: what runs other components, or only reads scenarios, does not pay for it.
+def interposer(parameters: Mapping[str, Any], origin: str = "parameters", top: str = "interposer") -> Path:
+    """Return a file with the Verilog of an Interposer, or of another ``top``, with these parameters; a bad one is a :class:`ToolError` that names
+    ``origin``."""
+    checked = check_parameters(parameters, origin, top)
+    # The imports are made here: what runs other components, or only reads scenarios, does not pay for them.
+    from pagehop.interposer.adjuster import AddressAdjuster
     from pagehop.interposer.top import Interposer
+    made: type = AddressAdjuster if top == "adjuster" else Interposer
     try:
-        component = Interposer(**checked)
+        component = made(**checked)
     except (ValueError, TypeError) as error:
         raise ToolError(f"{origin}: {error}") from error
-    return convert(component, "interposer", sources=(), about=repr(checked))
+    return convert(component, top, sources=(), about=repr(checked))
 
 
 def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
-    """Write ``build/verilog/interposer.v`` with these parameters and return its path."""
-    target = build_root() / "verilog" / "interposer.v"
-    write_text(target, interposer(parameters, origin).read_text(encoding="utf-8"))
+    """Write ``build/verilog/interposer.v``, or that of the ``top`` that these parameters name, and return its path."""
+    own = dict(parameters)
+    top = own.pop("top", "interposer")
+    if top not in TOPS:
+        raise ToolError(f"{origin}: top must be one of {', '.join(TOPS)}, not {top!r}")
+    target = build_root() / "verilog" / f"{top}.v"
+    write_text(target, interposer(own, origin, top).read_text(encoding="utf-8"))
     return target

@@ -105,6 +105,28 @@ def test_pages_move_at_the_same_time(bench):
     bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
 
 
+#: Benches of the other topologies, short: each is a design of its own. Scenarios run them for longer.
+SHORT = {"hot_page": {"moves": 2, "mode": "mixed"}, "producer_consumer": {"rounds": 18}}
+
+
+@pytest.mark.hazard("H01", "H03", "H04", "H12", "H58", "D3", "I1", "I5", "I13")
+def test_one_host_with_two_memories_needs_no_fence(bench):
+    """Figure 9. Order holds over both places also for who sees both at once, for there is one path; and no fence is counted."""
+    hardware = HARDWARE | {"hosts": 1}
+    for name, parameters in SHORT.items():
+        found = bench(name, "icarus", parameters, hardware, least={"events": 100, "final_bytes": 4096}).result
+        assert found["fences"] == {"count": 0, "cycles": 0}
+
+
+@pytest.mark.hazard("H01", "H03", "H04", "H24c", "H64", "O2", "O3", "O6", "I1", "I5", "I6")
+def test_two_interposers_in_a_row_are_one(bench):
+    """Figure 7B. The second adds to addresses at Host B; order over both hosts holds as with one, and no fence is counted."""
+    hardware = HARDWARE | {"in_row": True}
+    for name, parameters in SHORT.items():
+        found = bench(name, "icarus", parameters, hardware, least={"events": 100, "final_bytes": 4096}).result
+        assert found["fences"] == {"count": 0, "cycles": 0}
+
+
 @pytest.mark.hazard("H04")
 def test_fence_policy_keeps_order_for_an_observer_of_both_hosts(bench):
     for name in ("aborts", "producer_consumer"):

@@ -8,10 +8,11 @@ from tests.planted.ports import PORTS
 from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
 from tests.planted.switchover import SWITCHOVER
+from tests.planted.topologies import TOPOLOGIES
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER, *TOPOLOGIES)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {
@@ -23,7 +24,6 @@ OUT_OF_SCOPE = {
     "H57": "Fencing a host that was left is a step of the hypervisor: the programmer's guide has it; the hardware's part, nothing on its way: H55.",
     "O4": "The hard IP's interfaces come with the FPGA shell (issue 6).",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",
-    "O6": "One interposer and one port a host are all there is; topologies with more come with issue 4.",
     "O8": "A rule for the hypervisor: nothing in the interposer can see how a page is mapped.",
     "D11": "A rule for who programs the apertures: the interposer does not know where a host's addresses lead.",
     "D13": "A size, not a rule: a queue that is too small costs rate, which `make bench` measures against its limits.",

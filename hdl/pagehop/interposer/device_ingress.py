@@ -48,6 +48,7 @@ class DeviceIngress(wiring.Component):
     data_bytes, window_pages, rows (of the outstanding table), entries (of a proxy table), return_lines (reserved room of a host's completion lane).
     depths : beats of the posted, completion and non-posted lane. aside : beats of posted TLPs, and of requests, that can be aside.
     slots : pages that move at the same time.
+    hosts : with 1 everything goes to Host A, and the owner of a page says only which of its memories it is in.
     max_payload : largest payload in bytes.
 
     Members
@@ -67,8 +68,8 @@ class DeviceIngress(wiring.Component):
         A posted TLP has left when all before it have; a request has left its lane, perhaps to wait aside.
     fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
     """
-    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, aside=(64, 16), slots=1):
-        self.slots, self.aside = slots, aside
+    def __init__(self, data_bytes, window_pages, *, rows, entries, return_lines, depths, max_payload, aside=(64, 16), slots=1, hosts=2):
+        self.slots, self.aside, self.hosts = slots, aside, hosts
         self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
         self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD, outside=16 + aside[0])
@@ -127,6 +128,8 @@ class DeviceIngress(wiring.Component):
         m.d.comb += [
             issue.i.valid.eq(gate.o.valid & ~self.pause), issue.i.payload.eq(gate.o.payload), gate.o.ready.eq(issue.i.ready & ~self.pause),
         ]
+        if self.hosts == 1:
+            m.d.comb += issue.i.payload.destination.eq(HOST_A)
         m.d.sync += [
             self.requests_accepted.eq(self.requests_accepted + (
                 decode.o.valid & decode.o.ready & decode.o.payload.beat.first & (decode.o.payload.lane == EgressLane.NON_POSTED))),

@@ -1,17 +1,20 @@
 """The interposer as a whole: only parts and connections (docs/interposer.md)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.adjuster import AddressAdjuster
 from pagehop.interposer.answer_turn import answer_beat
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, HOST_B, Destination, EpochView, FlushView, PortConfig
+from pagehop.interposer.layouts import HOST_A, Aperture, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
@@ -46,17 +49,25 @@ class Sizes:
     entries: int = 64                 # of each proxy table
 
     @classmethod
-    def for_width(cls, data_bytes):
+    def for_width(cls, data_bytes, hosts=2):
         """Sizes that hold a page in each host's posted egress (D13) and the answers to a read of 4 KB in each completion lane (D7)."""
         check_data_bytes(data_bytes)
+        if hosts == 1:
+            sizes = cls.for_width(data_bytes)
+            posted, to_device, _, *requests = sizes.host_ingress
+            return replace(sizes, host_ingress=(posted, to_device, 8 * max(2, 64 // data_bytes), *requests))   # nothing is answered to another host
         if data_bytes == 16:
             return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16))
         # A completion lane of a host's egress keeps room for a largest TLP of each source.
         return cls((128, 256, 32), (128, 512, 128, 16, 16, 16), (64, 128, 32), (128, 128 if data_bytes == 32 else 64, 32, 64))
 
 
+#: Ports by number.
+PORTS = ("device", "host_a", "host_b")
+
+
 class Interposer(wiring.Component):
-    """The interposer of docs/interposer.md, figures 7A and 10.
+    """The interposer of docs/interposer.md, figures 7A and 10; with one host figure 9, and in a row figure 7B.
 
     Six cycles from rx to tx when idle, either way; one beat a cycle in every direction at once.
 
@@ -67,16 +78,21 @@ class Interposer(wiring.Component):
     max_payload : largest payload of a TLP in bytes, a power of two from 128 to 512.
     chunk_bytes : bytes of one copy read and copy write; at most the MPS and MRRS of both hosts.
     slots : pages that move at the same time: 1, 2, 4 or 8.
+    hosts : 2, or 1 with two memories. Then a page's owner says whether the offset is added, and all goes by one egress: order is that of one path.
+        There is no port of Host B, no aperture, no switchover and no fence.
+    in_row : a second interposer stands in the link to Host B, an :class:`AddressAdjuster`, and ``host_b`` and its configuration are those of its far
+        link. The two are one for order: this one is the ordering point, and that one a part of the path.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members
     -------
     device, host_a, host_b : the three links.
-    config_device, config_host_a, config_host_b : what each link knows of itself.
+    config_device, config_host_a, config_host_b : what each link knows of itself. With one host there is neither ``host_b`` nor its configuration.
+    adjust : with ``in_row``, the addresses at Host B to which the second interposer adds, and what.
     commit, commit_page, commit_host : the page of the window whose owner changes in this cycle, and to whom.
     holding : a bit a slot, its page is held.
     """
-    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, sizes=None):
+    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, in_row=False, sizes=None):
         check_data_bytes(data_bytes)
         if window_pages not in [1 << n for n in range(6, 19)]:
             raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
@@ -88,14 +104,26 @@ class Interposer(wiring.Component):
             raise ValueError(f"Slots for moves must be 1, 2, 4 or 8, not {slots!r}")
         if CopyTag.bits(PAGE_BYTES // chunk_bytes, slots) > WIDE_BITS:
             raise ValueError(f"Copy chunk must be larger with {slots} slots, for there are no tags for so many reads, not {chunk_bytes} bytes")
+        if hosts not in (1, 2):
+            raise ValueError(f"Hosts must be 1 or 2, not {hosts!r}")
+        if in_row and hosts == 1:
+            raise ValueError("A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
-        self.slots = slots
-        self.sizes = Sizes.for_width(data_bytes) if sizes is None else sizes
+        self.slots, self.hosts, self.in_row = slots, hosts, in_row
+        self.sizes = Sizes.for_width(data_bytes, hosts) if sizes is None else sizes
         super().__init__({
-            "device": Out(TlpPort(data_bytes)), "host_a": Out(TlpPort(data_bytes)), "host_b": Out(TlpPort(data_bytes)),
-            "config_device": In(PortConfig), "config_host_a": In(PortConfig), "config_host_b": In(PortConfig),
+            **{port: Out(TlpPort(data_bytes)) for port in PORTS[:1 + hosts]}, **{f"config_{port}": In(PortConfig) for port in PORTS[:1 + hosts]},
+            **({"adjust": In(Aperture)} if in_row else {}),
             "commit": Out(1), "commit_page": Out(32), "commit_host": Out(1), "holding": Out(slots),
         })
+
+    def _of(self, host, ports):
+        """Those of two ports, one for each owner that a page can have, which are this host's."""
+        return [ports[host]] if self.hosts == 2 else list(ports)
+
+    def _named(self, host):
+        """The host that a register names."""
+        return host if self.hosts == 2 else Const(HOST_A, 1)
 
     def _lines(self, beats):
         """Lines of 64 bytes for which a lane of so many beats has room, after a TLP that is still leaving (D7)."""
@@ -107,9 +135,10 @@ class Interposer(wiring.Component):
         replies = self._lines(sizes.device_ingress[1]) // 2   # half for the requests of each host
         m.submodules.device_ingress = device = DeviceIngress(
             data_bytes, self.window_pages, rows=sizes.rows, entries=sizes.entries, return_lines=self._lines(sizes.host_ingress[1]),
-            depths=sizes.device_ingress, aside=sizes.aside, max_payload=self.max_payload, slots=self.slots)
-        # Both hosts, and answers to the device's requests that are refused.
-        m.submodules.device_egress = egress = Egress(data_bytes, 3, sizes.device_egress, max_payload=self.max_payload, writers=(2, 3, 2))
+            depths=sizes.device_ingress, aside=sizes.aside, max_payload=self.max_payload, slots=self.slots, hosts=self.hosts)
+        # The hosts, and answers to the device's requests that are refused.
+        m.submodules.device_egress = egress = Egress(
+            data_bytes, self.hosts + 1, sizes.device_egress, max_payload=self.max_payload, writers=(self.hosts, self.hosts + 1, self.hosts))
         m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
@@ -117,20 +146,25 @@ class Interposer(wiring.Component):
             self.window_pages, len(device.posted_left), len(device.requests_left), len(device.aside_left), self.slots)
         movers = [_Mover(m, self, number, len(device.posted_left)) for number in range(self.slots)]
         m.submodules.queue = queue = MoveQueue(data_bytes, self.slots)
-        m.submodules.switchover = switchover = Switchover()
+        switchovers = [Switchover() for _ in range(self.hosts - 1)]
+        for switchover in switchovers:
+            m.submodules.switchover = switchover
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 2)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
-        hosts = [_Host(m, self, host, replies) for host in (HOST_A, HOST_B)]
+        hosts = [_Host(m, self, host, replies) for host in range(self.hosts)]
         self._ports(m, device, egress, control, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
-        self._between_hosts(m, hosts)
-        self._flushes(m, device, movers, dirty, slide, switchover, control, hosts)
+        self._flushes(m, device, movers, dirty, slide, switchovers, control, hosts)
         self._moves(m, device, table, check, movers, owners, dirty, slide, control)
         self._slide(m, device, check, movers, owners, dirty, slide, control)
-        self._switchover(m, device, egress, table, switchover, control, hosts)
-        self._notify(m, movers, queue, switchover, notifier, control)
+        self._refused(m, device, egress)
+        if self.hosts == 2:
+            self._between_hosts(m, control, hosts)
+        for switchover in switchovers:
+            self._switchover(m, device, table, switchover, control, hosts)
+        self._notify(m, movers, queue, switchovers, notifier, control)
         for mover in movers:
             self._mover(m, mover, device, queue, control, hosts)
         self._queue(m, queue, movers, control, hosts)
@@ -140,19 +174,32 @@ class Interposer(wiring.Component):
 
     def _ports(self, m, device, egress, control, hosts):
         """The links, and what happens when nobody is at their other end."""
-        links, configs = (self.device, self.host_a, self.host_b), (self.config_device, self.config_host_a, self.config_host_b)
         ends = [(device, egress), *((host.ingress, host.egress) for host in hosts)]
-        for number, (port, config, (ingress, way_out)) in enumerate(zip(links, configs, ends, strict=True)):
+        for number, (name, (ingress, way_out)) in enumerate(zip(PORTS, ends, strict=False)):
+            rx, rx_limits, tx, tx_limits = self._link(m, name)
+            config = getattr(self, f"config_{name}")
             m.submodules[f"refusals_{number}"] = refusals = Refusals()
-            for source, sink in ((port.rx, ingress.rx), (way_out.tx, port.tx), (way_out.refused, refusals.i), (refusals.o, ingress.answer)):
+            for source, sink in ((rx, ingress.rx), (way_out.tx, tx), (way_out.refused, refusals.i), (refusals.o, ingress.answer)):
                 connect_streams(m, source, sink)
             m.d.comb += [
-                port.rx_limits.eq(ingress.rx_limits), way_out.limits.eq(port.tx_limits),
+                rx_limits.eq(ingress.rx_limits), way_out.limits.eq(tx_limits),
                 way_out.watch.eq(control.watch[number]), control.port_state[number].eq(way_out.state),
                 way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
             ]
         outs = [way_out for _, way_out in ends]
         m.d.comb += [getattr(control, f"discarded_{name}").eq(sum(out.discarded[kind.value] for out in outs)) for kind, name in DISCARDED.items()]
+
+    def _link(self, m, name):
+        """What comes from the partner of a port, what limits that, what goes there, and what limits this."""
+        port = getattr(self, name)
+        if not (self.in_row and name == "host_b"):
+            return port.rx, port.rx_limits, port.tx, port.tx_limits
+        m.submodules.second = second = AddressAdjuster(self.data_bytes)
+        near, far = second.near, second.far
+        connect_streams(m, port.rx, far.rx)
+        connect_streams(m, far.tx, port.tx)
+        m.d.comb += [port.rx_limits.eq(far.rx_limits), far.tx_limits.eq(port.tx_limits), second.up.eq(self.adjust)]
+        return near.tx, near.tx_limits, near.rx, near.rx_limits
 
     def _upstream(self, m, device, table, owners, hosts):
         """Device to hosts: page owners, outstanding requests, room for their completions."""
@@ -166,11 +213,12 @@ class Interposer(wiring.Component):
             table.give_up.eq(device.give_up), table.allocate.eq(device.allocate), table.allocate_row.eq(device.allocate_row),
             table.allocate_entry.eq(device.allocate_entry),
         ]
+        for owner, place in enumerate(_places(hosts)):
+            m.d.comb += [device.room[owner].eq(place.egress.room), device.return_room[owner].eq(place.room.amount_left)]
         for number, host in enumerate(hosts):
             connect_streams(m, device.o[number], host.egress.i[_Host.FROM_DEVICE])
             m.d.comb += [
-                device.room[number].eq(host.egress.room), device.return_room[number].eq(host.room.amount_left),
-                host.room.reserve.eq(device.reserve[number]), host.room.reserve_amount.eq(device.reserve_lines),
+                host.room.reserve.eq(reduce(or_, self._of(number, device.reserve))), host.room.reserve_amount.eq(device.reserve_lines),
                 host.room.release[0].eq(table.ended[number]), host.room.release_amount[0].eq(table.ended_lines[number]),
             ]
 
@@ -196,12 +244,14 @@ class Interposer(wiring.Component):
                 host.reply_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _between_hosts(self, m, hosts):
-        """Apertures: requests of one host to the other, and their completions."""
+    def _between_hosts(self, m, control, hosts):
+        """Apertures: requests of one host to the other, and their completions; what answers the device waits for the other host's flush (H64)."""
+        apertures = (control.settings.aperture_a, control.settings.aperture_b)
         for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
             ingress, proxy = host.ingress, host.proxy
             connect_streams(m, ingress.o[Destination.OTHER], other.egress.i[_Host.FROM_OTHER])
             m.d.comb += [
+                ingress.aperture.eq(apertures[number]), ingress.flushed.eq(other.tracker.done), ingress.flush_newest.eq(other.tracker.newest),
                 ingress.room_other.eq(other.egress.room), ingress.other_id.eq(other.config.requester_id),
                 proxy.lookup_index[1].eq(other.ingress.reply_index), proxy.lookup_enable[1].eq(other.ingress.reply_enable),
                 other.ingress.reply_entry.eq(proxy.entry[1]), other.ingress.reply_used.eq(proxy.valid[1]),
@@ -213,8 +263,10 @@ class Interposer(wiring.Component):
                 other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _flushes(self, m, device, movers, dirty, slide, switchover, control, hosts):
-        for number, (host, other) in enumerate(zip(hosts, reversed(hosts), strict=True)):
+    def _flushes(self, m, device, movers, dirty, slide, switchovers, control, hosts):
+        """Trackers of the hosts, and who asks for flushes: with one path nothing of the device waits for the proof of another."""
+        users = [dirty, *switchovers, *(mover.slot for mover in movers), *([device] if self.hosts == 2 else [])]
+        for number, host in enumerate(hosts):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
             connect_streams(m, host.ingress.flush, tracker.completion)
@@ -222,15 +274,12 @@ class Interposer(wiring.Component):
                 *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean")),
                 tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
                 tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
-                tracker.request.eq(device.flush_request[number] | dirty.flush_request[number] | switchover.flush_request[number]
-                                   | (slide.flush_request if number == HOST_A else 0)
-                                   | Cat(mover.slot.flush_request[number] for mover in movers).any()),
+                tracker.request.eq(Cat(*(self._of(number, user.flush_request) for user in users),
+                                       slide.flush_request if number == HOST_A else 0).any()),
                 *([slide.flush.eq(view)] if number == HOST_A else []),
-                device.flush[number].eq(view), dirty.flush[number].eq(view), switchover.flush[number].eq(view),
-                *(mover.slot.flush[number].eq(view) for mover in movers),
-                *(mover.slot.flush_lost[number].eq(tracker.timed_out | tracker.failed) for mover in movers),
-                switchover.flush_lost[number].eq(tracker.timed_out | tracker.failed),
-                other.ingress.flushed.eq(tracker.done), other.ingress.flush_newest.eq(tracker.newest),
+                *(flush.eq(view) for user in users for flush in self._of(number, user.flush)),
+                *(lost.eq(tracker.timed_out | tracker.failed) for user in (*switchovers, *(mover.slot for mover in movers))
+                  for lost in self._of(number, user.flush_lost)),
             ]
 
     def _moves(self, m, device, table, check, movers, owners, dirty, slide, control):
@@ -275,15 +324,18 @@ class Interposer(wiring.Component):
               for count in counts),
         ]
 
-    def _switchover(self, m, device, egress, table, switchover, control, hosts):
+    def _refused(self, m, device, egress):
+        """Answer what the device's ingress refuses."""
         m.submodules.refusals = refusals = Refusals()
         connect_streams(m, device.refused, refusals.i)
-        answer, room = egress.i[len(hosts)], egress.room[EgressLane.COMPLETION]
+        answer, room = egress.i[self.hosts], egress.room[EgressLane.COMPLETION]
         m.d.comb += [
             refusals.completer_id.eq(self.config_device.requester_id),
             answer.valid.eq(refusals.o.valid & room), refusals.o.ready.eq(answer.ready & room),
             *answer_beat(answer.payload.beat, refusals.o.payload), answer.payload.lane.eq(EgressLane.COMPLETION),
         ]
+
+    def _switchover(self, m, device, table, switchover, control, hosts):
         m.d.comb += [
             switchover.start.eq(control.switches), switchover.to_host.eq(control.switch_to), switchover.unblock.eq(control.unblock),
             switchover.limit.eq(control.hold_limit), switchover.written.eq(control.written), switchover.chosen.eq(control.chosen),
@@ -297,34 +349,34 @@ class Interposer(wiring.Component):
                 switchover.asked[number].eq(host.reply_room.amount_left != host.reply_room.capacity),
             ]
 
-    def _notify(self, m, movers, queue, switchover, notifier, control):
+    def _notify(self, m, movers, queue, switchovers, notifier, control):
         """Count what has ended, and tell of it: of a move of the queue when its record is on its way."""
         slots = [mover.slot for mover in movers]
         ended, retired = Cat(slot.ended for slot in slots), Cat(slot.status.phase == MovePhase.RETIRE for slot in slots)
         m.d.comb += [
             control.moves_done.eq(sum(ended & retired)), control.moves_failed.eq(sum(ended & ~retired)),
-            notifier.event.eq((ended & ~queue.running).any() | queue.recorded | switchover.ended),
-            notifier.enable.eq(control.notify_enable), notifier.host.eq(control.notify_host),
+            notifier.event.eq((ended & ~queue.running).any() | queue.recorded | Cat(one.ended for one in switchovers).any()),
+            notifier.enable.eq(control.notify_enable), notifier.host.eq(self._named(control.notify_host)),
             notifier.address.eq(control.notify_address), notifier.value.eq(control.notify_data),
         ]
 
     def _queue(self, m, queue, movers, control, hosts):
         """The move queue: its ring is in the memory of one of the hosts."""
-        at_b, slots = control.queue.host == HOST_B, [mover.slot for mover in movers]
+        at, slots = self._named(control.queue.host), [mover.slot for mover in movers]
         m.d.comb += [
             queue.settings.eq(control.queue), control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
-            queue.requester_id.eq(_id_of(at_b, hosts)),
+            queue.requester_id.eq(_id_of(at, hosts)),
             queue.ended.eq(Cat(slot.ended for slot in slots)), queue.started.eq(control.start),
             *(queue.status[number].eq(slot.status) for number, slot in enumerate(slots)),
-            queue.completion.valid.eq(Mux(at_b, hosts[1].ingress.flush.valid, hosts[0].ingress.flush.valid)),
-            queue.completion.payload.eq(Mux(at_b, hosts[1].ingress.flush.payload, hosts[0].ingress.flush.payload)),
-            queue.o_read.ready.eq(Mux(at_b, hosts[1].local.descriptor.ready, hosts[0].local.descriptor.ready)),
-            queue.o_record.ready.eq(Mux(at_b, hosts[1].local.record.ready, hosts[0].local.record.ready)),
+            queue.completion.valid.eq(Mux(at, hosts[-1].ingress.flush.valid, hosts[0].ingress.flush.valid)),
+            queue.completion.payload.eq(Mux(at, hosts[-1].ingress.flush.payload, hosts[0].ingress.flush.payload)),
+            queue.o_read.ready.eq(Mux(at, hosts[-1].local.descriptor.ready, hosts[0].local.descriptor.ready)),
+            queue.o_record.ready.eq(Mux(at, hosts[-1].local.record.ready, hosts[0].local.record.ready)),
         ]
         for number, host in enumerate(hosts):
             m.d.comb += [
-                host.local.descriptor.valid.eq(queue.o_read.valid & (control.queue.host == number)),
-                host.local.record.valid.eq(queue.o_record.valid & (control.queue.host == number)),
+                host.local.descriptor.valid.eq(queue.o_read.valid & (at == number)),
+                host.local.record.valid.eq(queue.o_record.valid & (at == number)),
                 host.local.descriptor.payload.eq(queue.o_read.payload), host.local.record.payload.eq(queue.o_record.payload),
             ]
 
@@ -338,7 +390,7 @@ class Interposer(wiring.Component):
             slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number] | down),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
             slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque),
-            slot.room.eq(Cat(host.egress.room[EgressLane.POSTED] for host in hosts)), control.status[number].eq(slot.status),
+            slot.room.eq(Cat(place.egress.room[EgressLane.POSTED] for place in _places(hosts))), control.status[number].eq(slot.status),
             slot.issue_entered.eq(device.issue_entered), slot.issue_accepted.eq(device.issue_accepted),
             slot.posted_accepted.eq(device.posted_accepted), slot.posted_left.eq(device.posted_left),
             copy.start.eq(slot.copy_start), copy.stop.eq(slot.copy_stop), copy.over.eq(slot.copy_over), copy.limit.eq(control.completion_limit),
@@ -350,21 +402,24 @@ class Interposer(wiring.Component):
             copy.source_address.eq(slot.copy_source), copy.destination_address.eq(slot.copy_destination),
             copy.source_id.eq(_id_of(slot.from_host, hosts)), copy.destination_id.eq(_id_of(slot.to_host, hosts)),
         ]
+        for side, place in enumerate(_places(hosts)):
+            m.d.comb += [
+                slot.local_entered[side].eq(place.local.entered), slot.local_accepted[side].eq(place.local.accepted),
+                slot.cross_write[side].eq(place.ingress.cross_write), slot.cross_address[side].eq(place.ingress.cross_address),
+            ]
         for side, host in enumerate(hosts):
-            reads, writes = slot.from_host == side, slot.to_host == side
+            reads, writes = [(ours == side) | Const(self.hosts == 1, 1) for ours in (slot.from_host, slot.to_host)]
             read, write = host.local.copy_read[number], host.local.copy_write[number]
             m.d.comb += [
                 read.valid.eq(copy.o_read.valid & reads), read.payload.eq(copy.o_read.payload),
                 write.valid.eq(copy.o_write.valid & writes), write.payload.eq(copy.o_write.payload),
-                slot.local_entered[side].eq(host.local.entered), slot.local_accepted[side].eq(host.local.accepted),
-                slot.cross_write[side].eq(host.ingress.cross_write), slot.cross_address[side].eq(host.ingress.cross_address),
             ]
             with m.If(reads):
                 m.d.comb += [
                     copy.o_read.ready.eq(read.ready),
                     copy.completion.valid.eq(host.ingress.copy.valid), copy.completion.payload.eq(host.ingress.copy.payload),
                 ]
-            with m.Else():
+            with m.If(writes):
                 m.d.comb += copy.o_write.ready.eq(write.ready)
 
     def _own(self, m, notifier, control, hosts):
@@ -387,26 +442,32 @@ class Interposer(wiring.Component):
             control.passed.eq(device.opaque),
             control.fences.eq(device.fence_started), control.fence_cycles.eq(device.fence_waits),
             control.outstanding_timeouts.eq(table.given_up),
-            control.completion_waits.eq(hosts[0].ingress.waits + hosts[1].ingress.waits),
-            control.unexpected.eq(device.unexpected + hosts[0].ingress.unexpected + hosts[1].ingress.unexpected),
-            control.unsupported.eq(hosts[0].ingress.unsupported + hosts[1].ingress.unsupported + sum(device.blocked)),
-            control.flushes_a.eq(hosts[0].tracker.sent), control.flushes_b.eq(hosts[1].tracker.sent),
-            control.flush_timeouts.eq(hosts[0].tracker.timed_out + hosts[1].tracker.timed_out),
+            control.completion_waits.eq(sum(host.ingress.waits for host in hosts)),
+            control.unexpected.eq(device.unexpected + sum(host.ingress.unexpected for host in hosts)),
+            control.unsupported.eq(sum(host.ingress.unsupported for host in hosts) + sum(device.blocked)),
+            *(count.eq(host.tracker.sent) for count, host in zip((control.flushes_a, control.flushes_b), hosts, strict=False)),
+            control.flush_timeouts.eq(sum(host.tracker.timed_out for host in hosts)),
         ]
-        apertures = (control.settings.aperture_a, control.settings.aperture_b)
-        for number, (host, aperture) in enumerate(zip(hosts, apertures, strict=True)):
+        if self.hosts == 1:
+            m.d.comb += device.settings.fence.eq(0)   # all is one path
+        for number, host in enumerate(hosts):
             connect_streams(m, host.ingress.o[Destination.LOCAL], control.i[number])
             m.d.comb += [
                 control.config[number].eq(host.config), host.ingress.config.eq(host.config),
-                host.ingress.read_ready.eq(control.read_ready[number]), host.ingress.aperture.eq(aperture),
+                host.ingress.read_ready.eq(control.read_ready[number]),
                 host.ingress.active.eq(control.settings.active_host == number), host.proxy.limit.eq(control.completion_limit << 4),
                 control.outstanding[number].eq(table.count[number]),
             ]
 
 
+def _places(hosts):
+    """The host of each owner that a page can have: with one host it is the same for both."""
+    return hosts[HOST_A], hosts[-1]
+
+
 def _id_of(host, hosts):
     """Our requester ID at a host that a signal chooses."""
-    return Mux(host, hosts[HOST_B].config.requester_id, hosts[HOST_A].config.requester_id)
+    return Mux(host, hosts[-1].config.requester_id, hosts[HOST_A].config.requester_id)
 
 
 class _Mover:
@@ -432,7 +493,7 @@ class _Host:
     def __init__(self, m, top, host, reply_lines):
         sizes, data_bytes, name = top.sizes, top.data_bytes, "ab"[host]
         to_device, to_other = top._lines(sizes.host_ingress[1]), top._lines(sizes.host_ingress[2])
-        self.config = (top.config_host_a, top.config_host_b)[host]
+        self.config = getattr(top, f"config_host_{name}")
         self.ingress = HostIngress(
             data_bytes, host, rows=sizes.rows, entries=sizes.entries, depths=sizes.host_ingress,
             device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload,

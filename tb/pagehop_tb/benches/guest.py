@@ -32,6 +32,8 @@ MSI_BASE, MSI_SIZE = 0xFEE0_0000, 0x10_0000
 NOTIFY_ADDRESS, NOTIFY_DATA = 0xFEE0_1000, 0x4D
 #: Host B keeps the guest above 4 GB, so that headers change their form.
 HOST_B_OFFSET = 0x12_0000_0000
+#: What a second interposer in a row adds of it.
+BEHIND_B = 0x11_0000_0000
 APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
 BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
 #: Where a hypervisor keeps the ring of the move queue, and how long the ring is: short, so that it is gone through often.
@@ -44,6 +46,9 @@ TRIES = 8
 
 class Guest:
     """The machine around ``dut`` with ``pages`` pages of guest from ``base`` on, all at Host A; ``functions`` name the device's functions.
+
+    With one host there are no apertures. Its second memory stands ``host_b_offset`` above the first and is called that of Host B; all is one path, so
+    order must hold over both without a fence.
 
     ``machine`` changes the configuration of hosts, links and functions; Host B keeps the guest ``host_b_offset`` above its addresses.
 
@@ -66,13 +71,17 @@ class Guest:
         #: Requester IDs of the functions that are declared independent, by name.
         self.independent = {one.name: one.requester_id for one in made.functions if one.name in config.get("independent", [])}
         self.setup = Setup(
-            window_base=base, window_pages=pages, host_b_offset=host_b_offset, msi=(MSI_BASE, MSI_SIZE // PAGE),
+            window_base=base, window_pages=pages, host_b_offset=host_b_offset, behind_b=BEHIND_B if config.in_row else 0,
+            msi=(MSI_BASE, MSI_SIZE // PAGE),
             aperture_a=(APERTURE_A, pages, base + host_b_offset - APERTURE_A), aperture_b=(APERTURE_B, pages, base - APERTURE_B),
             notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             independent=tuple((requester, 0xFFFF) for requester in self.independent.values()),
             allow_classes=not any(host.classes_apart for host in made.hosts),
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
-        self.out_of_band = config.get("out_of_band", self.setup.fence)
+        if config.in_row:
+            first = (base + host_b_offset - BEHIND_B) // PAGE
+            dut.adjust.value = first | first + pages << 52 | BEHIND_B << 105
+        self.out_of_band = config.get("out_of_band", self.setup.fence or config.hosts == 1)
         self.system = System(dut, made, self.log)
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
         mode, self._random_mode = config.get("mode", "hold"), config.random("modes")
@@ -99,15 +108,15 @@ class Guest:
         pauses = config.get("pauses", 0.1)
         size, posted, traffic_class = self.pages * PAGE, config.get("posted_credits", 64), config.get("traffic_class", 0)
         return SystemConfig(
-            seed=config.seed, data_bytes=config.data_bytes, hosts=(hosts[0], hosts[1]), pauses=pauses, shuffle=0.2 if pauses else 0.0,
+            seed=config.seed, data_bytes=config.data_bytes, hosts=tuple(hosts[:config.hosts]), pauses=pauses, shuffle=0.2 if pauses else 0.0,
             functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name], traffic_class=traffic_class)
                             for number, name in enumerate(functions)),
-            apertures=((APERTURE_A, size), (APERTURE_B, size)), host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
+            apertures=((APERTURE_A, size), (APERTURE_B, size)) if config.hosts == 2 else (None, None),
+            host_credits=PortCredits(CreditConfig(posted, 16 * posted), CreditConfig(64, 256)))
 
     async def _copy(self, page: int, to_host: int) -> None:
         """Host A's hypervisor copies a page: one of its two places is local, the other behind the aperture. The last bytes are read back (O9)."""
-        assert self.setup.aperture_a is not None
-        cpu, far = self.system.hosts[0].cpu, self.setup.aperture_a[0] + page * PAGE
+        cpu, far = self.system.hosts[0].cpu, APERTURE_A + page * PAGE if self.config.hosts == 2 else self.driver.place(page, 1)
         source, destination = (self.driver.place(page, 0), far) if to_host else (far, self.driver.place(page, 0))
         for offset in range(0, PAGE, COPY_BYTES):
             await cpu.store(destination + offset, await cpu.load(source + offset, COPY_BYTES), read_back=False)
@@ -126,8 +135,9 @@ class Guest:
             window=Range(self.base, size), groups=self._groups(), host_b_offset=self.setup.host_b_offset,
             engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
-            global_order=self.out_of_band,
-            apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])})
+            global_order=self.out_of_band, hosts=self.config.hosts,
+            apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])}
+            if self.config.hosts == 2 else {})
 
     def _groups(self) -> dict[str | int, int]:
         """Which functions keep order among themselves: those of one declared group and one traffic class."""
@@ -219,7 +229,8 @@ class Guest:
 
         What the other host's CPU loads through its aperture has our requester ID there too, and tags of its own.
         """
-        return tlp.kind is Kind.MRD and tlp.requester_id == self.system.config.identities[1 + host] and (tlp.tag & 0xFF) >> 6 != 2 | 1 - host
+        port = self.system.hosts[host].number
+        return tlp.kind is Kind.MRD and tlp.requester_id == self.system.config.identities[1 + port] and (tlp.tag & 0xFF) >> 6 != 2 | 1 - port
 
     def read_memory(self, host: int, address: int, length: int) -> bytes:
         """Memory of a host, as the checker reads it at the end."""

@@ -49,9 +49,10 @@ class GuestMemory:
         self._changed.set()
 
     def _address(self, host: int, offset: int) -> int:
-        if self.hosts[offset // PAGE] != host:
+        place = self.hosts[offset // PAGE]
+        if place != host and self.guest.config.hosts == 2:
             return (APERTURE_B if host else APERTURE_A) + offset
-        return self.guest.driver.place(0, host) + offset
+        return self.guest.driver.place(0, place) + offset
 
     async def load(self, host: int, offset: int, size: int = 4) -> bytes:
         """Load by the CPU of ``host``."""

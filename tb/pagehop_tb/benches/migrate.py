@@ -1,4 +1,7 @@
-"""The guest of a recorded trace does its DMA in a loop while all its pages move from Host A to Host B; then DMA goes on at B."""
+"""The guest of a recorded trace does its DMA in a loop while all its pages move from Host A to Host B; then DMA goes on at B.
+
+With one host they move from one of its memories to the other, and interrupts stay where they were.
+"""
 
 from typing import Any
 
@@ -54,10 +57,11 @@ async def migrate(dut: Any) -> None:
         else:
             for task in [manager.start_soon(move(slot)) for slot in range(guest.driver.slots)]:
                 await task
-        config.progress(len(moving), len(moving) + 1, "DMA at Host B")
-        # Interrupts go to Host B from now on, and Host A has taken what was sent to it before.
-        ended = await guest.driver.switch_over(1)
-        assert ended == regs.SwitchoverError.NONE, f"the switchover ended with {regs.SwitchoverError(ended).name}"
+        config.progress(len(moving), len(moving) + 1, "DMA at its new place")
+        if config.hosts == 2:
+            # Interrupts go to Host B from now on, and Host A has taken what was sent to it before.
+            ended = await guest.driver.switch_over(1)
+            assert ended == regs.SwitchoverError.NONE, f"the switchover ended with {regs.SwitchoverError(ended).name}"
         for replay in replays:
             replay.stop = True
         for task in tasks:
@@ -71,7 +75,8 @@ async def migrate(dut: Any) -> None:
         await guest.system.quiesce()
         after = _device_interrupts(guest)
         raised = passes_after * sum(access.kind == "msi" for access in accesses)
-        assert after[0] == before[0] and after[1] == before[1] + raised, f"interrupts must follow the guest to Host B: {before}, then {after}"
+        left = before[0] if config.hosts == 2 else after[0]
+        assert after[0] == left and after[1] == before[1] + raised, f"interrupts must follow the guest to Host B: {before}, then {after}"
         config.progress(len(moving) + 1, len(moving) + 1, "checking")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})

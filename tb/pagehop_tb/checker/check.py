@@ -10,7 +10,7 @@ from pagehop_tb.checker.invariants.reads_push import check_reads_push
 from pagehop_tb.checker.invariants.send_order import check_order_at_hosts, check_order_at_places
 from pagehop_tb.checker.invariants.unchanged import check_unchanged
 from pagehop_tb.checker.joint import check_graph
-from pagehop_tb.checker.log import EventLog, Kind
+from pagehop_tb.checker.log import EventLog, Kind, by_place
 from pagehop_tb.checker.meters import measure
 from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig, host_name
@@ -30,6 +30,8 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
     what its agent had to know, looks for circles in the graph of all accesses (correctness 3), and compares the final memory byte by byte. A circle
     of accesses that another check has called wrong before is told and not counted again.
     """
+    if config.hosts == 1:
+        log = by_place(log, config)
     verdict = Verdict()
     replay = Replay(log, config, verdict)
     replay.run()

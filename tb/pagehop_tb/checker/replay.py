@@ -314,15 +314,17 @@ class Replay:
 
     def _cpu_store(self, event: int, cycle: int, host: int, address: int, data: bytes) -> None:
         target, location = self.config.of_cpu(host, address)
+        remote = self.config.is_remote(host, address)
         self._stores.setdefault((target, location, data), []).append(len(self.writes))
-        self.writes.append(Write(event, 1 + host, f"CPU {'AB'[host]}", location, True, length=len(data), remote=target != host))
+        self.writes.append(Write(event, 1 + host, f"CPU {'AB'[host]}", location, True, length=len(data), remote=remote))
 
     def _cpu_load(self, event: int, cycle: int, host: int, address: int, data: bytes, issued: int) -> None:
         target, location = self.config.of_cpu(host, address)
+        remote = self.config.is_remote(host, address)
         if self.is_owner(location, target):
-            start = event if target == host else self.position_before(issued)
+            start = self.position_before(issued) if remote else event
             knows = min(event - 1, self.position_before(issued + 1))
-            self.reads.append(Read(f"CPU {'AB'[host]}", location, len(data), start, event, data, knows, remote=target != host))
+            self.reads.append(Read(f"CPU {'AB'[host]}", location, len(data), start, event, data, knows, remote=remote))
 
     def position_before(self, cycle: int) -> int:
         """The last position in the log that is certainly before ``cycle``; -1 when there is none."""

@@ -40,7 +40,8 @@ class Range:
 class CheckConfig:
     """What a checker must know of a run beside its log.
 
-    ``window`` is the guest window as the device uses it, ``host_b_offset`` what Host B adds. ``engine_ids`` are the interposer's own requester IDs.
+    ``window`` is the guest window as the device uses it, ``host_b_offset`` what Host B adds; with ``hosts`` 1 "Host B" is the
+    memory of Host A that is so far away (:meth:`place`). ``engine_ids`` are the interposer's own requester IDs.
     ``owned_by_b`` are the pages of the window that belong to Host B at the start; ``active_host`` gets what lies outside the window.
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
     ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
@@ -62,6 +63,7 @@ class CheckConfig:
     line_atomic: bool = True
     groups: Mapping[str | int, int] = field(default_factory=dict)
     hold_limit: int | None = None
+    hosts: int = 2
     slack: int = 200
 
     def group_of(self, who: str | int) -> int:
@@ -90,10 +92,18 @@ class CheckConfig:
 
     def of_cpu(self, host: int, address: int) -> tuple[int, Location]:
         """Host whose memory the CPU of ``host`` reaches at ``address``, and the name of the byte there."""
-        aperture = self.apertures.get(host)
-        if aperture is not None and address in aperture:
-            return 1 - host, self.of_host(1 - host, (address + aperture.offset) % (1 << 64))
-        return host, self.of_host(host, address)
+        if self.is_remote(host, address):
+            return 1 - host, self.of_host(1 - host, (address + self.apertures[host].offset) % (1 << 64))
+        place = self.place(host, address)
+        return place, self.of_host(place, address)
+
+    def is_remote(self, host: int, address: int) -> bool:
+        """Whether the CPU of ``host`` reaches ``address`` through its aperture."""
+        return host in self.apertures and address in self.apertures[host]
+
+    def place(self, host: int, address: int) -> int:
+        """Host that stands for the memory of ``host`` in which ``address`` is."""
+        return int((address - self.window.base - self.host_b_offset) % (1 << 64) < self.window.size) if self.hosts == 1 else host
 
     def name(self, location: Location) -> str:
         """The byte ``location`` for a reader."""

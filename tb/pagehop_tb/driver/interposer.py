@@ -66,12 +66,16 @@ class MoveObserver(Protocol):
 class Setup:
     """What is programmed before DMA starts. Apertures are (base, pages, offset), ranges are (base, pages); None leaves one closed.
 
+    ``behind_b`` is what is added to addresses of the guest between the port of Host B and that host, as by a second interposer in a row: all other
+    addresses of Host B are its own, and the driver takes that away from what the hardware is told.
+
     ``independent`` are groups of requesters, (requester ID, mask), that need no order with any others.
     """
 
     window_base: int
     window_pages: int
     host_b_offset: int = 0
+    behind_b: int = 0
     active_host: int = 0
     msi: tuple[int, int] | None = None
     mmio: tuple[int, int] | None = None
@@ -157,10 +161,10 @@ class InterposerDriver:
         return [
             *((group.offset + 8 * number, value) for number, value in enumerate(groups)),
             (regs.WindowBase.offset, setup.window_base), (regs.WindowPages.offset, setup.window_pages),
-            (regs.HostBOffset.offset, setup.host_b_offset % ADDRESSES),
+            (regs.HostBOffset.offset, (setup.host_b_offset - setup.behind_b) % ADDRESSES),
             (regs.MsiBase.offset, msi[0]), (regs.MsiPages.offset, msi[1]), (regs.MmioBase.offset, mmio[0]), (regs.MmioPages.offset, mmio[1]),
             (regs.ApertureABase.offset, aperture_a[0]), (regs.ApertureAPages.offset, aperture_a[1]),
-            (regs.ApertureAOffset.offset, aperture_a[2] % ADDRESSES),
+            (regs.ApertureAOffset.offset, (aperture_a[2] - setup.behind_b) % ADDRESSES),
             (regs.ApertureBBase.offset, aperture_b[0]), (regs.ApertureBPages.offset, aperture_b[1]),
             (regs.ApertureBOffset.offset, aperture_b[2] % ADDRESSES),
             (regs.MoveLimits.offset, regs.MoveLimits.HOLD.of(setup.hold_limit) | regs.MoveLimits.COMPLETION.of(setup.completion_limit)),
@@ -198,13 +202,18 @@ class InterposerDriver:
         address = self.setup_done.window_base + page * PAGE
         return (address + self.setup_done.host_b_offset) % ADDRESSES if host else address
 
+    def target(self, page: int, host: int) -> int:
+        """Address of the page at the port of ``host``, as the hardware is told it."""
+        assert self.setup_done is not None, "set up the interposer first"
+        return (self.place(page, host) - self.setup_done.behind_b) % ADDRESSES if host else self.place(page, host)
+
     async def move(self, page: int, to_host: int, mode: int | None = None, slot: int = 0) -> MoveResult:
         """Move window page ``page`` to ``to_host`` in ``mode`` (a :class:`MoveMode`; :attr:`mode` without) and return how it ended.
 
         One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
         """
         await self.mappings.unmap(page)
-        ended = await self.request(self.place(page, 0), self.place(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
+        ended = await self.request(self.place(page, 0), self.target(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
                                    slot=slot)
         await self.mappings.map(page, to_host if ended.moved else 1 - to_host)
         return ended

@@ -95,7 +95,7 @@ class MoveRing:
         place, driver = self.tail & (1 << self.setup.order) - 1, self.driver
         if not self.can_put:
             raise DriverError(f"The move in place {place} of the ring, the next, has not ended")
-        words = (driver.place(page, 0), driver.place(page, to_host), command(to_host, mode), self.tail)
+        words = (driver.place(page, 0), driver.target(page, to_host), command(to_host, mode), self.tail)
         self.memory.write(self.setup.base + DESCRIPTOR_BYTES * place, b"".join(word.to_bytes(8, "little") for word in words))
         driver.observer.move_begin(driver.now(), page, to_host, absorbs(mode))
         self._queued[place] = _Queued(page, to_host, ended)

@@ -3,6 +3,8 @@
     function ── function          Host A: root complex ── memory, CPU
         └── device link ── DUT ──<
                                   Host B: root complex ── memory, CPU
+
+With one host Host A has both memories, and the name of Host B is another one of it.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +37,8 @@ def _host_credits() -> PortCredits:
 class SystemConfig:
     """Everything that a bench chooses. ``seed`` decides all that is random.
 
-    ``functions`` of the device; ``hosts``, the behaviour of each root complex; ``apertures``, the (base, size) of each host's aperture or ``None``;
+    ``functions`` of the device; ``hosts``, the behaviour of each root complex, one or two; ``apertures``, the (base, size) of each host's
+    aperture or ``None``;
     ``identities`` and ``register_bases`` of the interposer's ports: device, then hosts, as each link knows them. ``pauses`` is the share of
     cycles in which a stream stands still, ``shuffle`` the probability that a class overtakes where it may. ``device_credits`` and
     ``host_credits`` are granted to the DUT. ``mps`` of all links; ``read_back``: CPUs read back what they store through the aperture (O9).
@@ -45,7 +48,7 @@ class SystemConfig:
     data_bytes: int = 64
     period_ns: int = 4
     functions: tuple[DeviceConfig, ...] = (DeviceConfig("nvme", 0x0108), DeviceConfig("nic", 0x0110))
-    hosts: tuple[RootComplexConfig, RootComplexConfig] = field(default_factory=lambda: (RootComplexConfig(), RootComplexConfig()))
+    hosts: tuple[RootComplexConfig, ...] = field(default_factory=lambda: (RootComplexConfig(), RootComplexConfig()))
     apertures: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
     identities: tuple[int, int, int] = (0x0100, 0x0208, 0x0310)
     register_bases: tuple[int, int] = (0xF000_0000, 0xE0_F000_0000)
@@ -132,10 +135,12 @@ class System:
         self.values = UniqueValues()
         self.fabric = Fabric(dut.clk, dut.rst, config.period_ns, self._seed())
         dut.config_device.value = config.identities[0]
-        for name, identity, base in zip(HOST_PORTS, config.identities[1:], config.register_bases, strict=True):
+        names = HOST_PORTS[:len(config.hosts)]
+        for name, identity, base in zip(names, config.identities[1:], config.register_bases, strict=False):
             getattr(dut, f"config_{name}").value = identity | base << 16
-        self.ports = {name: self._port(name) for name in ("device", *HOST_PORTS)}
-        self.hosts = tuple(Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(HOST_PORTS))
+        self.ports = {name: self._port(name) for name in ("device", *names)}
+        hosts = [Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(names)]
+        self.hosts = (hosts[0], hosts[-1])
         self.link = DeviceLink(self.ports["device"], self.fabric, observer)
         self.functions = {one.name: DeviceFunction(self.link, one, self._seed()) for one in config.functions}
         for number, port in enumerate(self.ports.values()):
