@@ -11,10 +11,7 @@ from pagehop.tlp.flush import flush_tag
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, TlpType
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["LogWords", "WORDS"]
-
-#: Words at a time, each with one request on its way at most.
-WORDS = 8
+__all__ = ["LogWords"]
 
 #: First index of the tags: ``1 h 11giii`` (docs/interposer.md, "Tags of ours").
 FIRST_TAG = 48
@@ -64,6 +61,10 @@ class LogWords(wiring.Component):
 
     While ``enable`` is 0 everything is forgotten, and an answer to what was asked before then is not taken afterwards: tags carry a generation.
 
+    Parameters
+    ----------
+    data_bytes : beat width. words : words at a time, each with one request on its way at most; 2, 4 or 8.
+
     Members
     -------
     enable, settings, active, requester_id, limit : ``active`` is the bitmap; it changes while ``idle``.
@@ -72,8 +73,10 @@ class LogWords(wiring.Component):
     o_request, o_write : streams of one-beat TLPs. ``completion``: stream, always ready; only what has a tag of ours counts.
     error : pulse, or NONE.
     """
-    def __init__(self, data_bytes=64):
-        self.data_bytes = data_bytes
+    def __init__(self, data_bytes=64, words=8):
+        if words not in (2, 4, 8):
+            raise ValueError(f"Words of the dirty log must be 2, 4 or 8 at a time, not {words!r}")
+        self.data_bytes, self.words = data_bytes, words
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
             "enable": In(1), "settings": In(LogSettings), "active": In(1), "requester_id": In(16), "limit": In(32),
@@ -83,10 +86,10 @@ class LogWords(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.rows = rows = memory.Memory(shape=_Row, depth=WORDS, init=[])
-        m.submodules.answers = answers = memory.Memory(shape=WORD_BITS, depth=WORDS, init=[])
-        used, busy, checks, unread, answered = (Signal(WORDS, name=name) for name in ("used", "busy", "checks", "unread", "answered"))
-        learnt, arrived = Signal(WORDS), Signal(WORDS)
+        m.submodules.rows = rows = memory.Memory(shape=_Row, depth=self.words, init=[])
+        m.submodules.answers = answers = memory.Memory(shape=WORD_BITS, depth=self.words, init=[])
+        used, busy, checks, unread, answered = (Signal(self.words, name=name) for name in ("used", "busy", "checks", "unread", "answered"))
+        learnt, arrived = Signal(self.words), Signal(self.words)
         generation, enabled, bad, late = Signal(), Signal(), Signal(), Signal()
         m.d.sync += enabled.eq(self.enable)
         with m.If(self.enable & ~enabled):
@@ -109,12 +112,12 @@ class LogWords(wiring.Component):
     def _jobs(self, m, rows, answer, used, busy, checks, unread, answered, learnt, generation):
         """Choose a job, read its row, change it. Returns whether there is none and none is being done."""
         read, write = rows.read_port(), rows.write_port()
-        places = [Signal(LogWord, name=f"place_{number}") for number in range(WORDS)]
+        places = [Signal(LogWord, name=f"place_{number}") for number in range(self.words)]
         job, index, mark, held, new, found, turn = (
-            Signal(_Job), Signal(range(WORDS)), Signal(DirtyUnits), Signal(), Signal(), Signal(WORDS), Signal(range(WORDS)))
+            Signal(_Job), Signal(range(self.words)), Signal(DirtyUnits), Signal(), Signal(), Signal(self.words), Signal(range(self.words)))
         place, request = Signal(LogWord), Signal(_Request)
         plain = self._header(m, index, request, generation)
-        bits, ready, free, this = Signal(WORD_BITS), Signal(WORDS), Signal(WORDS), Signal(WORDS)
+        bits, ready, free, this = Signal(WORD_BITS), Signal(self.words), Signal(self.words), Signal(self.words)
         m.d.comb += [
             ready.eq(checks & ~busy), free.eq(~(busy | checks | answered)), this.eq(1 << index),
             read.addr.eq(index), answer.addr.eq(index), write.addr.eq(index),
@@ -212,7 +215,7 @@ class LogWords(wiring.Component):
     def _header(self, m, index, request, generation):
         """Drive the payloads. Returns the header without its address."""
         plain = headers.plain_request(m, False, WORD_BYTES // 4, self.requester_id)
-        m.d.comb += plain.tag.eq(flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(WORDS) | index)
+        m.d.comb += plain.tag.eq(flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(self.words) | index)
         with m.If(request.kind != _Kind.READ):
             m.d.comb += plain.fmt.eq(Fmt.DW3_DATA)
         with m.If(request.kind == _Kind.SWAP):
@@ -247,8 +250,8 @@ class LogWords(wiring.Component):
     def _answer(self, m, write, awaited, arrived, generation, bad):
         """Put down what a completion brings, where its word waits for one."""
         beat, header = self.completion.payload, data.View(CompletionHeader(), self.completion.payload.header)
-        number, ours, good, value = Signal(range(WORDS)), Signal(), Signal(), Signal(WORD_BITS)
-        tag = flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(WORDS)
+        number, ours, good, value = Signal(range(self.words)), Signal(), Signal(), Signal(WORD_BITS)
+        tag = flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(self.words)
         m.d.comb += self.completion.ready.eq(1)
         m.d.sync += [
             ours.eq(self.completion.valid & beat.first & (header.tag[len(number):] == tag[len(number):])), number.eq(header.tag), value.eq(beat.data),
