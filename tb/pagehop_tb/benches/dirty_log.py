@@ -86,6 +86,18 @@ class Logging:
         found = {(number, unit) for number, unit in own if self.log.taken[number] >> unit & 1}
         assert found - others == written - others and written <= found, f"written were {sorted(written)}, reported are {sorted(found)}"
 
+    async def flood(self) -> None:
+        """A write to each unit of the first range in any order, a beat a cycle: the device waits for the log, and no mark is lost."""
+        one, size = self.ranges[0], 64
+        addresses = [one.base + (unit << one.shift) for unit in range(one.units)]
+        self.random.shuffle(addresses)
+        for address in addresses:
+            await self.writer.write(address, self.guest.system.values.take(address, size))
+        await self.writer.read(one.base, 4)
+        await self.log.take()
+        missing = (1 << one.units) - 1 & ~self.log.taken[0]
+        assert not missing, f"every unit of a range was written, and {missing.bit_count()} are not reported"
+
     async def folded(self) -> None:
         """A report for pages of any size sets bits and clears none."""
         one, size = self.random.choice(self.ranges), 1 << self.random.choice((12, 14))
@@ -148,6 +160,7 @@ async def dirty_log(dut: Any) -> None:
                 await run.race()
                 await run.exactly()
                 await run.folded()
+                await run.flood()
                 page = MOVED[number % 2]
                 result = await guest.move(page, 1 - await guest.driver.owner(page))
                 assert result.moved, f"page {page} did not move: {result.reason}"
@@ -163,6 +176,7 @@ async def dirty_log(dut: Any) -> None:
                 await run.log.take()
             await run.log.stop()
         traffic = await guest.driver.registers.read(regs.LogTraffic.offset)
+        assert regs.LogTraffic.WAITS.get(traffic), "the device never waited for the log"
         config.write({"log": {"requests": regs.LogTraffic.REQUESTS.get(traffic), "waits": regs.LogTraffic.WAITS.get(traffic)}})
         config.progress(len(modes), len(modes), "checking")
 
