@@ -90,7 +90,7 @@ def log_takes_errors_for_answers() -> Any:
 SWAP, TURNS = ({"rounds": 1, "modes": [mode], "faults": False} for mode in ("swap", "turns"))
 LOGS = (
     Bug("log_drops_a_mark", ("I12", "H47"), log_drops_a_mark, "dirty_log", SWAP, "lost", seeds=2),
-    Bug("log_swaps_for_what_it_knew", ("H47",), log_swaps_for_what_it_knew, "dirty_log", SWAP, "to be true"),
+    Bug("log_swaps_for_what_it_knew", ("H47",), log_swaps_for_what_it_knew, "dirty_log", SWAP, "lost"),
     Bug("log_swaps_once", ("H47", "I12"), log_swaps_once, "dirty_log", SWAP, "lost"),
     Bug("log_writes_unread_words", ("H47", "I12"), log_writes_unread_words, "dirty_log", TURNS, "lost"),
     Bug("log_remembers_words", ("H46", "I12"), log_remembers_words, "dirty_log", SWAP, "lost"),

@@ -35,8 +35,15 @@ class Machine:
         self.answers, self.late = [], []
         self.writes = []                # [units, cycle in which it was visible]
         self.requests, self.rate, self.silent, self.bad = 0, 0.3, False, False
-        self.atomics, self.epoch, self.pace = [], 0, [0.5, 0.5]
+        self.atomics, self.epoch = [], 0
+        self.paces()
         self.hot = [self._place() for _ in range(12)]
+
+    def paces(self):
+        """Choose how quick everything is for some time, and how many pages are written how often."""
+        rng = self.rng
+        self.pace, self.issues, self.locals = [rng.choice((0.1, 0.6)) for _ in range(2)], rng.choice((0.1, 0.9)), rng.choice((0.03, 0.5))
+        self.span, self.heat = rng.choice((1, 12)), rng.choice((0.5, 1))
 
     def _place(self):
         number = self.rng.randrange(4)
@@ -61,7 +68,7 @@ class Machine:
         ctx.set(dut.writes, writes)
         if not writes:
             return
-        page = rng.choice(self.hot[:rng.choice((1, 12))]) if rng.random() < 0.6 else self._place()
+        page = rng.choice(self.hot[:self.span]) if rng.random() < self.heat else self._place()
         dwords = rng.choice([1, 8, 64, 256])
         first = rng.choice([0, 512 - dwords, max(0, 512 - dwords // 2), 512, 1024 - dwords])
         ctx.set(dut.written, {"page": page >> 12, "first": first, "dwords": dwords % 1024})
@@ -72,14 +79,14 @@ class Machine:
 
     def _move_on(self):
         rng = self.rng
-        if self.issue and rng.random() < 0.9:
+        if self.issue and rng.random() < self.issues:
             write, atomic = self.issue.pop(0)
             self.counts["accepted"] = (self.counts["accepted"] + 1) % 16
             if atomic:
                 self.atomics.append((self.cycle + rng.randrange(20, 300), write, self.epoch))
             else:
                 self.egress[rng.randrange(2)].append(("data", (write, self.cycle + SEEN)))
-        if self.local and rng.random() < 0.5:
+        if self.local and rng.random() < self.locals:
             self.counts["local_accepted"] = (self.counts["local_accepted"] + 1) % 16
             self.egress[self.host].append(self.local.pop(0))
         for atomic in [one for one in self.atomics if one[0] <= self.cycle]:
@@ -246,7 +253,7 @@ def exercise(dut, name, ping_pong, host=1, rounds=8):
                 machine.rate = rng.choice([0.01, 0.2, 0.9])
                 for _ in range(rng.randrange(300)):
                     await machine.step(ctx)
-                machine.pace = [rng.choice((0.1, 0.6)) for _ in range(2)]
+                machine.paces()
                 if rng.random() < 0.3:
                     machine.hot = [machine._place() for _ in range(12)]
                 reports.append(await machine.report(ctx))
@@ -264,6 +271,7 @@ def exercise(dut, name, ping_pong, host=1, rounds=8):
             assert machine.requests == quiet, "something is asked for although nothing is written"
             # An error says that everything is dirty; writes go on, and nothing is asked for until the log is started again.
             machine.rate, machine.silent, machine.bad = 0.5, turn % 2 == 0, turn % 2 == 1
+            machine.span, machine.heat, machine.locals = 12, 0.5, 0.5
             for _ in range(LONG):
                 if ctx.get(dut.status.error) != LogError.NONE:
                     break
@@ -280,7 +288,7 @@ def exercise(dut, name, ping_pong, host=1, rounds=8):
             assert all(visible is not None for _, visible in machine.writes[:-300])
             machine.writes.clear()
             # What was given up is answered in the next run, with something else.
-            machine.answers = [(machine.cycle + rng.randrange(300, 600), tag, ALL) for _, tag, _ in machine.late]
+            machine.answers = [(machine.cycle + rng.randrange(200, 2000), tag, ALL) for _, tag, _ in 4 * machine.late]
             machine.late.clear()
 
     run(dut, bench)

@@ -22,13 +22,15 @@ from pagehop_tb.protocol import Kind, Tlp
 
 WINDOW_BASE = 0x1_0000_0000
 #: Pages of 64 GiB, and of the first range: the bitmaps of the device cover less of it.
-GUEST_PAGES, LOW_PAGES = 1 << 24, 200
+GUEST_PAGES, LOW_PAGES = 1 << 24, 600
 #: Where the bitmaps of each range are, in memory that is no guest's; the second above 4 GB.
 BITMAPS = ((0x3000_0000, 0x3100_0000), (0x61_0000_0000, 0x61_0100_0000))
-#: Base-2 logarithms of units of the first range and of the second, which is larger.
-FINE, COARSE = (11, 12, 13), (11, 12, 16, 21)
+#: Base-2 logarithms of the units of the first range, and of the second.
+FINE, COARSE = 11, (12, 13, 16, 21)
 #: Pages that devices access in each range, and those that the bench alone writes.
 PLACES, OWN = 14, 6
+#: Units that are written in a row, more than can wait and of more words than the log has at a time.
+FLOOD = 200
 #: Pages that move.
 MOVED = (5, 6)
 #: Cycles from one report to the next.
@@ -41,7 +43,7 @@ class Logging:
     def __init__(self, guest: Guest, random: Random, ping_pong: bool, host: int) -> None:
         self.guest, self.random, self.driver = guest, random, guest.driver
         far = GUEST_PAGES // 2 + random.randrange(1 << 20)
-        places = ((random.randrange(3), LOW_PAGES, random.choice(FINE)), (far, random.choice((64, 700, 1536)), random.choice(COARSE)))
+        places = ((random.randrange(3), LOW_PAGES, FINE), (far, random.choice((64, 700, 1536)), random.choice(COARSE)))
         self.ranges = [LoggedRange(WINDOW_BASE + PAGE * first, pages, shift, *bitmaps)
                        for (first, pages, shift), bitmaps in zip(places, BITMAPS, strict=True)]
         self.host = host
@@ -75,7 +77,7 @@ class Logging:
                 await self.writer.atomic("swap", address, take(address, size))
             else:
                 size = self.random.choice((4, 64, 200, 256))
-                address = page + self.random.choice((0, 2048 - size, 2048 - size // 8 * 4, 2048, PAGE - size))
+                address = page + self.random.choice((0, 2048 - size, 2048 - size // 8 * 4, 2044, 2048, PAGE - size))
                 await self.writer.write(address, take(address, size))
             written |= self.units(address, size)
         # The answer comes when all are visible, at both hosts (H64).
@@ -87,16 +89,17 @@ class Logging:
         assert found - others == written - others and written <= found, f"written were {sorted(written)}, reported are {sorted(found)}"
 
     async def flood(self) -> None:
-        """A write to each unit of the first range in any order, a beat a cycle: the device waits for the log, and no mark is lost."""
+        """Writes to units of the first range, a beat a cycle: the device waits for the log, and no mark is lost."""
         one, size = self.ranges[0], 64
-        addresses = [one.base + (unit << one.shift) for unit in range(one.units)]
-        self.random.shuffle(addresses)
-        for address in addresses:
+        self.log.taken[0] = 0
+        units = self.random.sample(range(one.units), FLOOD)
+        for unit in units:
+            address = one.base + (unit << one.shift)
             await self.writer.write(address, self.guest.system.values.take(address, size))
         await self.writer.read(one.base, 4)
         await self.log.take()
-        missing = (1 << one.units) - 1 & ~self.log.taken[0]
-        assert not missing, f"every unit of a range was written, and {missing.bit_count()} are not reported"
+        missing = sum(~self.log.taken[0] >> unit & 1 for unit in units)
+        assert not missing, f"{FLOOD} units were written, and {missing} are not reported"
 
     async def folded(self) -> None:
         """A report for pages of any size sets bits and clears none."""
