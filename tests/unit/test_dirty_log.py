@@ -42,7 +42,8 @@ class Machine:
     def paces(self):
         """Choose how quick everything is for some time, and how many pages are written how often."""
         rng = self.rng
-        self.pace, self.issues, self.locals = [rng.choice((0.1, 0.6)) for _ in range(2)], rng.choice((0.1, 0.9)), rng.choice((0.03, 0.5))
+        self.pace = [rng.choice((0.1 if number == self.host else 0.03, 0.6)) for number in range(2)]
+        self.issues, self.locals = rng.choice((0.02, 0.9)), rng.choice((0.03, 0.5))
         self.span, self.heat = rng.choice((1, 12)), rng.choice((0.5, 1))
 
     def _place(self):
@@ -238,7 +239,7 @@ class Machine:
             assert found is None or found <= touched, f"{found - touched} were never written"
 
 
-def exercise(dut, name, ping_pong, host=1, rounds=8):
+def exercise(dut, name, ping_pong, host=1, rounds=6):
     machine = Machine(dut, seeded(name), ping_pong, host)
     rng, waits = machine.rng, 0
 

@@ -70,7 +70,10 @@ class Logging:
         """Writes of all kinds to pages of the bench: all their units are reported, and no others where nobody else writes."""
         await self.log.take()
         self.log.taken = [0] * len(self.ranges)
-        written, take = set[tuple[int, int]](), self.guest.system.values.take
+        take = self.guest.system.values.take
+        # Both units of the first page.
+        await self.writer.write(self.own[0] + 2048 - 64, take(self.own[0] + 2048 - 64, 128))
+        written = self.units(self.own[0] + 2048 - 64, 128)
         for page in self.random.sample(self.own, len(self.own) // 2):
             if self.random.random() < 0.3:
                 address, size = page + self.random.choice((0, 2040, 2048, 4088)), 8
@@ -87,6 +90,16 @@ class Logging:
         others = set[tuple[int, int]]().union(*(self.units(page, PAGE) for page in self.places))
         found = {(number, unit) for number, unit in own if self.log.taken[number] >> unit & 1}
         assert found - others == written - others and written <= found, f"written were {sorted(written)}, reported are {sorted(found)}"
+
+    async def again(self) -> None:
+        """While nobody else writes, a unit is reported as often as it is written and taken."""
+        for address in self.random.sample(self.own, 2):
+            for _ in range(2):
+                self.log.taken = [0] * len(self.ranges)
+                await self.writer.write(address, self.guest.system.values.take(address, 64))
+                await self.writer.read(address, 4)
+                await self.log.take()
+                assert all(self.log.taken[number] >> unit & 1 for number, unit in self.units(address, 64)), f"{address:#x} is not reported again"
 
     async def flood(self) -> None:
         """Writes to units of the first range, a beat a cycle: the device waits for the log, and no mark is lost."""
@@ -177,6 +190,7 @@ async def dirty_log(dut: Any) -> None:
             if mode is modes[-1]:
                 await guest.end(agents, tasks)
                 await run.log.take()
+                await run.again()
             await run.log.stop()
         traffic = await guest.driver.registers.read(regs.LogTraffic.offset)
         assert regs.LogTraffic.WAITS.get(traffic), "the device never waited for the log"
