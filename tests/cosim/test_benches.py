@@ -26,6 +26,7 @@ BENCHES = {
     "opaque": ({}, {"rounds": 12}, {"events": 60}),
     "watchdog": ({"rounds": 1}, {"rounds": 1, "ways": ["limit"]}, {"events": 400, "read_bytes": 500, "final_bytes": 5 * 4096}),
     "switchover": ({}, {"rounds": 1, "steps": ["flooded", "open_reads", "translated"]}, {"events": 3000}),
+    "dirty_log": ({}, {"rounds": 1, "modes": ["swap"]}, {"events": 2000, "read_bytes": 10000}),
     "sliding": ({}, {"words": [1]}, {"events": 2000, "read_bytes": 10000, "final_bytes": 160000}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
@@ -49,6 +50,7 @@ COVERED = [
     pytest.param("opaque", marks=pytest.mark.hazard("H24f", "H48", "O7")),
     pytest.param("watchdog", marks=pytest.mark.hazard("H65", "D12")),
     pytest.param("switchover", marks=pytest.mark.hazard("H53", "H54", "H55", "H56", "H24d", "I7")),
+    pytest.param("dirty_log", marks=pytest.mark.hazard("H46", "H47", "H48", "H58", "I12")),
     pytest.param("sliding", marks=pytest.mark.hazard("H46", "H48", "I1", "I12")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]

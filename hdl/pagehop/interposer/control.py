@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +11,7 @@ from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
 from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings
+from pagehop.interposer.log_settings import LogError, LogSettings, LogStatus
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
 from pagehop.interposer.slide import SlideStatus
@@ -57,6 +58,7 @@ class Control(wiring.Component):
     watch, port_state : of the egresses to the device, Host A and Host B.
     switches, switch_to, unblock : a switchover that is asked for. ``chosen``, ``written``: the active host as software writes it.
     switchover : its status.
+    log, sync_log, log_changed, log_status : of the dirty log.
     stays : no switchover may be.
     passed : pulses, the device sent such. ``opaque``: no page may move.
     notify_* : where the end of a move is written.
@@ -77,6 +79,7 @@ class Control(wiring.Component):
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
             "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3),
             "switches": Out(1), "switch_to": Out(1), "unblock": Out(1), "chosen": Out(1), "written": Out(1), "switchover": In(SwitchoverStatus),
+            "log": Out(LogSettings), "sync_log": Out(1), "log_changed": Out(1), "log_status": In(LogStatus),
             "stays": Out(1), "passed": In(Opaque), "opaque": Out(1),
             "notify_enable": Out(1), "notify_host": Out(1), "notify_address": Out(64), "notify_data": Out(32),
             "dirty_take": Out(bitmap), "dirty_peek": Out(bitmap), "owner": Out(bitmap),
@@ -103,6 +106,7 @@ class Control(wiring.Component):
         self._queue(m, registers)
         self._switchover(m, registers)
         self._slide(m, registers)
+        self._log(m, registers)
         self._opaque(m, registers)
         self._watch(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
@@ -208,6 +212,23 @@ class Control(wiring.Component):
             queue.base.eq(registers.queue_base.address), queue.records.eq(registers.queue_records.address),
             queue.tail.eq(registers.queue_tail.count),
             *(registers.queue_status[name].eq(state[name]) for name in ("taken", "done", "running", "idle", "error")),
+        ]
+
+    def _log(self, m, registers):
+        control, status, written = registers.log_control, self.log_status, []
+        for number, one in enumerate(self.log.ranges):
+            base, size, first, second = (getattr(registers, f"log_{name}_{number}") for name in ("base", "size", "bitmap", "second"))
+            m.d.comb += [
+                one.base.eq(base.address[PAGE_BITS:]), one.pages.eq(size.pages), one.shift.eq(size.shift),
+                one.bitmap[0].eq(first.address), one.bitmap[1].eq(second.address),
+            ]
+            written += [getattr(registers, f"log_{name}_{number}_written") for name in ("base", "size", "bitmap", "second")]
+        m.d.comb += [
+            *(self.log[name].eq(control[name]) for name in ("enable", "host", "ping_pong")), self.log_changed.eq(Cat(written).any()),
+            self.sync_log.eq(registers.log_command_written & registers.log_command.sync),
+            *(registers.log_status[name].eq(status[name]) for name in ("busy", "active", "error")),
+            registers.log_status.everything_dirty.eq(status.error != LogError.NONE),
+            registers.log_traffic.requests.eq(status.requests), registers.log_traffic.waits.eq(status.waits),
         ]
 
     def _slide(self, m, registers):

@@ -9,7 +9,7 @@ from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.lane_turns import LaneTurns
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Holds, Issued, Opaque, Settings, lane_credits
+from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Holds, Issued, Opaque, Settings, Written, lane_credits
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -60,8 +60,10 @@ class DeviceIngress(wiring.Component):
     reply_* : port into the proxy tables of both hosts.
     return_room, reserve, reserve_lines : room for completions at each host's ingress.
     flush, flush_request : each host's flush tracker.
-    holds : lanes that wait for a switchover. refused : headers of requests. ``blocked``: pulses, one was dropped or refused.
+    holds : lanes that wait for a switchover. ``pause_changes``: posted TLPs and requests wait, as of the next cycle but one.
+    refused : headers of requests. ``blocked``: pulses, one was dropped or refused.
     dirty, dirty_page : a write to this page was chosen in the cycle before; ``pause``: choose nothing in this cycle.
+    writes, written : a write or atomic to the window was chosen in the cycle before, and touches this.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
     posted_accepted, posted_left, requests_accepted, requests_left, aside_entered, aside_left, issue_entered, issue_accepted : counts to set marks on.
@@ -89,7 +91,7 @@ class DeviceIngress(wiring.Component):
             "return_room": In(range(return_lines + 1)).array(2), "reserve": Out(1).array(2), "reserve_lines": Out(7),
             "holds": In(Holds), "refused": Out(stream.Signature(headers.RequestHeader())), "blocked": Out(3),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
-            "dirty": Out(1), "dirty_page": Out(page),
+            "dirty": Out(1), "dirty_page": Out(page), "writes": Out(1), "written": Out(Written), "pause_changes": In(1),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
             "requests_accepted": Out(requests_bits), "requests_left": Out(requests_bits),
@@ -193,7 +195,7 @@ class DeviceIngress(wiring.Component):
                 self.owner_index[port].eq(lane.owner_index), self.owner_enable[port].eq(lane.owner_enable), lane.owner_bit.eq(self.owner_bit[port]),
             ]
             for host in (HOST_A, HOST_B):
-                m.d.comb += lane.room[host].eq(self.room[host][kind] & ~stops)
+                m.d.comb += lane.room[host].eq(self.room[host][kind] & ~stops & ~self.pause_changes)
         m.d.comb += [
             self.row.eq(requests.row), self.row_enable.eq(requests.row_enable),
             requests.occupied.eq(self.occupied), self.give_up.eq(requests.give_up), requests.limit.eq(self.limit),
@@ -205,6 +207,8 @@ class DeviceIngress(wiring.Component):
         lanes = (posted, requests, held)
         marks = [lane.offer.ready & lane.dirty for lane in lanes]
         m.d.sync += [self.dirty.eq(Cat(marks).any()), self.dirty_page.eq(select_one(marks, [lane.dirty_page for lane in lanes]))]
+        writes = [lane.offer.ready & lane.writes for lane in lanes]
+        m.d.sync += [self.writes.eq(Cat(writes).any()), self.written.eq(select_one(writes, [lane.written for lane in lanes]))]
 
     def _replies(self, m, replies):
         m.d.comb += [

@@ -1,7 +1,9 @@
 """What travels between the parts of the interposer, each declared once."""
 
+from amaranth.hdl import Cat
 from amaranth.lib import data
 
+from pagehop.tlp import headers
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
 from pagehop.tlp.headers import CREDIT_BYTES
 from pagehop.tlp.outstanding import EPOCHS
@@ -10,7 +12,7 @@ from pagehop.tlp.stream import TlpBeat
 __all__ = [
     "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
     "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
-    "Requesters", "Source", "Standing", "GROUPS", "lane_credits",
+    "Requesters", "Source", "Standing", "Written", "GROUPS", "lane_credits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -163,6 +165,20 @@ class FarPage(data.Struct):
     def is_at(self, number):
         """Assignments that make it the page of this number."""
         return [self.number.eq(number), self.wide.eq(number[32 - PAGE_BITS:].any())]
+
+
+class Written(data.Struct):
+    """What a write or atomic of the device to the window touches, as the device addresses it: ``dwords`` double words, 0 for 1024, from the double
+    word ``first`` of ``page`` on. Of a compare-and-swap both operands count."""
+    page:   PAGE_NUMBER_BITS
+    first:  PAGE_BITS - 2
+    dwords: 10
+
+    @classmethod
+    def by(cls, header):
+        """By a request with this header."""
+        fields, address = data.View(headers.RequestHeader(), header), headers.address_of(header)
+        return data.View(cls, Cat(address[PAGE_BITS:], address[2:PAGE_BITS], fields.length))
 
 
 class Opaque(data.Struct):

@@ -14,7 +14,7 @@ __all__ = ["LocalSource"]
 _LANES = {
     "flush": EgressLane.ENGINE, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
     "descriptor": EgressLane.ENGINE, "record": EgressLane.POSTED,
-    "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION,
+    "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION, "log_request": EgressLane.ENGINE, "log_write": EgressLane.POSTED,
 }
 #: Those of which each slot has its own.
 _OF_SLOTS = ("copy_read", "copy_write")

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.aside_order import passes_all
-from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing
+from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing, Written
 from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
@@ -30,7 +30,7 @@ class PostedLane(wiring.Component):
     standing : of whom writes are aside. ``aside``: what goes there. A lane without such a place takes nothing from it.
     proven : one bit a host, no fence stands before it.
     waits : one bit a host, the head waits for that host's fence.
-    dirty : the write offered marks ``dirty_page`` when it is taken.
+    dirty : the write offered marks ``dirty_page`` when it is taken. ``writes``: it is one to the window, and touches ``written``.
     drops : the last beat of a write that is dropped leaves in this cycle.
     """
     def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, slots=1):
@@ -42,6 +42,7 @@ class PostedLane(wiring.Component):
             "settings": In(Settings), "guard": In(Guard(window_pages)).array(slots),
             "owner_index": Out(range(window_pages)), "owner_enable": Out(1), "owner_bit": In(1),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)), "drops": Out(1),
+            "writes": Out(1), "written": Out(Written),
         })
 
     def elaborate(self, platform):
@@ -94,6 +95,7 @@ class PostedLane(wiring.Component):
             issued.destination.eq(Mux(first, destination, destination_q)), issued.absorbed.eq(Mux(first, absorbed, absorbed_q)),
             self.dirty.eq(first & info.mapped & self.settings.track_dirty),
             self.dirty_page.eq(info.page), issued.beat.header.eq(header),
+            self.writes.eq(first & info.in_window), self.written.eq(Written.by(head.beat.header)),
         ]
         with m.If(first & info.in_window & (destination == HOST_B)):
             m.d.comb += issued.beat.header.eq(far_header(header, head.info.far))

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings
+from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Written
 from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import far_header, guarded, pieces_equal, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
@@ -35,7 +35,7 @@ class RequestLane(wiring.Component):
     return_room : one amount a host, lines that its completion lane still has room for.
     refused : headers of the requests that are blocked.
     clear : no request stands in the issue register or is being noted in the table.
-    room, proven, waits, dirty, dirty_page : as in :class:`PostedLane`.
+    room, proven, waits, dirty, dirty_page, writes, written : as in :class:`PostedLane`.
     """
     def __init__(self, data_bytes, lane_shape, ahead_shape, window_pages, rows, return_lines, slots=1):
         self.slots = slots
@@ -50,6 +50,7 @@ class RequestLane(wiring.Component):
             "return_room": In(range(return_lines + 1)).array(2), "clear": In(1),
             "refused": Out(stream.Signature(RequestHeader())),
             "room": In(2), "proven": In(2), "waits": Out(2), "dirty": Out(1), "dirty_page": Out(range(window_pages)),
+            "writes": Out(1), "written": Out(Written),
         })
 
     def elaborate(self, platform):
@@ -151,6 +152,7 @@ class RequestLane(wiring.Component):
             self.waits.eq(Mux(go & ~proven, 1 << destination, 0)),
             self.dirty.eq(head.beat.first & info.mapped & info.atomic & self.settings.track_dirty),
             self.dirty_page.eq(info.page),
+            self.writes.eq(head.beat.first & info.in_window & info.atomic), self.written.eq(Written.by(head.beat.header)),
             issued.beat.eq(head.beat), issued.lane.eq(EgressLane.NON_POSTED),
             issued.beat.header.eq(header), issued.destination.eq(destination), issued.absorbed.eq(found.absorbed),
             issued.non_posted.eq(1), issued.atomic.eq(info.atomic), issued.lines.eq(info.lines),

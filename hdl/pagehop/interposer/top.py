@@ -13,6 +13,7 @@ from pagehop.interposer.answer_turn import answer_beat
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
+from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.layouts import HOST_A, Aperture, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
@@ -149,6 +150,7 @@ class Interposer(wiring.Component):
         switchovers = [Switchover() for _ in range(self.hosts - 1)]
         for switchover in switchovers:
             m.submodules.switchover = switchover
+        m.submodules.log = log = DirtyLog(data_bytes)
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 2)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
@@ -156,8 +158,8 @@ class Interposer(wiring.Component):
         self._ports(m, device, egress, control, hosts)
         self._upstream(m, device, table, owners, hosts)
         self._downstream(m, device, egress, table, hosts)
-        self._flushes(m, device, movers, dirty, slide, switchovers, control, hosts)
-        self._moves(m, device, table, check, movers, owners, dirty, slide, control)
+        self._flushes(m, device, movers, dirty, slide, log, switchovers, control, hosts)
+        self._moves(m, device, table, check, movers, owners, dirty, slide, log, control)
         self._slide(m, device, check, movers, owners, dirty, slide, control)
         self._refused(m, device, egress)
         if self.hosts == 2:
@@ -168,6 +170,7 @@ class Interposer(wiring.Component):
         for mover in movers:
             self._mover(m, mover, device, queue, control, hosts)
         self._queue(m, queue, movers, control, hosts)
+        self._log(m, log, device, control, hosts)
         self._own(m, notifier, control, hosts)
         self._registers(m, device, table, owners, dirty, control, hosts)
         return m
@@ -263,9 +266,10 @@ class Interposer(wiring.Component):
                 other.other_room.release_amount[1].eq(proxy.timed_out_entry.lines),
             ]
 
-    def _flushes(self, m, device, movers, dirty, slide, switchovers, control, hosts):
+    def _flushes(self, m, device, movers, dirty, slide, log, switchovers, control, hosts):
         """Trackers of the hosts, and who asks for flushes: with one path nothing of the device waits for the proof of another."""
-        users = [dirty, *switchovers, *(mover.slot for mover in movers), *([device] if self.hosts == 2 else [])]
+        told = [log, *switchovers, *(mover.slot for mover in movers)]   # when a flush fails
+        users = [dirty, *told, *([device] if self.hosts == 2 else [])]
         for number, host in enumerate(hosts):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
@@ -278,11 +282,10 @@ class Interposer(wiring.Component):
                                        slide.flush_request if number == HOST_A else 0).any()),
                 *([slide.flush.eq(view)] if number == HOST_A else []),
                 *(flush.eq(view) for user in users for flush in self._of(number, user.flush)),
-                *(lost.eq(tracker.timed_out | tracker.failed) for user in (*switchovers, *(mover.slot for mover in movers))
-                  for lost in self._of(number, user.flush_lost)),
+                *(lost.eq(tracker.timed_out | tracker.failed) for user in told for lost in self._of(number, user.flush_lost)),
             ]
 
-    def _moves(self, m, device, table, check, movers, owners, dirty, slide, control):
+    def _moves(self, m, device, table, check, movers, owners, dirty, slide, log, control):
         """What the slots share: the check of requests, the owner map, epochs."""
         epochs, slots = Signal(EpochView), [mover.slot for mover in movers]
         committed = Cat(slot.committed for slot in slots)
@@ -298,8 +301,8 @@ class Interposer(wiring.Component):
             check.settings.eq(control.settings), check.opaque.eq(control.opaque),
             check.owner.eq(owners.answer), check.owner_valid.eq(owners.answer_valid),
             *(epochs[name].eq(getattr(table, name)) for name in ("advance_ready", "epoch", "unanswered", "atomics")),
-            dirty.epochs.eq(epochs), slide.epochs.eq(epochs),
-            table.advance.eq(dirty.advance | slide.advance | Cat(slot.advance for slot in slots).any()),
+            dirty.epochs.eq(epochs), slide.epochs.eq(epochs), log.epochs.eq(epochs),
+            table.advance.eq(dirty.advance | slide.advance | log.advance | Cat(slot.advance for slot in slots).any()),
             device.pause.eq(dirty.pause | Cat(mover.copy.pause for mover in movers).any()),
             # The owner map takes one commit a cycle.
             self.commit.eq(committed.any()), self.commit_page.eq(select_one(committed, [slot.number for slot in slots])),
@@ -378,6 +381,29 @@ class Interposer(wiring.Component):
                 host.local.descriptor.valid.eq(queue.o_read.valid & (at == number)),
                 host.local.record.valid.eq(queue.o_record.valid & (at == number)),
                 host.local.descriptor.payload.eq(queue.o_read.payload), host.local.record.payload.eq(queue.o_record.payload),
+            ]
+
+    def _log(self, m, log, device, control, hosts):
+        """The dirty log: its bitmaps are in the memory of one of the hosts."""
+        at, (host_a, host_b) = self._named(control.log.host), _places(hosts)
+        m.d.comb += [
+            log.settings.eq(control.log), log.sync.eq(control.sync_log), log.changed.eq(control.log_changed), control.log_status.eq(log.status),
+            log.opaque.eq(control.opaque), log.down.eq(Mux(at, host_b.egress.state.down, host_a.egress.state.down)),
+            log.writes.eq(device.writes), log.written.eq(device.written), device.pause_changes.eq(log.pause),
+            log.requester_id.eq(_id_of(at, hosts)), log.limit.eq(control.completion_limit),
+            log.entered.eq(device.issue_entered), log.accepted.eq(device.issue_accepted),
+            log.local_entered.eq(Mux(at, host_b.local.entered, host_a.local.entered)),
+            log.local_accepted.eq(Mux(at, host_b.local.accepted, host_a.local.accepted)),
+            log.completion.valid.eq(Mux(at, host_b.ingress.flush.valid, host_a.ingress.flush.valid)),
+            log.completion.payload.eq(Mux(at, host_b.ingress.flush.payload, host_a.ingress.flush.payload)),
+            log.o_request.ready.eq(Mux(at, host_b.local.log_request.ready, host_a.local.log_request.ready)),
+            log.o_write.ready.eq(Mux(at, host_b.local.log_write.ready, host_a.local.log_write.ready)),
+        ]
+        for number, host in enumerate(hosts):
+            m.d.comb += [
+                host.local.log_request.valid.eq(log.o_request.valid & (at == number)),
+                host.local.log_write.valid.eq(log.o_write.valid & (at == number)),
+                host.local.log_request.payload.eq(log.o_request.payload), host.local.log_write.payload.eq(log.o_write.payload),
             ]
 
     def _mover(self, m, mover, device, queue, control, hosts):

@@ -20,7 +20,7 @@ class EgressLane:
     POSTED     = POSTED
     COMPLETION = 1
     NON_POSTED = 2
-    ENGINE     = 3   # reads only, whose header is all there is
+    ENGINE     = 3   # of one beat, with two operands of 8 bytes or none
 
 
 #: Class whose credits each lane uses.
@@ -195,4 +195,4 @@ class Egress(wiring.Component):
     def _units(lane, header):
         """Data credits of the TLP with this header. Where there is data its length is never 0, which would stand for 4096 bytes."""
         fields = data.View(headers.RequestHeader(), header)
-        return 0 if lane == EgressLane.ENGINE else Mux(fields.fmt[1], headers.credits_of_dwords(fields.length), 0)
+        return fields.fmt[1] if lane == EgressLane.ENGINE else Mux(fields.fmt[1], headers.credits_of_dwords(fields.length), 0)

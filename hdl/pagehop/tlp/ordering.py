@@ -79,7 +79,7 @@ class OrderingQueue(wiring.Component):
     depths : beats each lane holds in memory, posted lane first.
     relaxed_ordering : completions and requests with data that have RO set may pass posted TLPs (D2b, C2b).
     id_ordering : what has IDO set may pass posted TLPs when all that are queued come from another ID (B2b, C2b, D2b).
-    bare : lanes, not the posted one, that only get TLPs of one beat without payload and prefix. Such a lane stores their headers alone.
+    bare : lanes, not the posted one, that only get TLPs of one beat without prefix, whose payload is nothing or 16 bytes. Such a lane stores no more.
     keeps : for each lane, the fields of ``info`` that stay with its beats, and whether ``stamp`` does; the others read 0. All by default.
     ahead : for each lane whose TLPs are shown ahead, the fields of ``info`` that are; the stamp always is.
     outside : posted TLPs that have left the lane and of which the owner waits for one or counts it, at most.
@@ -137,7 +137,7 @@ class OrderingQueue(wiring.Component):
 
     def _lane(self, m, lane, depth, stamp):
         names = self.keeps[lane] if lane != POSTED else [name for name in self.keeps[lane] if name != "stamp"]
-        beat = {"header": 128} if lane in self.bare else {"beat": self.lane_shape["beat"].shape}
+        beat = {"header": 128, "data": 128} if lane in self.bare else {"beat": self.lane_shape["beat"].shape}
         m.submodules[f"lane{lane}"] = fifo = LaneFifo(data.StructLayout({**beat, **self._fields(names)}), depth, direct=depth <= DIRECT)
         stored, head = fifo.i.payload, self.o[lane].payload
         m.d.comb += [
@@ -155,6 +155,8 @@ class OrderingQueue(wiring.Component):
         if lane in self.bare:
             m.d.comb += [
                 stored.header.eq(self.i.payload.beat.header), head.beat.header.eq(fifo.o.payload.header), head.beat.first.eq(1), head.beat.last.eq(1),
+                stored.data.eq(self.i.payload.beat.data), head.beat.data.eq(fifo.o.payload.data),
+                head.beat.dwords.eq(Mux(headers.has_data(fifo.o.payload.header), 4, 0)),
             ]
         else:
             m.d.comb += [stored.beat.eq(self.i.payload.beat), head.beat.eq(fifo.o.payload.beat)]

@@ -20,6 +20,24 @@ DIRTY_PEEK = Memory(0x18000, 4096)
 OWNER = Memory(0x20000, 4096)
 
 
+class LogError(IntEnum):
+    """Values of fields that the register map calls ``log_error``."""
+    #: All that was written is in the bitmaps.
+    NONE = 0
+    #: A request to a word of a bitmap was answered with UR, CA or poison, or with something else than was asked for.
+    ANSWER = 1
+    #: A request to a word of a bitmap was not answered, or not taken, for move_limits.completion cycles.
+    TIMEOUT = 2
+    #: The device sends what keeps pages from moving (opaque): it may have written what has no mark.
+    OPAQUE = 3
+    #: The host that has the bitmaps is down.
+    DOWN = 4
+    #: A range, a bitmap, the host or the mode was written while the log was on.
+    CHANGED = 5
+    #: A flush read of a sync was not answered in time, or with an error.
+    FLUSH = 6
+
+
 class MoveError(IntEnum):
     """Values of fields that the register map calls ``move_error``."""
     #: The page moved.
@@ -677,3 +695,91 @@ class Independent:
     MASK = Field(16, 16)
     #: 1 makes those requesters a group of their own, in order among themselves alone.
     ENABLE = Field(32, 1)
+
+
+class LogBase:
+    """log_base (read and write)"""
+    offset = 0x2c0
+    reset = 0x0
+    #: All 4; ``offset`` is that of the first.
+    array = Memory(0x2c0, 4)
+    #: Where the range begins, as the device addresses it; bits 11:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class LogSize:
+    """log_size (read and write)"""
+    offset = 0x2e0
+    reset = 0xc00000000
+    #: All 4; ``offset`` is that of the first.
+    array = Memory(0x2e0, 4)
+    #: 4 KiB pages of the range. 0 logs nothing.
+    PAGES = Field(0, 32)
+    #: Base-2 logarithm of the bytes that one bit stands for, 11 (2 KiB) to 21 (2 MiB).
+    SHIFT = Field(32, 5)
+
+
+class LogBitmap:
+    """log_bitmap (read and write)"""
+    offset = 0x300
+    reset = 0x0
+    #: All 4; ``offset`` is that of the first.
+    array = Memory(0x300, 4)
+    #: Where the bitmap begins in the memory of the log's host; bits 2:0 are 0.
+    ADDRESS = Field(0, 64)
+
+
+class LogSecond:
+    """log_second (read and write)"""
+    offset = 0x320
+    reset = 0x0
+    #: All 4; ``offset`` is that of the first.
+    array = Memory(0x320, 4)
+    #: Where its second bitmap begins, when who writes a bitmap takes turns.
+    ADDRESS = Field(0, 64)
+
+
+class LogControl:
+    """log_control (read and write)"""
+    offset = 0x340
+    reset = 0x0
+    #: 1 logs what the device writes to the ranges from now on; sync before the first copy. 0 forgets what is not in the bitmaps yet, and an error.
+    ENABLE = Field(0, 1)
+    #: Host whose memory has the bitmaps (0 is A, 1 is B).
+    HOST = Field(1, 1)
+    #: 0 sets bits by compare-and-swap, while software takes words by atomic exchange. 1 uses no atomics: each sync changes the bitmap that is
+    #: written, and software reads and clears the other.
+    PING_PONG = Field(2, 1)
+
+
+class LogCommand:
+    """log_command (read and write)"""
+    offset = 0x348
+    reset = 0x0
+    #: Write 1 to bring all bits to memory, change the bitmap if turns are taken, and prove visible what the device wrote. Ignored while
+    #: log_status.busy.
+    SYNC = Field(0, 1)
+
+
+class LogStatus:
+    """log_status (read only)"""
+    offset = 0x350
+    reset = 0x0
+    #: 1 while a sync runs.
+    BUSY = Field(0, 1)
+    #: The bitmap that is written: 1 is log_second.
+    ACTIVE = Field(1, 1)
+    #: 1 when bits may be missing for the reason in error, until the log has been off: take everything as dirty.
+    EVERYTHING_DIRTY = Field(2, 1)
+    #: Why everything counts as dirty. Encoded as :class:`LogError`.
+    ERROR = Field(4, 3)
+
+
+class LogTraffic:
+    """log_traffic (read only)"""
+    offset = 0x358
+    reset = 0x0
+    #: Requests and writes to words of the bitmaps since reset, modulo 2^32.
+    REQUESTS = Field(0, 32)
+    #: Cycles since reset in which the device waited for the log, modulo 2^32.
+    WAITS = Field(32, 32)

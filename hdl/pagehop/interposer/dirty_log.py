@@ -1,0 +1,147 @@
+"""The dirty log: a bitmap in a host's memory, kept by the interposer."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.interposer.epoch_wait import EpochWait
+from pagehop.interposer.flush_wait import FlushWait
+from pagehop.interposer.issue import Mark
+from pagehop.interposer.layouts import EpochView, FlushView, Written
+from pagehop.interposer.log_decode import DECODE_CYCLES, LogDecode
+from pagehop.interposer.log_settings import DirtyUnits, LogError, LogSettings, LogStatus
+from pagehop.interposer.log_words import LogWords
+from pagehop.tlp.fifo import LaneFifo
+from pagehop.tlp.stream import TlpBeat, connect_streams
+
+__all__ = ["DirtyLog"]
+
+#: Marks that can wait, and from how many on the device's writes do. Between the two is room for what was chosen before they know.
+WAITING, PLENTY = 64, 64 - 2 * (DECODE_CYCLES + 3)
+
+
+class DirtyLog(wiring.Component):
+    """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, and tell when a report is true (H46, H47, H48, I12).
+
+    Each write of the device leaves a mark here when it is chosen; marks wait in a queue, and when that is nearly full, ``pause`` is 1 and no write
+    is chosen. The queue moves on by requests of ours to one host and by their answers, which wait for nothing that the device sends, and by an error
+    when these do not come in ``limit`` cycles. So no mark is lost but by an error, which says that everything is dirty.
+
+    A *sync* takes the marks that are in the queue when it begins, those of all that a host can have seen before its command came here, and sets
+    their bits. Only then it forgets which bits are known to be set and, with ``ping_pong``, changes the bitmap; then all that was marked until then,
+    written or not yet, is proven visible at both hosts, and so are the bits. Other marks wait in the queue from the moment when those are taken until
+    the bitmap changes: for the answers to two or three requests a word.
+
+    Members
+    -------
+    settings, sync, status : from and to the registers. ``changed``: pulse, a range or bitmap was written. ``opaque``: there may be writes that
+        have no mark, or no order with us. ``down``: of the host that has the bitmaps.
+    writes, written : of the device ingress. ``pause``: to it.
+    requester_id, limit : of requests.
+    o_request, o_write, completion : as in :class:`LogWords`. ``local_entered``, ``local_accepted``: TLPs on their way into that host's egress.
+    entered, accepted : TLPs of the device's issue register.
+    advance, epochs : of the outstanding table. flush, flush_request : both hosts' trackers. ``flush_lost``: a flush of one proved nothing.
+    """
+    def __init__(self, data_bytes=64):
+        self.data_bytes = data_bytes
+        beat = stream.Signature(TlpBeat(data_bytes))
+        super().__init__({
+            "settings": In(LogSettings), "sync": In(1), "status": Out(LogStatus), "changed": In(1), "opaque": In(1), "down": In(1),
+            "writes": In(1), "written": In(Written), "pause": Out(1), "requester_id": In(16), "limit": In(32),
+            "o_request": Out(beat), "o_write": Out(beat), "completion": In(beat), "local_entered": In(4), "local_accepted": In(4),
+            "entered": In(4), "accepted": In(4), "advance": Out(1), "epochs": In(EpochView),
+            "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(2),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decode = decode = LogDecode()
+        m.submodules.queue = queue = LaneFifo(DirtyUnits, WAITING, direct=True)
+        m.submodules.words = words = LogWords(self.data_bytes)
+        works, stops, turn = Signal(), Signal(), Signal()
+        for source, sink in ((decode.o, queue.i), (words.o_request, self.o_request), (words.o_write, self.o_write),
+                             (self.completion, words.completion)):
+            connect_streams(m, source, sink)
+        m.d.comb += [
+            works.eq(self.settings.enable & (self.status.error == LogError.NONE)),
+            decode.enable.eq(works), decode.ranges.eq(self.settings.ranges), decode.writes.eq(self.writes), decode.written.eq(self.written),
+            words.enable.eq(works), words.settings.eq(self.settings), words.active.eq(self.status.active),
+            words.requester_id.eq(self.requester_id), words.limit.eq(self.limit),
+            words.i.valid.eq(queue.o.valid & ~stops), words.i.payload.eq(queue.o.payload), queue.o.ready.eq(words.i.ready & ~stops),
+            decode.forget.eq(turn), words.forget.eq(turn),
+        ]
+        m.d.sync += [
+            self.pause.eq(works & (queue.level >= PLENTY)),
+            self.status.waits.eq(self.status.waits + self.pause),
+            self.status.requests.eq(self.status.requests + Cat(
+                (self.o_request.valid & self.o_request.ready) | (self.o_write.valid & self.o_write.ready))),
+        ]
+        proving = self._sync(m, queue, words, works, stops, turn)
+        self._fail(m, words, proving)
+        with m.If(~self.settings.enable):
+            m.d.sync += self.status.active.eq(0)
+        return m
+
+    def _fail(self, m, words, proving):
+        """The first error stays until the log is off."""
+        error, mode, on = Signal(LogError), Cat(self.settings.host, self.settings.ping_pong), Signal()
+        mode_before = Signal.like(mode)
+        m.d.sync += [mode_before.eq(mode), on.eq(self.settings.enable)]
+        with m.If(self.changed | (on & (mode != mode_before))):
+            m.d.comb += error.eq(LogError.CHANGED)
+        with m.Elif(self.opaque):
+            m.d.comb += error.eq(LogError.OPAQUE)
+        with m.Elif(self.down):
+            m.d.comb += error.eq(LogError.DOWN)
+        with m.Elif(proving & self.flush_lost.any()):
+            m.d.comb += error.eq(LogError.FLUSH)
+        with m.Else():
+            m.d.comb += error.eq(words.error)
+        with m.If(~self.settings.enable):
+            m.d.sync += self.status.error.eq(LogError.NONE)
+        with m.Elif(self.status.error == LogError.NONE):
+            m.d.sync += self.status.error.eq(error)
+
+    def _sync(self, m, queue, words, works, stops, turn):
+        """Bits, turn, proof. Returns whether flushes are awaited."""
+        m.submodules.cut = cut = Mark(queue.level.shape().width + 1)
+        m.submodules.issued = issued = Mark(4)
+        m.submodules.local = local = Mark(4)
+        m.submodules.atomics = atomics = EpochWait()
+        put, taken, waits = Signal(cut.bits), Signal(cut.bits), []
+        for host in range(2):
+            m.submodules[f"wait_{'ab'[host]}"] = wait = FlushWait()
+            m.d.comb += [wait.flush.eq(self.flush[host]), self.flush_request[host].eq(wait.request), wait.start.eq(self.advance)]
+            waits.append(wait)
+        m.d.sync += [put.eq(put + (queue.i.valid & queue.i.ready)), taken.eq(taken + (queue.o.valid & queue.o.ready))]
+        m.d.comb += [
+            cut.target.eq(put), cut.count.eq(taken), issued.target.eq(self.entered), issued.count.eq(self.accepted),
+            local.target.eq(self.local_entered), local.count.eq(self.local_accepted), issued.set.eq(turn), local.set.eq(turn),
+            atomics.epoch.eq(self.epochs.epoch), atomics.unanswered.eq(self.epochs.atomics), atomics.start.eq(self.advance),
+        ]
+        with m.FSM() as steps:
+            with m.State("Idle"):
+                with m.If(self.sync):
+                    m.d.comb += cut.set.eq(1)
+                    m.next = "Take"
+            with m.State("Take"):
+                with m.If(cut.passed | ~works):
+                    m.next = "Set"
+            with m.State("Set"):
+                m.d.comb += stops.eq(works)
+                with m.If(words.idle | ~works):
+                    m.next = "Turn"
+            with m.State("Turn"):
+                # What was handed over in the cycle before is counted now.
+                m.d.comb += [stops.eq(works), turn.eq(1)]
+                m.d.sync += self.status.active.eq(Mux(self.settings.ping_pong, ~self.status.active, 0))
+                m.next = "Pass"
+            with m.State("Pass"):
+                with m.If(issued.passed & local.passed & self.epochs.advance_ready):
+                    m.d.comb += self.advance.eq(1)
+                    m.next = "Prove"
+            with m.State("Prove"):
+                with m.If(waits[0].done & waits[1].done & atomics.done):
+                    m.next = "Idle"
+        m.d.comb += self.status.busy.eq(~steps.ongoing("Idle"))
+        return steps.ongoing("Prove")
