@@ -10,7 +10,7 @@ from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
 __all__ = ["LEAST_LIMIT", "LIMIT_BITS", "Cutter"]
 
-#: The smallest Max_Payload_Size, in bytes. A piece of so many ends at every Read Completion Boundary that there is.
+#: The smallest Max_Payload_Size, in bytes, and the largest Read Completion Boundary: whatever the limit, a piece can end at one.
 LEAST_LIMIT = 128
 
 #: Bits of a limit, coded as Max_Payload_Size in Device Control: 128 bytes << 0 to 5 (7.5.3.4).
@@ -21,9 +21,9 @@ class Cutter(wiring.Component):
     """Cut memory writes, or completions, whose payload exceeds a limit. It stands at the head of an egress lane, so each piece is a TLP of its own
     for whatever comes behind: it has its own place in the turns and takes its own credits. All other TLPs go through unchanged.
 
-    Latency 0, one beat a cycle; pieces in increasing order of addresses, nothing between them. All are as large as may be but the last and, of a
-    completion, the first, which ends at a multiple of 128 bytes, as all but the last completions of a request must (2.3.1.1). Such a piece may end
-    amid a beat; then all that follows is shifted, and ``i`` stands still for one cycle when that makes it a beat longer.
+    Latency 0, one beat a cycle; pieces in increasing order of addresses. Each but the last ends at a multiple of 128 bytes, as late as the limit
+    allows. Completions must end so (2.3.1.1); of a write no line of 64 bytes is torn, which drivers take for granted. The first piece may
+    so end amid a beat; then all that follows is shifted, and ``i`` stands still for one cycle when that makes it a beat longer.
 
     Every field of the header is that of the whole but Length and: of a write, the address and the byte enables, since only the first piece has
     the first and only the last piece the last; of a completion, Byte Count and Lower Address. Each piece has the prefix, and is poisoned when
@@ -90,7 +90,8 @@ class Cutter(wiring.Component):
 
     def _place(self, header):
         """Double words between the last boundary and the beginning of the TLP."""
-        return data.View(headers.CompletionHeader(), header).lower_address[2:] if self.completions else 0
+        address = data.View(headers.CompletionHeader(), header).lower_address if self.completions else headers.address_of(header)
+        return address[2:exact_log2(LEAST_LIMIT)]
 
     def _headers(self, m, left, rest, most, begun, begins):
         """Header of the beat on ``o`` when its TLP is cut, and double words of the next piece, known from the first beat of each piece on."""
@@ -105,7 +106,7 @@ class Cutter(wiring.Component):
         with m.If(fresh):
             m.d.comb += now.length.eq(left)
             if not self.completions:
-                m.d.comb += now.last_be.eq(0xF)
+                m.d.comb += now.last_be.eq(Mux(left == 1, 0, 0xF))
         with m.If(begun):
             m.d.sync += [then.eq(now), then.length.eq(size)]
             if self.completions:
@@ -137,8 +138,6 @@ class Cutter(wiring.Component):
     def _shifted(self, m, taken, ends, final, left):
         """Payload of the beat on ``o``: from the double word on at which the first piece has ended amid a beat, part of two beats."""
         beat, width = self.i.payload, self.data_bytes // 4
-        if not self.completions:
-            return beat.data
         before, skip = Signal.like(beat.data), Signal(exact_log2(width))
         with m.If(taken):
             m.d.sync += before.eq(beat.data)
