@@ -5,13 +5,14 @@ from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
+from tests.planted.rewrites import REWRITES
 from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
 from tests.planted.switchover import SWITCHOVER
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *SLIDES, *SWITCHOVER)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {

@@ -139,8 +139,8 @@ async def between(dut: Any) -> None:
     """Writes, reads and atomics of both hosts through their apertures."""
     config = BenchConfig("between")
     count = config.get("requests", 400)
-    config.refuse_unknown()
     bench = Between(dut, config)
+    config.refuse_unknown()
     await bench.start()
     for task in [cocotb.start_soon(bench.traffic(side, count)) for side in bench.sides]:
         await task
