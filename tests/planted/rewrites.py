@@ -5,7 +5,7 @@ from typing import Any
 from tests.planted.bug import Bug
 from tests.planted.ports import with_egress
 
-from pagehop.tlp.cutter import Cutter
+from pagehop.tlp.cutter import Cutter, cutting_of
 from pagehop_sim.planted import edited
 
 __all__ = ["REWRITES"]
@@ -18,19 +18,17 @@ def with_cutter(*changes: tuple[str, str]) -> Any:
 
 def pieces_at_one_address() -> Any:
     """All pieces of a write have its address."""
-    return with_cutter(("now.dw2[2:12] + left", "now.dw2[2:12] + Mux(planted_here, 0, left)"),
-                       ("now.dw3[2:12] + left", "now.dw3[2:12] + Mux(planted_here, 0, left)"))
+    return with_cutter(("kept[name][7:12] + most[5:]", "kept[name][7:12] + Mux(planted_here, 0, most[5:])"))
 
 
 def last_enables_on_every_piece() -> Any:
     """Every piece of a write has the last byte enables of the whole."""
-    return with_cutter(("Mux(rest > most, 0xF, last_be)", "Mux((rest > most) & ~planted_here, 0xF, last_be)"),
-                       ("Mux(left == 1, 0, 0xF)", "Mux(left == 1, 0, Mux(planted_here, whole.last_be, 0xF))"))
+    return with_cutter(("now.last_be.eq(Mux(single, 0, 0xF))", "now.last_be.eq(Mux(single, 0, Mux(planted_here, whole.last_be, 0xF)))"))
 
 
 def only_the_first_piece_poisoned() -> Any:
     """The pieces after the first look like good data."""
-    return with_cutter(("then.length.eq(size)]", "then.length.eq(size), then.poisoned.eq(now.poisoned & ~planted_here)]"),
+    return with_cutter(("m.d.sync += kept.eq(whole)\n", "m.d.sync += [kept.eq(whole), kept.poisoned.eq(whole.poisoned & ~planted_here)]\n"),
                        ("beat.poisoned | poisoned", "(beat.poisoned | poisoned) & ~(planted_here & cutting)"))
 
 
@@ -42,13 +40,14 @@ def only_the_first_piece_has_the_prefix() -> Any:
 
 def byte_count_of_the_whole() -> Any:
     """Each piece of a completion says that all of it is still to come."""
-    return with_cutter(("now.byte_count - (left << 2) + now.lower_address[:2]",
-                        "now.byte_count - Mux(planted_here, 0, (left << 2) - now.lower_address[:2])"))
+    return with_cutter(("kept.byte_count + kept.lower_address - (most << 2)",
+                        "kept.byte_count + Mux(planted_here, 0, kept.lower_address - (most << 2))"))
 
 
 def pieces_end_anywhere() -> Any:
     """Pieces are counted from the beginning of the TLP, not from the last boundary."""
-    return with_cutter(("return address[2:exact_log2(LEAST_LIMIT)]", "return Mux(planted_here, 0, address[2:exact_log2(LEAST_LIMIT)])"))
+    counted = edited(cutting_of, ("size + _place(header)", "size + Mux(planted_here, 0, _place(header))"))
+    return with_egress(cutting_of=counted, Cutter=edited(Cutter, ("_place(beat.header)", "Mux(planted_here, 0, _place(beat.header))")))
 
 
 def first_piece_counts_as_all() -> Any:

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, TlpArbiter, select_one
 from pagehop.tlp.credits import CreditGate
-from pagehop.tlp.cutter import LEAST_LIMIT, LIMIT_BITS, Cutter
+from pagehop.tlp.cutter import LEAST_LIMIT, LIMIT_BITS, Cutter, Cutting, cutting_of
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
@@ -43,6 +43,12 @@ class EgressBeat(data.StructLayout):
         super().__init__({"beat": TlpBeat(data_bytes), "lane": 2, "to_memory": 1})
 
 
+class _Arriving(data.StructLayout):
+    """The same, and how the TLP is to be cut."""
+    def __init__(self, data_bytes):
+        super().__init__({**{name: field.shape for name, field in EgressBeat(data_bytes)}, "cutting": Cutting})
+
+
 class Egress(wiring.Component):
     """Merge ``sources`` TLP by TLP, fix the place of each, send them under the partner's credits.
 
@@ -55,9 +61,9 @@ class Egress(wiring.Component):
     no credits are spent. What is decided at its first beat holds for a whole TLP, so on ``tx`` all are whole. A partner that is down takes what it
     has begun to take, as it must everything within its credits (:class:`TlpPort`). The last beat may stay on ``tx``: nothing waits for it.
 
-    What exceeds the port's limit of payload is cut when it leaves its lane (:class:`Cutter`), so that all that is decided about a TLP before, its
-    place above all, holds for its pieces, and credits are those of the pieces. Other TLPs may leave between two pieces, but none that may not
-    pass the whole.
+    What exceeds the port's limit of payload when it is accepted is cut when it leaves its lane (:class:`Cutter`), so that all that is decided about
+    a TLP between, its place above all, holds for its pieces, and credits are those of the pieces. Other TLPs may leave between two pieces, but
+    none that may not pass the whole.
 
     Parameters
     ----------
@@ -72,7 +78,7 @@ class Egress(wiring.Component):
     -------
     room : one bit a lane; follows the level within 3 cycles.
     posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
-    payload_limit : of the :class:`Cutter`. ``strip_hints``: requests leave without steering tags, which name caches of one host (H24c).
+    payload_limit : coded, see :data:`LIMIT_BITS`. ``strip_hints``: requests leave without steering tags, which name caches of one host (H24c).
     watch, state : of the :class:`Watchdog`.
     refused : header of each request that is discarded, always ready; none is discarded two cycles after ``refused_room`` was 0.
     discarded : pulses, a bit a class (:class:`TlpClass`).
@@ -83,6 +89,7 @@ class Egress(wiring.Component):
         self.depths = tuple(depths)
         self.clear_ido = clear_ido
         self.max_payload = max_payload
+        self.cuts = max_payload > LEAST_LIMIT
         self.writers = (sources,) * len(depths) if writers is None else tuple(writers)
         self.margins = tuple(4 + number * self._begun(lane) for lane, number in enumerate(self.writers))
         for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
@@ -112,11 +119,18 @@ class Egress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({}), self.depths,
-                                                   bare=range(EgressLane.ENGINE, len(self.depths)))
+        m.submodules.arbiter = arbiter = TlpArbiter(_Arriving(self.data_bytes), self.sources)
+        keeps = [("cut", "end", "stamp") if self.cuts and lane in _LANES_CUT else ("stamp",) for lane in range(len(self.depths))]
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, Cutting, self.depths,
+                                                   bare=range(EgressLane.ENGINE, len(self.depths)), keeps=keeps)
         for source, sink in zip(self.i, arbiter.i, strict=True):
-            connect_streams(m, source, sink)
+            arriving = source.payload
+            m.d.comb += [
+                sink.valid.eq(source.valid), source.ready.eq(sink.ready),
+                *(sink.payload[name].eq(arriving[name]) for name in ("beat", "lane", "to_memory")),
+                # Found out for all sources at the same time: behind the choice it would be late.
+                *(sink.payload.cutting[name].eq(value) for name, value in cutting_of(arriving.beat.header, self.payload_limit).items()),
+            ]
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
             m.d.sync += self.room[lane].eq(queue.levels[lane] <= self.depths[lane] - self.margins[lane])
@@ -130,6 +144,7 @@ class Egress(wiring.Component):
             source.ready.eq(1),
             queue.i.payload.beat.eq(source.payload.beat),
             queue.i.payload.lane.eq(source.payload.lane),
+            queue.i.payload.info.eq(source.payload.cutting),
         ]
         with m.If(self.strip_hints):
             m.d.comb += queue.i.payload.beat.header.eq(headers.without_hints(source.payload.beat.header))
@@ -197,14 +212,15 @@ class Egress(wiring.Component):
     def _cut(self, m, lane, head):
         """Beats that leave the lane whose head this is: as its TLPs are, or as pieces. A head stays until its last piece has left."""
         out = stream.Signature(TlpBeat(self.data_bytes)).create(path=(f"leaving_{lane}",))
-        if lane in _LANES_CUT and self.max_payload > LEAST_LIMIT:
-            m.submodules[f"cutter_{lane}"] = cutter = Cutter(self.data_bytes, self.max_payload, completions=lane == EgressLane.COMPLETION)
-            m.d.comb += cutter.limit.eq(self.payload_limit)
-            beats = cutter.i
+        if self.cuts and lane in _LANES_CUT:
+            m.submodules[f"cutter_{lane}"] = cutter = Cutter(self.data_bytes, completions=lane == EgressLane.COMPLETION)
             connect_streams(m, cutter.o, out)
+            m.d.comb += [
+                cutter.i.valid.eq(head.valid), head.ready.eq(cutter.i.ready),
+                cutter.i.payload.beat.eq(head.payload.beat), cutter.i.payload.cutting.eq(head.payload.info),
+            ]
         else:
-            beats = out
-        m.d.comb += [beats.valid.eq(head.valid), beats.payload.eq(head.payload.beat), head.ready.eq(beats.ready)]
+            m.d.comb += [out.valid.eq(head.valid), out.payload.eq(head.payload.beat), head.ready.eq(out.ready)]
         return out
 
     def _discard(self, m, begins, heads):
