@@ -8,7 +8,7 @@ from pagehop.tlp.headers import CompletionHeader, Fmt, RequestHeader, TlpType
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import edited
 
-WIDTH, PLACE_BITS = 16, 4          # double words of a beat
+WIDTH, PLACE_BITS = 32, 5          # double words of a beat
 BOUNDARY, MOST = 32, 64            # of a payload
 
 
@@ -124,12 +124,12 @@ def broken(*changes, completions=False):
 
 
 PROOFS = [
-    Proof("cutter_writes", Pieces.__doc__, Pieces, "bmc", 8, bugs={
+    Proof("cutter_writes", Pieces.__doc__, Pieces, "bmc", 6, bugs={
         "the first piece has the last byte enables": broken(("now.last_be.eq(Mux(single, 0, 0xF))", "now.last_be.eq(whole.last_be)")),
         "all pieces have one address": broken(("kept[name][7:12] + most[5:]", "kept[name][7:12]")),
         "the last beat is taken with the first of its pieces": broken(("~(cuts & beat.last & ~final)", "1")),
     }),
-    Proof("cutter_completions", Pieces.__doc__, lambda: Pieces(completions=True), "bmc", 8, bugs={
+    Proof("cutter_completions", Pieces.__doc__, lambda: Pieces(completions=True), "bmc", 6, bugs={
         "pieces end anywhere": broken(("_place(beat.header)", "Const(0, 5)"), completions=True),
         "the byte count counts what comes before the first byte": broken(
             ("kept.lower_address - (most", "(kept.lower_address & 0x7C) - (most"), completions=True),

@@ -107,6 +107,9 @@ def check(cutter: type, tlps: list[Tlp], data_bytes: int, limit: int, rng: rando
             ctx.set(dut.o.ready, ready)
             if ctx.get(dut.o.valid):
                 word = ctx.get(dut.o.payload.as_value())
+                if not arriving:
+                    units = ctx.get(dut.cutter.units)
+                    assert units == -(-len(expected[arrived].data) // 16), f"{units} data credits for {expected[arrived]}"
                 assert held is None or held == word, "a beat changed while it waited"
                 held = None if ready else word
                 if ready:
@@ -186,6 +189,7 @@ BUGS = {
     "the lower address stays": (True, (", kept.lower_address.eq(0)]", "]")),
     "the last beat is taken with the first of its pieces": (True, ("~(cuts & beat.last & ~final)", "1")),
     "what follows is not shifted": (True, ("Mux(skip.any(), (Cat(", "Mux(0, (Cat(")),
+    "credits of a largest piece for every later one": (False, ("Mux(last_follows, headers.credits_of_dwords(behind), most >> 2)", "most >> 2")),
     "a piece too much": (True, ("end <= 2 * most", "end < 2 * most")),
 }
 

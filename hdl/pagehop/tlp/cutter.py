@@ -25,9 +25,11 @@ class Cut(enum.Enum, shape=2):
 
 
 class Cutting(data.Struct):
-    """How a TLP is cut, and at which double word it ends, counted from the last multiple of 128 bytes before it."""
-    cut: Cut
-    end: 8
+    """How a TLP is cut, at which double word it ends, counted from the last multiple of 128 bytes before it, and the data credits of what leaves
+    first: the TLP, or its first piece."""
+    cut:   Cut
+    end:   8
+    units: 6
 
 
 class CutBeat(data.StructLayout):
@@ -44,7 +46,9 @@ def cutting_of(header, limit):
     fields = data.View(headers.RequestHeader(), header)
     may, size = headers.has_data(header) & (headers.is_memory(header) | headers.is_completion(header)), fields.length[:8]
     cut = Mux(may & (limit == 0) & (size > 32), Cut.AT_128.value, Mux(may & (limit == 1) & (size > 64), Cut.AT_256.value, Cut.NONE.value))
-    return {"cut": cut, "end": (size + _place(header))[:8]}
+    whole, place = Mux(headers.has_data(header), headers.credits_of_dwords(size), 0), _place(header)
+    first = Mux(may & (limit == 0) & (size > 32), 8 - place[2:], Mux(may & (limit == 1) & (size > 64), 16 - place[2:], whole))
+    return {"cut": cut, "end": (size + place)[:8], "units": first[:6]}
 
 
 def _place(header):
@@ -73,11 +77,12 @@ class Cutter(wiring.Component):
     Members
     -------
     i : a TLP stays until the last beat of its last piece is taken from ``o``. What is to be cut has more payload than its pieces.
+    units : data credits of the TLP that begins on ``o``.
     """
     def __init__(self, data_bytes, *, completions):
         check_data_bytes(data_bytes)
         self.data_bytes, self.completions = data_bytes, completions
-        super().__init__({"i": In(stream.Signature(CutBeat(data_bytes))), "o": Out(stream.Signature(TlpBeat(data_bytes)))})
+        super().__init__({"i": In(stream.Signature(CutBeat(data_bytes))), "o": Out(stream.Signature(TlpBeat(data_bytes))), "units": Out(6)})
 
     def elaborate(self, platform):
         m = Module()
@@ -107,6 +112,8 @@ class Cutter(wiring.Component):
                 out.data.eq(payload), out.dwords.eq(Mux(ends, left, width)), out.first.eq(fresh | begins), out.last.eq(ends),
                 out.poisoned.eq(beat.poisoned | poisoned), out.header.eq(header), *prefix,
             ]
+        units_q = Signal.like(self.units)
+        m.d.comb += self.units.eq(Mux(cutting, units_q, known.units))
         m.d.sync += pending.eq(0)
         with m.If(taken & cuts):
             m.d.sync += [
@@ -118,7 +125,7 @@ class Cutter(wiring.Component):
         with m.If(loads):
             m.d.sync += [
                 begins.eq(1), is_last.eq(last_follows), left_q.eq(Mux(last_follows, behind, most)), end.eq(behind),
-                ends_q.eq(Mux(last_follows, behind, most) <= width),
+                ends_q.eq(Mux(last_follows, behind, most) <= width), units_q.eq(Mux(last_follows, headers.credits_of_dwords(behind), most >> 2)),
             ]
         return m
 

@@ -120,7 +120,7 @@ class Egress(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.arbiter = arbiter = TlpArbiter(_Arriving(self.data_bytes), self.sources)
-        keeps = [("cut", "end", "stamp") if self.cuts and lane in _LANES_CUT else ("stamp",) for lane in range(len(self.depths))]
+        keeps = [("cut", "end", "units", "stamp") if self.cuts and lane in _LANES_CUT else ("stamp",) for lane in range(len(self.depths))]
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, Cutting, self.depths,
                                                    bare=range(EgressLane.ENGINE, len(self.depths)), keeps=keeps)
         for source, sink in zip(self.i, arbiter.i, strict=True):
@@ -165,8 +165,7 @@ class Egress(wiring.Component):
         m.submodules.watchdog = watchdog = Watchdog(len(self.depths))
         inside = Signal(len(self.depths))   # which lane is in the middle of a TLP, whose credits are spent
         free, loads, chosen = Signal(), Signal(), turns.grant
-        heads = [self._cut(m, lane, queue.o[lane]) for lane in lanes]
-        units = [self._units(lane, head.payload.header) for lane, head in zip(lanes, heads, strict=True)]
+        heads, units = zip(*(self._cut(m, lane, queue.o[lane]) for lane in lanes), strict=True)
         discards, waits = watchdog.discards, Signal(len(self.depths))
         m.d.comb += [
             gate.limits.eq(self.limits),
@@ -210,7 +209,8 @@ class Egress(wiring.Component):
         self._discard(m, [begin & discards for begin in begins], [head.payload.header for head in heads])
 
     def _cut(self, m, lane, head):
-        """Beats that leave the lane whose head this is: as its TLPs are, or as pieces. A head stays until its last piece has left."""
+        """Beats that leave the lane whose head this is, as its TLPs are, or as pieces, and data credits of what begins there. A head stays until its
+        last piece has left."""
         out = stream.Signature(TlpBeat(self.data_bytes)).create(path=(f"leaving_{lane}",))
         if self.cuts and lane in _LANES_CUT:
             m.submodules[f"cutter_{lane}"] = cutter = Cutter(self.data_bytes, completions=lane == EgressLane.COMPLETION)
@@ -219,9 +219,9 @@ class Egress(wiring.Component):
                 cutter.i.valid.eq(head.valid), head.ready.eq(cutter.i.ready),
                 cutter.i.payload.beat.eq(head.payload.beat), cutter.i.payload.cutting.eq(head.payload.info),
             ]
-        else:
-            m.d.comb += [out.valid.eq(head.valid), out.payload.eq(head.payload.beat), head.ready.eq(out.ready)]
-        return out
+            return out, cutter.units
+        m.d.comb += [out.valid.eq(head.valid), out.payload.eq(head.payload.beat), head.ready.eq(out.ready)]
+        return out, self._units(lane, out.payload.header)
 
     def _discard(self, m, begins, heads):
         """Count what begins to be discarded, and hand over the headers of requests."""
