@@ -152,6 +152,16 @@ def test_no_page_moves_where_a_traffic_class_has_a_channel_of_its_own(bench):
     assert all("did not move: opaque" in message for message in outcome.failures.values()) and outcome.failures, outcome.failures
 
 
+@pytest.mark.hazard("H24c", "I3", "I5", "I10")
+def test_host_b_takes_smaller_payloads(bench, simulator):
+    """Pages move between a host that takes 256 bytes at a time and one that takes 128, under writes of 256 bytes and of all sizes."""
+    short = simulator == "icarus"
+    small = {"moves": 2 if short else 6, "mps": [256, 256, 128], "line": 256, "gap": 100, "traffic_gap": 30}
+    for mode in ("hold",) if short else ("hold", "merge"):
+        bench("hot_page", simulator, small | {"mode": mode}, HARDWARE, least={"events": 400, "final_bytes": 8192})
+    bench("between", simulator, {"requests": 80 if short else 400, "limit_b": 128}, HARDWARE, least={"events": 160})
+
+
 @pytest.mark.hazard("H24d")
 def test_a_page_that_moves_hardly_costs_latency(bench):
     bench("latency", "verilator", {"cycles": 20_000}, HARDWARE, least={"events": 1000})

@@ -6,6 +6,7 @@ from tests.planted.ingress import INGRESS
 from tests.planted.logs import LOGS
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
+from tests.planted.rewrites import REWRITES
 from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
 from tests.planted.switchover import SWITCHOVER
@@ -13,7 +14,8 @@ from tests.planted.topologies import TOPOLOGIES
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
+BUGS: tuple[Bug, ...] = (
+    *MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {

@@ -203,7 +203,7 @@ BUGS: dict[str, Callable[[], type]] = {
     "requests pass posted TLPs": lambda: planted(Egress, "(1, 1) if lane == POSTED else", "(1, 1) if lane in (0, 2) else"),
     "completions pass posted TLPs": lambda: planted(Egress, "(1, 1) if lane == POSTED else", "(1, 1) if lane in (0, 1) else"),
     "every beat of a posted TLP counts as one that left": lambda: planted(
-        Egress, "queue.posted_left.eq(head.payload.beat.last)", "queue.posted_left.eq(1)"),
+        Egress, "whole.ready & whole.payload.beat.last", "whole.ready"),
     "credits are never spent": lambda: in_gate("with m.If(self.spend[kind.value]):", "with m.If(0):"),
     "data credits are ignored": lambda: in_gate(" & enough", ""),
     "header credits are ignored": lambda: in_gate(" & (left.header != 0)", ""),

@@ -20,6 +20,7 @@ from pagehop.interposer.switchover import SwitchoverStatus
 from pagehop.registers.adapter import TlpRegisterAdapter
 from pagehop.registers.bus import MemoryBus
 from pagehop.registers.file import RegisterFile
+from pagehop.tlp.cutter import LIMIT_BITS
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.stream import TlpBeat
@@ -55,7 +56,7 @@ class Control(wiring.Component):
     status : of each slot. ``queue``, ``queue_state``: of the move queue.
     slide, slide_target, window_count, slide_status : of the :class:`Slide`.
     hold_limit, completion_limit : cycles.
-    watch, port_state : of the egresses to the device, Host A and Host B.
+    watch, port_state, payload_limit, strip_hints : of the egresses to the device, Host A and Host B.
     switches, switch_to, unblock : a switchover that is asked for. ``chosen``, ``written``: the active host as software writes it.
     switchover : its status.
     log, sync_log, log_changed, log_status : of the dirty log.
@@ -78,6 +79,7 @@ class Control(wiring.Component):
             "slide": Out(1), "slide_target": Out(32), "window_count": Out(32), "slide_status": In(SlideStatus),
             "queue": Out(QueueSettings), "queue_state": In(QueueState), "hold_limit": Out(32), "completion_limit": Out(32),
             "watch": Out(PortWatch).array(3), "port_state": In(PortState).array(3),
+            "payload_limit": Out(LIMIT_BITS).array(3), "strip_hints": Out(1).array(3),
             "switches": Out(1), "switch_to": Out(1), "unblock": Out(1), "chosen": Out(1), "written": Out(1), "switchover": In(SwitchoverStatus),
             "log": Out(LogSettings), "sync_log": Out(1), "log_changed": Out(1), "log_status": In(LogStatus),
             "stays": Out(1), "passed": In(Opaque), "opaque": Out(1),
@@ -109,6 +111,7 @@ class Control(wiring.Component):
         self._log(m, registers)
         self._opaque(m, registers)
         self._watch(m, registers)
+        self._rewrites(m, registers)
         for name in ("dirty_take", "dirty_peek", "owner"):
             wiring.connect(m, getattr(registers, name), wiring.flipped(getattr(self, name)))
         return m
@@ -185,6 +188,14 @@ class Control(wiring.Component):
                 watch.stop.eq(written & command[f"stop_{name}"]), watch.resume.eq(written & command[f"resume_{name}"]),
                 status[f"down_{name}"].eq(state.down), status[f"expired_{name}"].eq(state.expired),
             ]
+
+    def _rewrites(self, m, registers):
+        """What is changed of TLPs as they leave. The device is a port of no host, whose caches no steering tag names."""
+        hints = registers.processing_hints
+        m.d.comb += [
+            *(limit.eq(registers.payload_limits[name]) for name, limit in zip(_PORTS, self.payload_limit, strict=True)),
+            *(strip.eq(hints[f"strip_{name}"]) for name, strip in zip(_PORTS[1:], self.strip_hints[1:], strict=True)),
+        ]
 
     def _switchover(self, m, registers):
         command, written, status = registers.switchover_command, registers.switchover_command_written, registers.switchover_status

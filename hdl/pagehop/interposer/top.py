@@ -187,6 +187,7 @@ class Interposer(wiring.Component):
             m.d.comb += [
                 rx_limits.eq(ingress.rx_limits), way_out.limits.eq(tx_limits),
                 way_out.watch.eq(control.watch[number]), control.port_state[number].eq(way_out.state),
+                way_out.payload_limit.eq(control.payload_limit[number]), way_out.strip_hints.eq(control.strip_hints[number]),
                 way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
             ]
         outs = [way_out for _, way_out in ends]

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, TlpArbiter, select_one
 from pagehop.tlp.credits import CreditGate
+from pagehop.tlp.cutter import LEAST_LIMIT, LIMIT_BITS, Cutter, Cutting, cutting_of
 from pagehop.tlp.headers import TlpClass
 from pagehop.tlp.ordering import POSTED, OrderingQueue, may_go
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
@@ -26,6 +27,9 @@ class EgressLane:
 #: Class whose credits each lane uses.
 LANE_CLASS = (TlpClass.POSTED, TlpClass.COMPLETION, TlpClass.NON_POSTED, TlpClass.NON_POSTED)
 
+#: Lanes with TLPs that may have to be cut.
+_LANES_CUT = (EgressLane.POSTED, EgressLane.COMPLETION)
+
 #: Lanes of requests, which are answered when they are discarded.
 _REQUEST_LANES = (EgressLane.NON_POSTED, EgressLane.ENGINE)
 
@@ -37,6 +41,12 @@ class EgressBeat(data.StructLayout):
     """
     def __init__(self, data_bytes=64):
         super().__init__({"beat": TlpBeat(data_bytes), "lane": 2, "to_memory": 1})
+
+
+class _Arriving(data.StructLayout):
+    """The same, and how the TLP is to be cut."""
+    def __init__(self, data_bytes):
+        super().__init__({**{name: field.shape for name, field in EgressBeat(data_bytes)}, "cutting": Cutting})
 
 
 class Egress(wiring.Component):
@@ -51,6 +61,10 @@ class Egress(wiring.Component):
     no credits are spent. What is decided at its first beat holds for a whole TLP, so on ``tx`` all are whole. A partner that is down takes what it
     has begun to take, as it must everything within its credits (:class:`TlpPort`). The last beat may stay on ``tx``: nothing waits for it.
 
+    What exceeds the port's limit of payload when it is accepted is cut when it leaves its lane (:class:`Cutter`), so that all that is decided about
+    a TLP between, its place above all, holds for its pieces, and credits are those of the pieces. Other TLPs may leave between two pieces, but
+    none that may not pass the whole.
+
     Parameters
     ----------
     data_bytes : beat width in bytes.
@@ -64,6 +78,7 @@ class Egress(wiring.Component):
     -------
     room : one bit a lane; follows the level within 3 cycles.
     posted : a posted TLP is accepted in this cycle. ``posted_address``: address of the last that went to memory.
+    payload_limit : coded, see :data:`LIMIT_BITS`. ``strip_hints``: requests leave without steering tags, which name caches of one host (H24c).
     watch, state : of the :class:`Watchdog`.
     refused : header of each request that is discarded, always ready; none is discarded two cycles after ``refused_room`` was 0.
     discarded : pulses, a bit a class (:class:`TlpClass`).
@@ -74,6 +89,7 @@ class Egress(wiring.Component):
         self.depths = tuple(depths)
         self.clear_ido = clear_ido
         self.max_payload = max_payload
+        self.cuts = max_payload > LEAST_LIMIT
         self.writers = (sources,) * len(depths) if writers is None else tuple(writers)
         self.margins = tuple(4 + number * self._begun(lane) for lane, number in enumerate(self.writers))
         for lane, (depth, margin) in enumerate(zip(self.depths, self.margins, strict=True)):
@@ -87,6 +103,7 @@ class Egress(wiring.Component):
             "limits": In(CreditLimits),
             "posted": Out(1),
             "posted_address": Out(64),
+            "payload_limit": In(LIMIT_BITS), "strip_hints": In(1),
             "watch": In(PortWatch), "state": Out(PortState),
             "refused": Out(stream.Signature(headers.RequestHeader())), "refused_room": In(1), "discarded": Out(3),
         })
@@ -102,11 +119,18 @@ class Egress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arbiter = arbiter = TlpArbiter(EgressBeat(self.data_bytes), self.sources)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, data.StructLayout({}), self.depths,
-                                                   bare=range(EgressLane.ENGINE, len(self.depths)))
+        m.submodules.arbiter = arbiter = TlpArbiter(_Arriving(self.data_bytes), self.sources)
+        keeps = [("cut", "end", "units", "stamp") if self.cuts and lane in _LANES_CUT else ("stamp",) for lane in range(len(self.depths))]
+        m.submodules.queue = queue = OrderingQueue(self.data_bytes, Cutting, self.depths,
+                                                   bare=range(EgressLane.ENGINE, len(self.depths)), keeps=keeps)
         for source, sink in zip(self.i, arbiter.i, strict=True):
-            connect_streams(m, source, sink)
+            arriving = source.payload
+            m.d.comb += [
+                sink.valid.eq(source.valid), source.ready.eq(sink.ready),
+                *(sink.payload[name].eq(arriving[name]) for name in ("beat", "lane", "to_memory")),
+                # Found out for all sources at the same time: behind the choice it would be late.
+                *(sink.payload.cutting[name].eq(value) for name, value in cutting_of(arriving.beat.header, self.payload_limit).items()),
+            ]
         self._accept(m, arbiter.o, queue)
         for lane in range(len(self.depths)):
             m.d.sync += self.room[lane].eq(queue.levels[lane] <= self.depths[lane] - self.margins[lane])
@@ -120,7 +144,12 @@ class Egress(wiring.Component):
             source.ready.eq(1),
             queue.i.payload.beat.eq(source.payload.beat),
             queue.i.payload.lane.eq(source.payload.lane),
+            queue.i.payload.info.eq(source.payload.cutting),
         ]
+        with m.If(self.strip_hints):
+            m.d.comb += queue.i.payload.beat.header.eq(headers.without_hints(source.payload.beat.header))
+            with m.If(source.payload.beat.prefix[24:] == headers.HINT_PREFIX):
+                m.d.comb += [queue.i.payload.beat.prefix.eq(0), queue.i.payload.beat.prefix_valid.eq(0)]
         if self.clear_ido:
             cleared = data.View(headers.RequestHeader(), queue.i.payload.beat.header)
             m.d.comb += cleared.id_ordering.eq(0)
@@ -136,8 +165,7 @@ class Egress(wiring.Component):
         m.submodules.watchdog = watchdog = Watchdog(len(self.depths))
         inside = Signal(len(self.depths))   # which lane is in the middle of a TLP, whose credits are spent
         free, loads, chosen = Signal(), Signal(), turns.grant
-        heads = [queue.o[lane] for lane in lanes]
-        units = [self._units(lane, head.payload.beat.header) for lane, head in zip(lanes, heads, strict=True)]
+        heads, units = zip(*(self._cut(m, lane, queue.o[lane]) for lane in lanes), strict=True)
         discards, waits = watchdog.discards, Signal(len(self.depths))
         m.d.comb += [
             gate.limits.eq(self.limits),
@@ -147,7 +175,7 @@ class Egress(wiring.Component):
             # Decided a cycle ahead, for any head while there are plenty of credits and no posted TLPs, for this one while it stays.
             # Which class a lane draws from is fixed; two lanes of one class share its counters.
             kind, go = LANE_CLASS[lane], Signal(name=f"go_{lane}")
-            none_older, passes = (1, 1) if lane == POSTED else (queue.none_older, may_go(head.payload.stamp, queue.posted))
+            none_older, passes = (1, 1) if lane == POSTED else (queue.none_older, may_go(queue.o[lane].payload.stamp, queue.posted))
             plenty = gate.plenty[kind.value] | discards
             stays = head.valid & ~(loads & chosen[lane])
             closed = watchdog.closed | (discards & ~self.refused_room if lane in _REQUEST_LANES else 0)
@@ -159,19 +187,18 @@ class Egress(wiring.Component):
                 turns.requests[lane].eq(head.valid & (inside[lane] | go)),
                 head.ready.eq(loads & chosen[lane]),
             ]
-        ends = select_one(chosen, [head.payload.beat.last for head in heads])
+        ends = select_one(chosen, [head.payload.last for head in heads])
         m.d.comb += [
             free.eq(~self.tx.valid | self.tx.ready), loads.eq(free | discards),
             turns.last.eq(ends), turns.served.eq(turns.grant & loads.replicate(len(self.depths))),
         ]
-        m.d.sync += queue.posted_left.eq(0)
+        whole = queue.o[POSTED]
+        m.d.sync += queue.posted_left.eq(whole.valid & whole.ready & whole.payload.beat.last)
         with m.If(free):
-            m.d.sync += [self.tx.valid.eq(chosen.any() & ~discards), self.tx.payload.eq(select_one(chosen, [head.payload.beat for head in heads]))]
+            m.d.sync += [self.tx.valid.eq(chosen.any() & ~discards), self.tx.payload.eq(select_one(chosen, [head.payload for head in heads]))]
         for lane, head in zip(lanes, heads, strict=True):
             with m.If(loads & chosen[lane]):
-                m.d.sync += inside[lane].eq(~head.payload.beat.last)
-                if lane == POSTED:
-                    m.d.sync += queue.posted_left.eq(head.payload.beat.last)
+                m.d.sync += inside[lane].eq(~head.payload.last)
         begins = [loads & chosen[lane] & ~inside[lane] for lane in lanes]
         for kind in TlpClass:
             drawing = [lane for lane in lanes if LANE_CLASS[lane] == kind]
@@ -179,7 +206,22 @@ class Egress(wiring.Component):
                 gate.spend[kind.value].eq(Cat(begins[lane] for lane in drawing).any() & ~discards),
                 gate.spend_data[kind.value].eq(select_one([chosen[lane] for lane in drawing], [units[lane] for lane in drawing])),
             ]
-        self._discard(m, [begin & discards for begin in begins], [head.payload.beat.header for head in heads])
+        self._discard(m, [begin & discards for begin in begins], [head.payload.header for head in heads])
+
+    def _cut(self, m, lane, head):
+        """Beats that leave the lane whose head this is, as its TLPs are, or as pieces, and data credits of what begins there. A head stays until its
+        last piece has left."""
+        out = stream.Signature(TlpBeat(self.data_bytes)).create(path=(f"leaving_{lane}",))
+        if self.cuts and lane in _LANES_CUT:
+            m.submodules[f"cutter_{lane}"] = cutter = Cutter(self.data_bytes, completions=lane == EgressLane.COMPLETION)
+            connect_streams(m, cutter.o, out)
+            m.d.comb += [
+                cutter.i.valid.eq(head.valid), head.ready.eq(cutter.i.ready),
+                cutter.i.payload.beat.eq(head.payload.beat), cutter.i.payload.cutting.eq(head.payload.info),
+            ]
+            return out, cutter.units
+        m.d.comb += [out.valid.eq(head.valid), out.payload.eq(head.payload.beat), head.ready.eq(out.ready)]
+        return out, self._units(lane, out.payload.header)
 
     def _discard(self, m, begins, heads):
         """Count what begins to be discarded, and hand over the headers of requests."""

@@ -9,12 +9,15 @@ from amaranth.lib import data, enum
 
 __all__ = [
     "Fmt", "TlpType", "TlpClass", "CompletionStatus", "AddressType",
-    "RequestHeader", "CompletionHeader", "MessageHeader", "IDE_PREFIX", "PASID_PREFIX",
-    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "plain_request", "with_address",
+    "RequestHeader", "CompletionHeader", "MessageHeader", "HINT_PREFIX", "IDE_PREFIX", "PASID_PREFIX",
+    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "plain_request", "with_address", "without_hints",
 ]
 
 #: Payload bytes that one data credit stands for (2.6.1).
 CREDIT_BYTES = 16
+
+#: First byte of an end-to-end prefix with more of a processing hint: half of the steering tag (2.2.7.1).
+HINT_PREFIX = 0x90
 
 #: First byte of an end-to-end PASID prefix (6.20).
 PASID_PREFIX = 0x91
@@ -228,6 +231,24 @@ def with_address(header, address, wide=None):
     return Cat(
         Mux(wide, low, 0)[:32], Mux(wide, high, low)[:32],
         Value.cast(header)[64:125], wide, Value.cast(header)[126:128],
+    )
+
+
+def without_hints(header):
+    """``header`` without TLP Processing Hints (2.2.7.1): TH and PH are 0, and where a steering tag stood is what the request means without one.
+
+    A steering tag stands in the tag of a write, which means nothing there. In reads and AtomicOps it stands in place of the byte enables, all of
+    which are meant then. Anything else carries none.
+    """
+    fields, whole = _dw0(header), Value.cast(header)
+    atomic = fields.type[2:5] == TlpType.FETCH_ADD.value >> 2
+    hints, writes = fields.hints & (is_memory(header) | atomic), is_memory(header) & fields.fmt[1]
+    wide, place = fields.fmt[0], RequestHeader()["hints"].offset
+    enables = Cat(Const(0xF, 4), (fields.length != 1).replicate(4))
+    return Cat(
+        whole[:2] & ~(hints & wide).replicate(2), whole[2:32], whole[32:34] & ~(hints & ~wide).replicate(2), whole[34:64],
+        Mux(hints & ~writes, enables, whole[64:72]), whole[72:80] & ~(hints & writes).replicate(8), whole[80:place], fields.hints & ~hints,
+        whole[place + 1:],
     )
 
 

@@ -1,7 +1,8 @@
 """What the hosts send each other through their apertures: bit-exact but for the documented fields, both ways at once, with long pauses.
 
 Documented fields: the address is moved by the aperture's offset, and the header has the form for it; IDO is cleared; a request gets the requester ID
-of the other host's port and a tag of the interposer's, and its completions get the old ones back. Now and then a host takes nothing for hundreds of
+of the other host's port and a tag of the interposer's, and its completions get the old ones back. What exceeds ``limit_b`` bytes, a parameter, comes
+to Host B in pieces. Now and then a host takes nothing for hundreds of
 cycles, so that the lanes to it fill.
 """
 
@@ -15,9 +16,10 @@ import cocotb
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.passthrough import COMPLETER, Path, is_last
-from pagehop_tb.benches.random_tlps import RandomRequests, random_answer
+from pagehop_tb.benches.random_tlps import MPS, RandomRequests, random_answer
 from pagehop_tb.benches.three_ports import HOST_IDS, REGISTER_BASES, identify
 from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.interposer import payload_limits
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
 from pagehop_tb.protocol import FlowClass, Tlp, memory_write
 
@@ -44,14 +46,15 @@ class Between:
     """Both hosts, each with random requests to the other and a completer that answers late and in any order."""
 
     def __init__(self, dut: Any, config: BenchConfig) -> None:
-        self.random = config.random("between")
+        self.random, self.limit_b = config.random("between"), config.get("limit_b", MPS)
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
         identify(dut)
         beats = BeatFormat(config.data_bytes)
         TlpPortAgent(dut, "device", self.fabric, beats)
         self.sides = [
-            Side(number, self._agent(dut, name, beats), Path(f"{name} to the other", True), config.random(name))
+            Side(number, self._agent(dut, name, beats), Path(f"{name} to the other", True, self.limit_b if number == 0 else MPS), config.random(name))
             for number, name in enumerate(("host_a", "host_b"))]
+        self.sides[1].agent.mps = self.limit_b
         for side in self.sides:
             side.agent.on_sent, side.agent.on_tlp = partial(self._sent, side), partial(self._arrived, side)
 
@@ -98,7 +101,8 @@ class Between:
         await self.fabric.start()
         values = (
             (regs.ApertureABase, APERTURES[0]), (regs.ApertureAPages, PAGES), (regs.ApertureAOffset, FAR[0] - APERTURES[0]),
-            (regs.ApertureBBase, APERTURES[1]), (regs.ApertureBPages, PAGES), (regs.ApertureBOffset, FAR[1] - APERTURES[1]))
+            (regs.ApertureBBase, APERTURES[1]), (regs.ApertureBPages, PAGES), (regs.ApertureBOffset, FAR[1] - APERTURES[1]),
+            *(((regs.PayloadLimits, payload_limits(host_b=self.limit_b)),) if self.limit_b < MPS else ()))
         for register, value in values:
             data = (value % (1 << 64)).to_bytes(8, "little")
             await self.sides[0].agent.send(memory_write(COMPLETER, REGISTER_BASES[0] + register.offset, data))
@@ -135,8 +139,8 @@ async def between(dut: Any) -> None:
     """Writes, reads and atomics of both hosts through their apertures."""
     config = BenchConfig("between")
     count = config.get("requests", 400)
-    config.refuse_unknown()
     bench = Between(dut, config)
+    config.refuse_unknown()
     await bench.start()
     for task in [cocotb.start_soon(bench.traffic(side, count)) for side in bench.sides]:
         await task

@@ -23,7 +23,7 @@ from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
 from pagehop_tb.pins import CreditConfig, PortCredits
-from pagehop_tb.protocol import Kind, Tlp
+from pagehop_tb.protocol import PIECE_BOUNDARY, Kind, Tlp
 
 __all__ = ["NOTIFY_ADDRESS", "PAGE", "RING_BASE", "Guest", "judged"]
 
@@ -38,6 +38,8 @@ APERTURE_A, APERTURE_B = 0x80_0000_0000, 0xA0_0000_0000
 BARS = {"nvme": (0x8000_0000, 0x4000), "nic": (0x8001_0000, 0x4000), "third": (0x8002_0000, 0x4000)}
 #: Where a hypervisor keeps the ring of the move queue, and how long the ring is: short, so that it is gone through often.
 RING_BASE, RING_ORDER = 0x60_0000_0000, 3
+#: Largest payload that a device or host sends.
+LARGEST_PAYLOAD = 256
 #: Bytes that a hypervisor copies at a time.
 COPY_BYTES = 64
 #: Tries after which a page that does not move is given up.
@@ -58,7 +60,8 @@ class Guest:
     sees both hosts by a path of its own), ``mode`` of the moves (``hold``, ``merge``, ``host_copy``, or ``mixed``: hold and merge by chance),
     ``ring_host`` (whose memory has the ring of the move queue, and who gets the notifications), ``independent`` (names of functions that
     are declared independent of each other and of the rest), ``traffic_class`` of the devices and ``classes_apart`` (the hosts have a virtual
-    channel for each class, so pages must not move while devices use another than 0).
+    channel for each class, so pages must not move while devices use another than 0), ``mps`` of the links of the device, Host A and Host B: what
+    is larger comes there in pieces.
     """
 
     def __init__(self, dut: Any, config: BenchConfig, base: int, pages: int, functions: tuple[str, ...] = ("nvme", "nic"),
@@ -77,7 +80,7 @@ class Guest:
             notify=(self.ring_host, NOTIFY_ADDRESS, NOTIFY_DATA), fence=config.get("fence", False), dirty=dirty,
             independent=tuple((requester, 0xFFFF) for requester in self.independent.values()),
             allow_classes=not any(host.classes_apart for host in made.hosts),
-            hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500))
+            hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500), payload_limits=made.mps)
         if config.in_row:
             first = (base + host_b_offset - BEHIND_B) // PAGE
             dut.adjust.value = first | first + pages << 52 | BEHIND_B << 105
@@ -102,13 +105,15 @@ class Guest:
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         config = self.config
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
+        mps = config.get("mps", [256, 256, 256])
         hosts = [RootComplexConfig(posted=Delay(*delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE),
-                                   classes_apart=config.get("classes_apart", False))
-                 for delay in (write_delay, config.get("write_delay_b", write_delay))]
+                                   classes_apart=config.get("classes_apart", False), mps=host_mps)
+                 for delay, host_mps in zip((write_delay, config.get("write_delay_b", write_delay)), mps[1:], strict=True)]
         pauses = config.get("pauses", 0.1)
         size, posted, traffic_class = self.pages * PAGE, config.get("posted_credits", 64), config.get("traffic_class", 0)
         return SystemConfig(
             seed=config.seed, data_bytes=config.data_bytes, hosts=tuple(hosts[:config.hosts]), pauses=pauses, shuffle=0.2 if pauses else 0.0,
+            mps=(mps[0], mps[1], mps[2]),
             functions=tuple(DeviceConfig(name, 0x0108 + 8 * number, bar=BARS[name], traffic_class=traffic_class)
                             for number, name in enumerate(functions)),
             apertures=((APERTURE_A, size), (APERTURE_B, size)) if config.hosts == 2 else (None, None),
@@ -135,7 +140,7 @@ class Guest:
             window=Range(self.base, size), groups=self._groups(), host_b_offset=self.setup.host_b_offset,
             engine_ids=frozenset(self.system.config.identities[1:]),
             interrupts=(Range(MSI_BASE, MSI_SIZE),), notify=frozenset((NOTIFY_ADDRESS,)), hold_limit=self.setup.hold_limit,
-            global_order=self.out_of_band, hosts=self.config.hosts,
+            global_order=self.out_of_band, hosts=self.config.hosts, pieces=PIECE_BOUNDARY if min(self.setup.payload_limits) < LARGEST_PAYLOAD else 0,
             apertures={0: Range(APERTURE_A, size, self.setup.aperture_a[2]), 1: Range(APERTURE_B, size, self.setup.aperture_b[2])}
             if self.config.hosts == 2 else {})
 

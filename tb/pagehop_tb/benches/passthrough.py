@@ -1,7 +1,8 @@
 """Everything passes: TLPs of all kinds in both directions, bit-exact but for the documented fields, under random pauses and scarce credits.
 
 The guest window is closed, so one host gets all. Documented fields: IDO is cleared toward a host; requests of a host get the requester ID of the
-device port and a tag of the interposer's, and their completions get the old ones back.
+device port and a tag of the interposer's, and their completions get the old ones back. When registers say so, what exceeds a limit of payload comes
+in pieces, and hints are stripped toward a host.
 """
 
 from collections import deque
@@ -16,8 +17,9 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.random_tlps import MPS, RandomRequests, random_answer
 from pagehop_tb.benches.three_ports import DEVICE_ID, REGISTER_BASES, identify
 from pagehop_tb.driver import interposer_registers as regs
+from pagehop_tb.driver.interposer import payload_limits, processing_hints
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
-from pagehop_tb.protocol import FlowClass, Tlp, memory_write
+from pagehop_tb.protocol import FlowClass, Tlp, cut, memory_write, without_hints
 
 COMPLETER = 0x0000
 #: Data credits of the largest payload.
@@ -25,17 +27,22 @@ LARGEST_UNITS = MPS // 16
 
 
 class Path:
-    """One direction between two ports: what was sent, in order of each class, is what must come out."""
+    """One direction between two ports: what was sent, in order of each class, is what must come out, cut to the limit of payload at its end.
 
-    def __init__(self, name: str, to_host: bool) -> None:
-        self.name, self.to_host = name, to_host
+    ``strip``: without processing hints.
+    """
+
+    def __init__(self, name: str, to_host: bool, limit: int = MPS, strip: bool = False) -> None:
+        self.name, self.to_host, self.limit, self.strip = name, to_host, limit, strip
         self.sent: tuple[deque[tuple[Tlp, int]], ...] = (deque(), deque(), deque())
         self.posted_sent = self.posted_received = self.compared = 0
 
     def on_sent(self, tlp: Tlp, expected: Tlp) -> None:
         """``tlp`` was put on the wire, ``expected`` must come out."""
-        self.sent[tlp.flow].append((replace(expected, id_ordering=False) if self.to_host else expected, self.posted_sent))
-        self.posted_sent += tlp.flow is FlowClass.POSTED
+        changed = replace(expected, id_ordering=False) if self.to_host else expected
+        for piece in cut(without_hints(changed) if self.strip else changed, self.limit):
+            self.sent[tlp.flow].append((piece, self.posted_sent))
+            self.posted_sent += tlp.flow is FlowClass.POSTED
 
     def on_received(self, tlp: Tlp) -> None:
         """Compare with the oldest of its class, and with what may not be passed."""
@@ -63,14 +70,14 @@ def is_last(completion: Tlp) -> bool:
 class Bench:
     """Device and one host, each with a random generator and a completer that answers late and in any order."""
 
-    def __init__(self, dut: Any, config: BenchConfig, name: str, host: int, scarce_data: bool = False) -> None:
-        self.random, self.scarce_data = config.random(name), scarce_data
+    def __init__(self, dut: Any, config: BenchConfig, name: str, host: int, scarce_data: bool = False, limit: int = MPS, strip: bool = False) -> None:
+        self.random, self.scarce_data, self.limit, self.strip = config.random(name), scarce_data, limit, strip
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
         identify(dut)
         beats = BeatFormat(config.data_bytes)
         self.agents = {name: self._agent(dut, name, beats) for name in ("device", "host_a", "host_b")}
         self.device, self.host, self.host_number = self.agents["device"], self.agents[("host_a", "host_b")[host]], host
-        self.up, self.down = Path("upstream", True), Path("downstream", False)
+        self.up, self.down = Path("upstream", True, limit, strip), Path("downstream", False, limit)
         self.device_tags: dict[int, int] = {}                    # tag: requester ID of a read of the device
         self.host_tags: set[int] = set()
         self.proxied: dict[int, tuple[int, int]] = {}            # tag of the interposer: requester ID and tag of the host's request
@@ -88,8 +95,8 @@ class Bench:
             # Data for the largest TLP, and headers for many.
             granted = PortCredits(*(CreditConfig(64, units, delay=(1, 60)) for units in (LARGEST_UNITS, 2, LARGEST_UNITS)))
         pauses = [random.choice((None, sparse(random.getrandbits(32), 0.3), bursts(random.getrandbits(32), 20))) for _ in range(2)]
-        return TlpPortAgent(dut, name, self.fabric, beats, granted, seed=random.getrandbits(32), shuffle=0.3, source_pause=pauses[0],
-                            sink_pause=pauses[1])
+        return TlpPortAgent(dut, name, self.fabric, beats, granted, mps=self.limit, seed=random.getrandbits(32), shuffle=0.3,
+                            source_pause=pauses[0], sink_pause=pauses[1])
 
     # Upstream: as the device sends, as the host gets
 
@@ -139,11 +146,16 @@ class Bench:
     # The run
 
     async def start(self, active_host: int) -> None:
-        """Start the clock and choose the host that gets everything."""
+        """Start the clock, choose the host that gets everything, and what is changed on the way."""
         await self.fabric.start()
-        if active_host:
-            control = regs.Control.ACTIVE_HOST.of(1)
-            await self.agents["host_a"].send(memory_write(COMPLETER, REGISTER_BASES[0] + regs.Control.offset, control.to_bytes(8, "little")))
+        written = {regs.Control.offset: regs.Control.ACTIVE_HOST.of(1)} if active_host else {}
+        at_host = ("host_a", "host_b")[active_host]
+        if self.limit < MPS:
+            written[regs.PayloadLimits.offset] = payload_limits(device=self.limit, **{at_host: self.limit})
+        if self.strip:
+            written[regs.ProcessingHints.offset] = processing_hints(**{at_host: True})
+        for offset, value in written.items():
+            await self.agents["host_a"].send(memory_write(COMPLETER, REGISTER_BASES[0] + offset, value.to_bytes(8, "little")))
             await self.fabric.wait(50)
 
     async def traffic(self, agent: TlpPortAgent, requests: RandomRequests, count: int, random: Random, tags: list[int], taken: Any) -> None:
@@ -170,11 +182,11 @@ class Bench:
                 return
 
 
-async def mixed(dut: Any, host: int, scarce_data: bool = False) -> None:
-    """Random traffic between the device and ``host``, both ways at once."""
+async def mixed(dut: Any, host: int, variant: str = "", **changes: Any) -> None:
+    """Random traffic between the device and ``host``, both ways at once. ``changes`` of the usual bench make it a ``variant``."""
     config = BenchConfig("passthrough")
     count = config.get("requests", 400)
-    bench = Bench(dut, config, f"host {host}{', scarce data' if scarce_data else ''}", host, scarce_data)
+    bench = Bench(dut, config, f"host {host}{variant and f', {variant}'}", host, **changes)
     await bench.start(host)
     random = bench.random
 
@@ -184,8 +196,9 @@ async def mixed(dut: Any, host: int, scarce_data: bool = False) -> None:
     def bar_address() -> int:
         return random.choice((0x8000_0000, 0x80_0000_0000)) + random.randrange(1 << 20) * 4
 
-    up = RandomRequests(random, True, [0x0001, 0x0002, 0x0108], guest_address)
-    down = RandomRequests(random, False, [0x0000, 0x0010], bar_address)
+    hints = 0.3 if bench.strip else 0.0
+    up = RandomRequests(random, True, [0x0001, 0x0002, 0x0108], guest_address, hints)
+    down = RandomRequests(random, False, [0x0000, 0x0010], bar_address, hints)
     sending = [
         cocotb.start_soon(bench.traffic(bench.device, up, count, random, list(range(256, 512)), bench.device_tags)),
         cocotb.start_soon(bench.traffic(bench.host, down, count, random, list(range(40)), bench.host_tags)),
@@ -219,4 +232,10 @@ async def to_host_b(dut: Any) -> None:
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def scarce_data(dut: Any) -> None:
     """Data credits run out, header credits never do."""
-    await mixed(dut, 0, scarce_data=True)
+    await mixed(dut, 0, "scarce data", scarce_data=True)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def rewrites(dut: Any) -> None:
+    """The device's link and Host B's have a smaller limit than the TLPs that come, and Host B gets no steering tags."""
+    await mixed(dut, 1, "rewrites", limit=128, strip=True)

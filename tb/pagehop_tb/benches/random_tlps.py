@@ -8,17 +8,18 @@ from pagehop_tb.protocol import Kind, Tlp, answer, byte_range, read_completions
 __all__ = ["MPS", "RandomRequests", "random_answer"]
 
 MPS = 256
-PASID = 0x91 << 24
+PASID, HINT = 0x91 << 24, 0x90 << 24
 
 
 class RandomRequests:
     """Makes requests of one side of a link. ``address()`` picks a dword-aligned place, ``ids`` are the requester IDs of that side.
 
     ``upstream`` requests are those of a device (memory, atomics, messages to the root), others those of a host (memory, I/O, configuration).
+    ``hints``: a share of all requests to memory has a processing hint, and some of these a prefix with more of its steering tag.
     """
 
-    def __init__(self, random: Random, upstream: bool, ids: list[int], address: Callable[[], int]) -> None:
-        self.random, self.upstream, self.ids, self.address = random, upstream, ids, address
+    def __init__(self, random: Random, upstream: bool, ids: list[int], address: Callable[[], int], hints: float = 0.0) -> None:
+        self.random, self.upstream, self.ids, self.address, self.hints = random, upstream, ids, address, hints
 
     def posted(self) -> Tlp:
         """A memory write or a message."""
@@ -64,6 +65,13 @@ class RandomRequests:
             tlp.id_ordering = random.random() < 0.2
             if random.random() < 0.1:
                 tlp.prefix = PASID | random.randrange(1 << 20)
+        if self.hints and random.random() < self.hints:
+            tlp.hints, tlp.processing_hint = True, random.randrange(4)
+            if tlp.kind is not Kind.MWR:
+                # The steering tag stands there.
+                tlp.first_be, tlp.last_be = random.randrange(16), random.randrange(16)
+            if random.random() < 0.5:
+                tlp.prefix = HINT | random.randrange(1 << 24)
 
     def _message(self) -> Tlp:
         random = self.random

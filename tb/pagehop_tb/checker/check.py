@@ -12,6 +12,7 @@ from pagehop_tb.checker.invariants.unchanged import check_unchanged
 from pagehop_tb.checker.joint import check_graph
 from pagehop_tb.checker.log import EventLog, Kind, by_place
 from pagehop_tb.checker.meters import measure
+from pagehop_tb.checker.pieces import in_pieces
 from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig, host_name
 from pagehop_tb.checker.values import Values
@@ -33,7 +34,7 @@ def check(log: EventLog, config: CheckConfig, memory: MemoryReader | None) -> Ve
     if config.hosts == 1:
         log = by_place(log, config)
     verdict = Verdict()
-    replay = Replay(log, config, verdict)
+    replay = Replay(in_pieces(log, config.pieces) if config.pieces else log, config, verdict)
     replay.run()
     values = Values(replay)
     values.check(verdict)

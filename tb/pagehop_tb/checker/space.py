@@ -48,6 +48,7 @@ class CheckConfig:
     ``line_atomic`` demands that an access inside one 64-byte line sees one moment: stronger than PCIe, and what drivers assume.
     ``groups`` names, by agent and by requester ID, devices that keep order within their group alone, for they were declared independent or use
     another traffic class (H24d); by :func:`answers_of` an agent, the group of its completions, which have the class of their request.
+    ``pieces``: large writes may come in pieces that end at multiples of so many bytes, for a port has a limit of payload (H24c); 0, they do not.
     ``hold_limit`` bounds every stretch of holding in cycles, ``slack`` is what may come on top.
     """
 
@@ -62,6 +63,7 @@ class CheckConfig:
     global_order: bool = False
     line_atomic: bool = True
     groups: Mapping[str | int, int] = field(default_factory=dict)
+    pieces: int = 0
     hold_limit: int | None = None
     hosts: int = 2
     slack: int = 200

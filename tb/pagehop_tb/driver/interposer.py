@@ -8,7 +8,10 @@ from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
 from pagehop_tb.driver.register_fields import Field
 
-__all__ = ["PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "result"]
+__all__ = [
+    "PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "payload_limits", "processing_hints",
+    "result",
+]
 
 PAGE = 4096
 PAGES_A_WORD = 64
@@ -18,6 +21,9 @@ MOST_PAGES = (1 << 32) - 1
 
 #: The ports as the hardware numbers them.
 PORTS = ("device", "host_a", "host_b")
+
+#: Largest Max_Payload_Size that PCIe has, in bytes: a port with this limit cuts nothing.
+NO_LIMIT = 4096
 
 #: Cycles between two looks at whether the interrupt handler has run.
 LOOK_CYCLES = 10
@@ -34,6 +40,19 @@ def command(to_host: int, mode: int, page_size: int = 12) -> int:
     """What move a request is, as ``move_command`` and descriptors say it."""
     fields = regs.MoveCommand
     return fields.TO_HOST.of(to_host) | fields.PAGE_SIZE.of(page_size) | fields.MODE.of(mode)
+
+
+def payload_limits(device: int = NO_LIMIT, host_a: int = NO_LIMIT, host_b: int = NO_LIMIT) -> int:
+    """The word of the register that has these limits, in bytes."""
+    fields, limits, coded = regs.PayloadLimits, (device, host_a, host_b), tuple(128 << code for code in range(6))
+    if not set(limits) <= set(coded):
+        raise DriverError(f"A limit of payload must be one of {', '.join(map(str, coded))} bytes, not {limits}")
+    return sum(field.of(coded.index(limit)) for field, limit in zip((fields.DEVICE, fields.HOST_A, fields.HOST_B), limits, strict=True))
+
+
+def processing_hints(host_a: bool = False, host_b: bool = False) -> int:
+    """The word of the register that says which hosts are spared the hints of requests."""
+    return regs.ProcessingHints.STRIP_HOST_A.of(host_a) | regs.ProcessingHints.STRIP_HOST_B.of(host_b)
 
 
 def result(status: int, cycles: int) -> MoveResult:
@@ -69,7 +88,8 @@ class Setup:
     ``behind_b`` is what is added to addresses of the guest between the port of Host B and that host, as by a second interposer in a row: all other
     addresses of Host B are its own, and the driver takes that away from what the hardware is told.
 
-    ``independent`` are groups of requesters, (requester ID, mask), that need no order with any others.
+    ``independent`` are groups of requesters, (requester ID, mask), that need no order with any others. ``payload_limits`` in bytes of the device,
+    Host A and Host B; ``strip_hints`` of requests to Host A and Host B.
     """
 
     window_base: int
@@ -91,6 +111,8 @@ class Setup:
     completion_limit: int = 2500
     device_limit: int = 0       # of the watchdogs; 0 is never
     hosts_limit: int = 0
+    payload_limits: tuple[int, int, int] = (NO_LIMIT, NO_LIMIT, NO_LIMIT)
+    strip_hints: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True)
@@ -169,6 +191,8 @@ class InterposerDriver:
             (regs.ApertureBOffset.offset, aperture_b[2] % ADDRESSES),
             (regs.MoveLimits.offset, regs.MoveLimits.HOLD.of(setup.hold_limit) | regs.MoveLimits.COMPLETION.of(setup.completion_limit)),
             (regs.PortLimits.offset, regs.PortLimits.DEVICE.of(setup.device_limit) | regs.PortLimits.HOSTS.of(setup.hosts_limit)),
+            (regs.PayloadLimits.offset, payload_limits(*setup.payload_limits)),
+            (regs.ProcessingHints.offset, processing_hints(*setup.strip_hints)),
             (regs.NotifyAddress.offset, notify_address), (regs.NotifyData.offset, notify_data),
             (regs.Control.offset, control.ACTIVE_HOST.of(setup.active_host) | control.FENCE.of(setup.fence) | control.DIRTY_ENABLE.of(setup.dirty)
                 | control.ALLOW_TRANSLATED.of(setup.allow_translated) | control.ALLOW_CLASSES.of(setup.allow_classes)

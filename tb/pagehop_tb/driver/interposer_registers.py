@@ -683,6 +683,28 @@ class SlideStatus:
     ERROR = Field(4, 3)
 
 
+class PayloadLimits:
+    """payload_limits (read and write)"""
+    offset = 0x280
+    reset = 0x50505
+    #: For the device.
+    DEVICE = Field(0, 3)
+    #: For Host A.
+    HOST_A = Field(8, 3)
+    #: For Host B.
+    HOST_B = Field(16, 3)
+
+
+class ProcessingHints:
+    """processing_hints (read and write)"""
+    offset = 0x288
+    reset = 0x0
+    #: Strip those to Host A.
+    STRIP_HOST_A = Field(0, 1)
+    #: Strip those to Host B.
+    STRIP_HOST_B = Field(1, 1)
+
+
 class Independent:
     """independent (read and write)"""
     offset = 0x2a0

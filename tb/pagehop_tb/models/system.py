@@ -41,7 +41,8 @@ class SystemConfig:
     aperture or ``None``;
     ``identities`` and ``register_bases`` of the interposer's ports: device, then hosts, as each link knows them. ``pauses`` is the share of
     cycles in which a stream stands still, ``shuffle`` the probability that a class overtakes where it may. ``device_credits`` and
-    ``host_credits`` are granted to the DUT. ``mps`` of all links; ``read_back``: CPUs read back what they store through the aperture (O9).
+    ``host_credits`` are granted to the DUT. ``mps`` of the links of the device, Host A and Host B: what the DUT may send there. ``read_back``: CPUs
+    read back what they store through the aperture (O9).
     """
 
     seed: int = 0
@@ -56,7 +57,7 @@ class SystemConfig:
     shuffle: float = 0.0
     device_credits: PortCredits = field(default_factory=PortCredits)
     host_credits: PortCredits = field(default_factory=_host_credits)
-    mps: int = 256
+    mps: tuple[int, int, int] = (256, 256, 256)
     read_back: bool = True
 
 
@@ -138,7 +139,7 @@ class System:
         names = HOST_PORTS[:len(config.hosts)]
         for name, identity, base in zip(names, config.identities[1:], config.register_bases, strict=False):
             getattr(dut, f"config_{name}").value = identity | base << 16
-        self.ports = {name: self._port(name) for name in ("device", *names)}
+        self.ports = {name: self._port(name, mps) for name, mps in zip(("device", *names), config.mps, strict=False)}
         hosts = [Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(names)]
         self.hosts = (hosts[0], hosts[-1])
         self.link = DeviceLink(self.ports["device"], self.fabric, observer)
@@ -151,11 +152,11 @@ class System:
     def _seed(self) -> int:
         return self.random.getrandbits(32)
 
-    def _port(self, name: str) -> TlpPortAgent:
+    def _port(self, name: str, mps: int) -> TlpPortAgent:
         config = self.config
         pauses = [sparse(self._seed(), config.pauses) if config.pauses else None for _ in range(2)]
         granted = config.device_credits if name == "device" else config.host_credits
-        return TlpPortAgent(self.dut, name, self.fabric, BeatFormat(config.data_bytes), granted, mps=config.mps, seed=self._seed(),
+        return TlpPortAgent(self.dut, name, self.fabric, BeatFormat(config.data_bytes), granted, mps=mps, seed=self._seed(),
                             shuffle=config.shuffle, source_pause=pauses[0], sink_pause=pauses[1])
 
     @property

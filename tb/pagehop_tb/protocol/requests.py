@@ -1,16 +1,23 @@
 """How an access of a byte range becomes requests, and how a request is answered (2.2.5, 2.2.7, 2.3.1)."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from .tlp import Kind, Tlp
 
 __all__ = [
-    "PAGE", "answer", "byte_range", "byte_mask", "completion_cuts", "expand_byte_enables", "memory_read", "memory_write", "pieces",
-    "read_completions", "request_bytes",
+    "PAGE", "PIECE_BOUNDARY", "answer", "byte_range", "byte_mask", "completion_cuts", "cut", "expand_byte_enables", "memory_read", "memory_write",
+    "pieces", "read_completions", "request_bytes", "without_hints",
 ]
 
 #: No memory request crosses a boundary of this many bytes (2.2.7).
 PAGE = 4096
+
+#: Who cuts a TLP in the middle of its way cuts at multiples of this: the largest Read Completion Boundary (2.3.1.1).
+PIECE_BOUNDARY = 128
+
+#: First byte of the prefix with more of a steering tag (2.2.10.4).
+_HINT_PREFIX = 0x90
 
 #: Bytes that four byte enables select.
 _BYTES_OF = [tuple(lane for lane in range(4) if enables >> lane & 1) for enables in range(16)]
@@ -142,3 +149,39 @@ def read_completions(request: Tlp, data: bytes, completer_id: int, rcb: int, mps
         start += count
         remaining -= count
     return tlps
+
+
+def cut(tlp: Tlp, limit: int) -> list[Tlp]:
+    """``tlp`` as it arrives behind a port through which ``limit`` bytes of payload go: writes and completions that are larger come in pieces, each
+    but the last of which ends at the last multiple of :data:`PIECE_BOUNDARY` that it can."""
+    size = len(tlp.data)
+    if tlp.kind not in (Kind.MWR, Kind.CPLD, Kind.CPLDLK) or size <= limit:
+        return [tlp]
+    base = tlp.lower_address & ~3 if tlp.is_completion else tlp.address
+    mask = byte_mask(expand_byte_enables(tlp), size) if tlp.kind is Kind.MWR else b""
+    found, start, counted = list[Tlp](), 0, tlp.byte_count
+    while start < size:
+        stop = size if size - start <= limit else (base + start + limit) // PIECE_BOUNDARY * PIECE_BOUNDARY - base
+        piece = replace(tlp, data=tlp.data[start:stop], length=(stop - start) // 4)
+        if tlp.is_completion:
+            piece.byte_count = counted
+            piece.lower_address = (base + start) % 128 if start else tlp.lower_address
+            counted -= stop - start - piece.lower_address % 4
+        else:
+            first, last = (sum(mask[place + bit] << bit for bit in range(4)) for place in (start, stop - 4))
+            piece.address, piece.first_be, piece.last_be = tlp.address + start, first, last if piece.length > 1 else 0
+        found.append(piece)
+        start = stop
+    return found
+
+
+def without_hints(tlp: Tlp) -> Tlp:
+    """``tlp`` with neither TH nor what that brings along (2.2.7.1): a steering tag takes the place of the tag of a write, which means nothing, or of
+    the byte enables of a read or AtomicOp, which then are all set."""
+    prefix = None if tlp.prefix is not None and tlp.prefix >> 24 == _HINT_PREFIX else tlp.prefix
+    if not tlp.hints:
+        return replace(tlp, prefix=prefix)
+    plain = replace(tlp, prefix=prefix, hints=False, processing_hint=0)
+    if tlp.kind is Kind.MWR:
+        return replace(plain, tag=tlp.tag & ~0xFF)
+    return replace(plain, first_be=0xF, last_be=0xF if tlp.length > 1 else 0)
