@@ -140,8 +140,8 @@ def test_verdicts_are_those_of_the_documentation():
 
 @pytest.mark.parametrize("change", [
     ("with m.If(moves.any()):", "with m.If(0):"), ("turns.served.eq(turns.grant)", "turns.served.eq(0)"), ("inside & ~special", "inside"),
-    ("delay.eq(2)", "delay.eq(1)"),
-    ("offset >= self.low", "offset >= 0"), ("offset < self.movable", "offset < self.movable + 1"), ("Mux(self.pause, 0, self.asks)", "self.asks")],
+    ("asked.eq(turns.grant), delay.eq(2)", "asked.eq(turns.grant), delay.eq(1)"),
+    ("place >= self.low", "place >= 0"), ("place < self.movable", "place < self.movable + 1"), ("Mux(self.pause, 0, self.asks)", "self.asks")],
     ids=["a page twice", "no turns", "special pages", "too early", "below", "above", "no pause"])
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):

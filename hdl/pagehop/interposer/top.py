@@ -241,7 +241,8 @@ class Interposer(wiring.Component):
             connect_streams(m, slot.owner_op, owners.op[number])
             m.d.comb += [
                 check.request[number].eq(slot.checked), check.asks[number].eq(slot.checks), check.busy[number].eq(slot.moving),
-                check.page[number].eq(slot.guard.page), slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
+                check.page[number].eq(slot.guard.page), check.mask[number].eq(slot.guard.mask),
+                slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
                 device.guard[number].eq(slot.guard), slot.epochs.eq(epochs),
             ]
         connect_streams(m, check.owner_op, owners.op[self.slots])
@@ -268,6 +269,7 @@ class Interposer(wiring.Component):
             check.low.eq(slide.status.low), check.movable.eq(slide.movable), check.pause.eq(slide.check_pause), slide.check_idle.eq(check.idle),
             slide.busy.eq(Cat(mover.slot.moving for mover in movers)),
             *(page.eq(mover.slot.guard.page) for page, mover in zip(slide.page, movers, strict=True)),
+            *(mask.eq(mover.slot.guard.mask) for mask, mover in zip(slide.mask, movers, strict=True)),
             slide.owner.eq(owners.answer), slide.owner_valid.eq(owners.answer_valid), slide.decoded.eq(device.rx.ready),
             *(getattr(slide, f"{kind}_{count}").eq(getattr(device, f"{kind}_{count}"))
               for kind, counts in (("posted", ("accepted", "left")), ("requests", ("accepted", "left")), ("aside", ("entered", "left")),
@@ -336,6 +338,7 @@ class Interposer(wiring.Component):
         connect_streams(m, device.absorb[number], copy.absorb)
         m.d.comb += [
             slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number] | down),
+            slot.changed.eq(device.changed[number]), slot.changed_unit.eq(device.changed_unit),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
             slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque),
             slot.room.eq(Cat(host.egress.room[EgressLane.POSTED] for host in hosts)), control.status[number].eq(slot.status),
