@@ -9,7 +9,7 @@ from pagehop.interposer.bitmaps import WORD_INDEX_BITS, OwnerOp, OwnerOpKind
 from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import EpochView, FlushView, Settings, in_run, run_bits
+from pagehop.interposer.layouts import EpochView, FlushView, Settings
 from pagehop.memory.bitmap import WORD_BITS
 
 __all__ = ["Slide", "SlideError", "SlideStatus"]
@@ -67,7 +67,7 @@ class Slide(wiring.Component):
     -------
     start, target : from the registers; ``pages``, of the window; ``settings``.
     status : for the registers. ``movable``: pages from here on do not move.
-    check_pause, check_idle : of the :class:`MoveCheck`. ``busy``, ``page``, ``mask``: of each slot, and the run that it moves.
+    check_pause, check_idle : of the :class:`MoveCheck`. ``busy``, ``page``: of each slot; of a run its first page, which is left first.
     owner_op, owner, owner_valid : port of the owner map. ``drop``: words of the dirty bitmap that are forgotten, taken when they are.
     decoded : what was decoded before this cycle has its place in the lanes at its end.
     posted_accepted, posted_left, requests_accepted, requests_left : counts of the lanes. ``aside_*``: of requests that wait
@@ -82,7 +82,6 @@ class Slide(wiring.Component):
         super().__init__({
             "start": In(1), "target": In(32), "pages": In(32), "settings": In(Settings), "status": Out(SlideStatus), "movable": Out(33),
             "check_pause": Out(1), "check_idle": In(1), "busy": In(slots), "page": In(page).array(slots),
-            "mask": In(run_bits(window_pages)).array(slots),
             "owner_op": Out(stream.Signature(OwnerOp(window_pages))), "owner": In(1), "owner_valid": In(1),
             "drop": Out(stream.Signature(WORD_INDEX_BITS)), "decoded": In(1),
             "posted_accepted": In(posted_bits), "posted_left": In(posted_bits),
@@ -133,7 +132,7 @@ class Slide(wiring.Component):
             backwards.eq(target <= low), beyond.eq(target > self.pages), above.eq(target > high),
             number.eq(self.settings.window.base + page), entry.eq(page),
             special.eq(self.settings.msi.holds_page(number) | self.settings.mmio.holds_page(number)),
-            moves.eq(Cat(busy & in_run(entry, one, mask) for busy, one, mask in zip(self.busy, self.page, self.mask, strict=True)).any()),
+            moves.eq(Cat(busy & (entry == one) for busy, one in zip(self.busy, self.page, strict=True)).any()),
             elsewhere.eq(elsewhere | (answered & ~self.owner & ~special)), moving.eq(moving | (answered & moves)),
         ]
         m.d.comb += [answered.eq(self.check_pause & self.owner_valid), self.owner_op.payload.index.eq(page)]

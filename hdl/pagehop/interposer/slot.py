@@ -376,10 +376,10 @@ class PageSlot(wiring.Component):
             with m.If(issue_mark.passed):
                 m.next = "Unit"
 
-        state("Unit", MovePhase.COPY, one)
-        state("Round", MovePhase.COPY, over)
-        state("Shut", MovePhase.COPY, lambda: self._closed(m, delay, issue_mark, "Rest"))
-        state("Rest", MovePhase.COPY, rest)
+        state("Unit", MovePhase.GATE, one)
+        state("Round", MovePhase.GATE, over)
+        state("Shut", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Rest"))
+        state("Rest", MovePhase.GATE, rest)
 
     def _turn(self, m, state, request, delay, issue_mark, local_mark, rounds, unit):
         """From the last closing of the gate, when devices could write until then, to the commit."""

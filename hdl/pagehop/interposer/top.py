@@ -269,7 +269,6 @@ class Interposer(wiring.Component):
             check.low.eq(slide.status.low), check.movable.eq(slide.movable), check.pause.eq(slide.check_pause), slide.check_idle.eq(check.idle),
             slide.busy.eq(Cat(mover.slot.moving for mover in movers)),
             *(page.eq(mover.slot.guard.page) for page, mover in zip(slide.page, movers, strict=True)),
-            *(mask.eq(mover.slot.guard.mask) for mask, mover in zip(slide.mask, movers, strict=True)),
             slide.owner.eq(owners.answer), slide.owner_valid.eq(owners.answer_valid), slide.decoded.eq(device.rx.ready),
             *(getattr(slide, f"{kind}_{count}").eq(getattr(device, f"{kind}_{count}"))
               for kind, counts in (("posted", ("accepted", "left")), ("requests", ("accepted", "left")), ("aside", ("entered", "left")),
