@@ -3,6 +3,7 @@
 from tests.planted.bug import Bug
 from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
+from tests.planted.large_pages import LARGE_PAGES
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
 from tests.planted.slides import SLIDES
@@ -11,7 +12,7 @@ from tests.planted.switchover import SWITCHOVER
 
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
-BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER)
+BUGS: tuple[Bug, ...] = (*MOVES, *INGRESS, *HOSTS, *PORTS, *SLOTS, *SLIDES, *SWITCHOVER, *LARGE_PAGES)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {

@@ -405,7 +405,7 @@ class PageSlot(wiring.Component):
             with m.If(self.owner_op.ready):
                 m.d.comb += self.committed.eq(1)
                 # With its first unit the whole page has moved: nothing stops the others.
-                m.d.sync += [self.guard.committed.eq(1), unit.eq(unit + 1)]
+                m.d.sync += [self.guard.committed.eq(1), unit.eq((unit + 1) & self.guard.mask)]
                 with m.If(unit == self.guard.mask):
                     m.d.comb += self.copy_over.eq(1)
                     m.d.sync += [self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]

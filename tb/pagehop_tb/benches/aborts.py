@@ -57,7 +57,8 @@ class Saboteur:
         storing = cocotb.start_soon(self._store(self._one_of(run), to_host, slot, mode)) if fault == "cross_store" else None
         running = [True]
         if fault == "host":
-            guest.system.fabric.after(self.random.randint(1, 2500 * len(run)), lambda: cocotb.start_soon(driver.abort(slot)) if running else None)
+            soon = self.random.randint(1, 2500 + 300 * (len(run) - 1))
+            guest.system.fabric.after(soon, lambda: cocotb.start_soon(driver.abort(slot)) if running else None)
         result = await driver.move(page, to_host, mode, slot, page_size)
         running.clear()
         if fault == "hold_timer":
