@@ -80,7 +80,7 @@ class AnyMoves(Elaboratable):
         pending, flips = is_one_of(dut.status.phase, PENDING), dut.guard.committed & (dut.status.phase == MovePhase.COMMIT)
         return (Assert(~dut.guard.absorbs | (pending & dut.guard.active)), Assert(~pending | dut.guard.closed | dut.guard.absorbs),
                 Assert(~pending | ~dut.guard.committed | flips), Assert(~pending | dut.guard.active),
-                Assert(~flips | (dut.guard.closed & dut.owner_op.valid)),
+                Assert(~flips | dut.owner_op.valid), Assert((dut.status.phase != MovePhase.COMMIT) | dut.guard.closed),
                 Assert(~dut.guard.closed | (dut.guard.active & (~dut.guard.committed | flips))),
                 Assert(~(dut.guard.closed & dut.guard.absorbs) | (dut.status.phase == MovePhase.COMMIT)))
 
@@ -155,16 +155,18 @@ class CommitIsFinal(AnyMoves):
 
 
 class RunIsWhole(AnyMoves):
-    """The owner bits of a large page flip one after the other, each once, all of them with the gate closed, and it opens when all have."""
+    """The owner bits of a large page, here the first of the window, flip one after the other, each once, all of them with the gate closed, and it
+    opens when all have."""
     def claim(self, m, dut):
-        page, mask, verdict, flips, unit = dut.guard.page, dut.guard.mask, dut.verdict, Signal(7), Signal(6)
+        mask, verdict, flips, unit = dut.guard.mask, dut.verdict, Signal(7), dut.owner_op.payload.index
         is_mask, ends = ((verdict.mask + 1) & verdict.mask) == 0, is_one_of(dut.status.phase, (MovePhase.FLUSH, MovePhase.COMMIT))
         m.d.comb += [
-            verdict.mask.eq(any_constant(m, 6, "mask")), Assume(is_mask & ((verdict.page & verdict.mask) == 0)),
-            unit.eq(dut.owner_op.payload.index ^ page), Assert((page & mask) == 0), Assert(((mask + 1) & mask) == 0), Assert((unit & ~mask) == 0),
+            verdict.mask.eq(any_constant(m, 6, "mask")), Assume(is_mask & (verdict.page == 0)),
+            Assert(dut.guard.page == 0), Assert(((mask + 1) & mask) == 0), Assert((unit & ~mask) == 0),
             Assert(~dut.checks | (unit == 0)), Assert(~ends | dut.guard.committed | (unit == 0)), *self.modes_differ(dut),
             Assert(dut.guard.committed | (flips == 0)), Assert(~is_one_of(dut.status.phase, COMMITTED) | (flips == mask + 1)),
-            Assert(~(dut.guard.committed & dut.guard.closed) | ((flips == unit) & (unit != 0))), Assert(~dut.committed | dut.guard.closed),
+            Assert(~(dut.guard.committed & dut.guard.closed) | ((flips == unit) & (unit != 0))),
+            Assert(~dut.guard.committed | is_one_of(dut.status.phase, (*COMMITTED, MovePhase.COMMIT))),
             Assert(dut.guard.active | ~dut.guard.committed), Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)),
         ]
         m.d.sync += flips.eq(Mux(dut.ended, 0, flips + dut.committed))
@@ -177,7 +179,7 @@ class PairIsWhole(RunIsWhole):
 
     def claim(self, m, dut):
         super().claim(m, dut)
-        m.d.comb += Assume(dut.verdict.mask == 1)
+        m.d.comb += [Assume(dut.verdict.mask == 1), Assert(~dut.committed | dut.guard.closed)]
 
 
 class Unhindered(AnyMoves):
@@ -402,6 +404,8 @@ class NoCommitAfterStop(AnyMoves):
             Assert(~dut.committed | ~stopped | dut.guard.committed), *self.modes_differ(dut),
             Assert(~dut.guard.committed | is_one_of(dut.status.phase, COMMITTED) | dut.guard.closed),
             Assert(~(stopped & past(m, stopped, "stopped") & pending)),
+            # A page of one unit, the first of the window.
+            Assume(dut.verdict.page == 0), Assert((dut.guard.mask == 0) & (dut.guard.page == 0) & (dut.owner_op.payload.index == 0)),
         ]
 
 

@@ -71,8 +71,8 @@ def unit_moves_twice() -> Any:
 
 
 LARGE_PAGES = (
-    Bug("guard_of_one_unit", ("H10", "I2"), guard_of_one_unit, "large_pages", QUICK, "lost", simulator="verilator"),
-    Bug("owner_of_one_unit_stays", ("I1",), owner_of_one_unit_stays, "large_pages", QUICK, "misdirected", simulator="verilator"),
+    Bug("guard_of_one_unit", ("H10", "I2"), guard_of_one_unit, "large_pages", QUICK | {"reads": 0}, "lost", simulator="verilator"),
+    Bug("owner_of_one_unit_stays", ("I1",), owner_of_one_unit_stays, "large_pages", QUICK, "already_there", simulator="verilator"),
     Bug("abort_amid_the_commit", ("I8", "D10"), abort_amid_the_commit, "large_pages",
         QUICK | {"sizes": [16], "abort_share": 1.0, "faults": ["host"], "moves": 8}, "misdirected", simulator="verilator", seeds=3),
     Bug("rewritten_unit_not_copied_again", ("I2",), rewritten_unit_not_copied_again, "large_pages", QUICK | {"mode": "merge"}, "lost",

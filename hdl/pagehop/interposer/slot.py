@@ -126,7 +126,8 @@ class PageSlot(wiring.Component):
         delay, reason = Signal(4), Signal(MoveError)
         near, far = request.source[PAGE_BITS:], request.destination[PAGE_BITS:]   # of the page at Host A and Host B, once it was checked
         unit, first, large = Signal(len(self.changed_unit)), Signal(32), Signal()   # of the run; the number of its first page
-        self._watch(m, near, far, reason, hosts_turn, rewritten)
+        # The host that copies the page writes to its destination.
+        self._watch(m, near, far, reason, hosts_turn & (request.mode != MoveMode.HOLD), rewritten)
         m.d.sync += delay.eq(Mux(delay.any(), delay - 1, 0))
         m.d.comb += [
             self.checked.eq(request), self.moving.eq(self.status.busy & ~self.checks),
@@ -163,15 +164,14 @@ class PageSlot(wiring.Component):
         self._count(m)
         return m
 
-    def _watch(self, m, near, far, reason, hosts_turn, rewritten):
+    def _watch(self, m, near, far, reason, copies, rewritten):
         """Latch the first reason to abort; it counts only before the commit."""
         crossed, age = Signal(), Signal(32)
         m.d.sync += age.eq(Mux(self.guard.active & ~rewritten.take, age + 1, 0))
         lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
         m.d.sync += crossed.eq(
-            # The host that copies the page writes to its destination.
-            (self.cross_write[0] & in_run(self.cross_address[0][PAGE_BITS:], far, self.guard.mask) & ~(hosts_turn & self.to_host))
-            | (self.cross_write[1] & in_run(self.cross_address[1][PAGE_BITS:], near, self.guard.mask) & ~(hosts_turn & ~self.to_host)))
+            (self.cross_write[0] & in_run(self.cross_address[0][PAGE_BITS:], far, self.guard.mask) & ~(copies & self.to_host))
+            | (self.cross_write[1] & in_run(self.cross_address[1][PAGE_BITS:], near, self.guard.mask) & ~(copies & ~self.to_host)))
         with m.If(~self.guard.active | self.guard.committed):
             m.d.sync += reason.eq(MoveError.NONE)
         with m.Elif(reason == MoveError.NONE):

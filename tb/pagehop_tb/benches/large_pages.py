@@ -32,15 +32,15 @@ async def large_pages(dut: Any) -> None:
     pages = REGION * len(sizes)
     share, faults, gap = config.get("abort_share", 0.5), config.get("faults", list(FAULTS)), config.get("gap", 40)
     guest = Guest(dut, config, WINDOW_BASE, WINDOW_PAGES, ("nvme", "nic", "third"))
-    config.refuse_unknown()
     random, saboteur = config.random("moves"), Saboteur(guest, config.random("faults"))
     functions, values, driver = guest.system.functions, guest.system.values, guest.driver
     others = [page for page in range(pages) if page != COUNTING]
     for page in others:
         guest.fill(page)
-    writer = HotPageWriter(functions["nvme"], WINDOW_BASE + HOT * PAGE, values, config.number("writer"), 4, gap=gap)
+    writer = HotPageWriter(functions["nvme"], WINDOW_BASE + HOT * PAGE, values, config.number("writer"), config.get("reads", 4), gap=gap)
     counter = AtomicCounter(functions["nic"], WINDOW_BASE + COUNTING * PAGE + 0x100)
     traffic = RandomTraffic(functions["third"], [WINDOW_BASE + page * PAGE for page in others], values, config.number("traffic"), gap=gap)
+    config.refuse_unknown()
     agents = (writer, counter, traffic)
     owners = [0] * pages
     outcomes: Counter[str] = Counter()
