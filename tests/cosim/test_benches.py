@@ -8,6 +8,9 @@ HARDWARE = {"data_bytes": 64, "window_pages": 128}
 #: Cycles for which a page may be held while its owner changes: the gate closes, the differential fills, its last chunks leave.
 TURN = 100
 
+#: Hosts quick enough for a page of 64 KB to be held while it is copied.
+QUICK = {"moves": 8, "read_delay": [60, 200], "write_delay": [20, 200], "hold_limit": 12_000}
+
 #: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
 BENCHES = {
     "passthrough": ({"requests": 600}, {"requests": 120}, {"events": 240}),
@@ -28,6 +31,7 @@ BENCHES = {
     "switchover": ({}, {"rounds": 1, "steps": ["flooded", "open_reads", "translated"]}, {"events": 3000}),
     "dirty_log": ({}, {"rounds": 1, "modes": ["swap"]}, {"events": 2000, "read_bytes": 10000}),
     "sliding": ({}, {"words": [1]}, {"events": 2000, "read_bytes": 10000, "final_bytes": 160000}),
+    "large_pages": (QUICK, QUICK | {"moves": 1, "sizes": [13]}, {"events": 1500, "read_bytes": 3000, "final_bytes": 65536}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
@@ -52,6 +56,7 @@ COVERED = [
     pytest.param("switchover", marks=pytest.mark.hazard("H53", "H54", "H55", "H56", "H24d", "I7")),
     pytest.param("dirty_log", marks=pytest.mark.hazard("H46", "H47", "H48", "H58", "I12")),
     pytest.param("sliding", marks=pytest.mark.hazard("H46", "H48", "I1", "I12")),
+    pytest.param("large_pages", marks=pytest.mark.hazard("H07", "H09", "H10", "H49", "H59", "D10", "I1", "I2", "I7", "I8")),
     pytest.param("queue", marks=pytest.mark.hazard("H49", "H60", "I7", "I8")),
 ]
 
@@ -90,6 +95,12 @@ def test_independent_requesters_keep_order_of_their_own(bench, mode):
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": mode, "independent": ["nic", "third"]}, HARDWARE, least=BENCHES["aborts"][2])
 
 
+@pytest.mark.hazard("H10", "H58", "H59", "I2", "I8")
+@pytest.mark.parametrize(("mode", "sizes"), [("merge", [16, 13]), ("host_copy", [13])])
+def test_devices_go_on_while_large_pages_move(bench, mode, sizes):
+    bench("large_pages", "verilator", QUICK | {"moves": 4, "mode": mode, "sizes": sizes}, HARDWARE, least=BENCHES["large_pages"][2])
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_more_seeds(bench, seed):
     for name in ("aborts", "producer_consumer"):
@@ -105,6 +116,7 @@ def test_pages_move_at_the_same_time(bench):
     bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 4000, "final_bytes": 2 * 4096})
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "mixed", "faults": faults}, hardware, least=BENCHES["aborts"][2])
     bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
+    bench("large_pages", "verilator", QUICK | {"moves": 4, "mode": "mixed", "sizes": [14, 13]}, hardware, least=BENCHES["large_pages"][2])
 
 
 #: Benches of the other topologies, short: each is a design of its own. Scenarios run them for longer.

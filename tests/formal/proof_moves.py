@@ -75,11 +75,13 @@ class AnyMoves(Elaboratable):
             ]
 
     def modes_differ(self, dut):
-        """Before the commit a page is either held, or absorbs what is written and is held at the turn of its owner only."""
-        pending = is_one_of(dut.status.phase, PENDING)
+        """Before the commit a page is either held, or absorbs what is written and is held at the turn of its owner only. A large page is held on
+        while the owner bits of its units flip."""
+        pending, flips = is_one_of(dut.status.phase, PENDING), dut.guard.committed & (dut.status.phase == MovePhase.COMMIT)
         return (Assert(~dut.guard.absorbs | (pending & dut.guard.active)), Assert(~pending | dut.guard.closed | dut.guard.absorbs),
-                Assert(~pending | ~dut.guard.committed), Assert(~pending | dut.guard.active),
-                Assert(~dut.guard.closed | (dut.guard.active & ~dut.guard.committed)),
+                Assert(~pending | ~dut.guard.committed | flips), Assert(~pending | dut.guard.active),
+                Assert(~flips | dut.owner_op.valid), Assert((dut.status.phase != MovePhase.COMMIT) | dut.guard.closed),
+                Assert(~dut.guard.closed | (dut.guard.active & (~dut.guard.committed | flips))),
                 Assert(~(dut.guard.closed & dut.guard.absorbs) | (dut.status.phase == MovePhase.COMMIT)))
 
     def neighbours(self, m, dut):
@@ -112,12 +114,23 @@ class AnyMoves(Elaboratable):
             m.d.comb += view.eq(any_value(m, view.shape(), f"flush{host}"))
 
 
+def without_delay(dut):
+    """A move begins as soon as it can, and its check takes a cycle."""
+    return [Assume(dut.start & dut.answer & ~dut.copy_owed & (dut.verdict.error == MoveError.NONE))]
+
+
+def nothing_to_flush(dut):
+    """Trackers that have proven everything."""
+    return [one for view in dut.flush for one in (view.issued.eq(1), view.done.eq(1), view.newest.eq(1), view.clean.eq(1))]
+
+
 def is_one_of(phase, phases):
     return sum(phase == one for one in phases) != 0
 
 
 class HoldEnds(AnyMoves):
-    """Whatever the neighbours do, a page is held for no more than two cycles beyond the limit, and only between the gate and the commit."""
+    """Whatever the neighbours do, a page is held for no more than two cycles beyond the limit, and only between the gate and the commit, or the last
+    flip of its owner bits."""
     def claim(self, m, dut):
         m.d.comb += [
             Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)), *self.modes_differ(dut),
@@ -125,7 +138,7 @@ class HoldEnds(AnyMoves):
         cycles, expired = Signal(32), past(m, dut.status.hold >= dut.hold_limit, "expired")
         m.d.comb += Assume(dut.hold_limit < 1 << 31)
         m.d.sync += cycles.eq(Mux(dut.guard.closed, cycles + 1, 0))
-        with m.If(dut.guard.closed):
+        with m.If(dut.guard.closed & ~dut.guard.committed):
             # Induction also begins with counts that were left by nothing; those end the hold at once.
             m.d.comb += [Assert((dut.status.hold >= cycles) | expired), Assert(cycles <= dut.hold_limit + BEYOND_LIMIT - 1)]
 
@@ -139,9 +152,9 @@ class CommitIsFinal(AnyMoves):
         with m.Elif(dut.ended):
             m.d.sync += moved.eq(0)
         m.d.comb += [
-            Assert(moved == dut.guard.committed), Assert(moved == is_one_of(dut.status.phase, COMMITTED)),
-            Assert(~dut.committed | ~moved), Assert(~dut.committed | (dut.owner_op.valid & dut.owner_op.ready)),
-            Assert(~moved | (~dut.copy_stop & ~dut.guard.closed & ~dut.owner_op.valid & dut.guard.active)),
+            Assert(moved == dut.guard.committed), Assert((moved & ~dut.guard.closed) == is_one_of(dut.status.phase, COMMITTED)),
+            Assert(~dut.committed | ~moved | dut.guard.closed), Assert(~dut.committed | (dut.owner_op.valid & dut.owner_op.ready)),
+            Assert(~moved | (~dut.copy_stop & (dut.owner_op.valid == dut.guard.closed) & dut.guard.active)),
             Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)),
             Assert(dut.guard.active == (is_one_of(dut.status.phase, PENDING) | dut.guard.committed)), *self.modes_differ(dut),
             Assert(~dut.ended | (moved == (dut.status.phase == MovePhase.RETIRE))),
@@ -149,6 +162,40 @@ class CommitIsFinal(AnyMoves):
         ended_well, ended = past(m, dut.ended & moved, "ended_well"), past(m, dut.ended, "ended")
         with m.If(ended):
             m.d.comb += [Assert(dut.status.done | ~ended_well), Assert(dut.status.failed | ended_well), Assert(~dut.guard.active)]
+
+
+class RunIsWhole(AnyMoves):
+    """The owner bits of a large page, here the first of the window, flip one after the other, each once, all of them with the gate closed, and it
+    opens when all have."""
+    def claim(self, m, dut):
+        mask, verdict, flips, unit = dut.guard.mask, dut.verdict, Signal(7), dut.owner_op.payload.index
+        is_mask, ends = ((verdict.mask + 1) & verdict.mask) == 0, is_one_of(dut.status.phase, (MovePhase.FLUSH, MovePhase.COMMIT))
+        m.d.comb += [
+            verdict.mask.eq(any_constant(m, 6, "mask")), Assume(is_mask & (verdict.page == 0)),
+            Assert(dut.guard.page == 0), Assert(((mask + 1) & mask) == 0), Assert((unit & ~mask) == 0),
+            Assert(~dut.checks | (unit == 0)), Assert(~ends | dut.guard.committed | (unit == 0)), *self.modes_differ(dut),
+            Assert(dut.guard.committed | (flips == 0)), Assert(~is_one_of(dut.status.phase, COMMITTED) | (flips == mask + 1)),
+            Assert(~(dut.guard.committed & dut.guard.closed) | ((flips == unit) & (unit != 0))),
+            Assert(~dut.guard.committed | is_one_of(dut.status.phase, (*COMMITTED, MovePhase.COMMIT))),
+            Assert(dut.guard.active | ~dut.guard.committed), Assert(~dut.guard.closed | is_one_of(dut.status.phase, PENDING)),
+        ]
+        m.d.sync += flips.eq(Mux(dut.ended, 0, flips + dut.committed))
+
+
+class PairIsWhole(RunIsWhole):
+    """The same of pages of two units in hold mode, from reset, when nothing takes longer than it must but the owner map."""
+    def mode(self, m):
+        return MoveMode.HOLD.value
+
+    def claim(self, m, dut):
+        super().claim(m, dut)
+        m.d.comb += [Assume(dut.verdict.mask == 1), *without_delay(dut), Assert(~dut.committed | dut.guard.closed)]
+
+    def gate(self, m, dut):
+        m.d.comb += dut.epochs.advance_ready.eq(1)
+
+    def copy(self, m, dut):
+        m.d.comb += [dut.copy_written.eq(1), *nothing_to_flush(dut)]
 
 
 class Unhindered(AnyMoves):
@@ -332,6 +379,26 @@ class TurnIsComplete(Unhindered):
             m.d.comb += Assert(~self.seen | before_copy | (self.accepted & self.told & self.placed))
 
 
+class UnitIsCopiedAgain(TurnIsComplete):
+    """A large page that moves while devices write is not committed before the unit to which a write went has been copied again, once the source's
+    egress had accepted that. What comes between takes as little time as it can, and there are two units."""
+    def copy(self, m, dut):
+        unit = any_constant(m, 1, "unit")
+        m.d.comb += [
+            dut.verdict.mask.eq(1), Assume(~dut.verdict.page[0]), Assume(~dut.request.source[12] & ~dut.verdict.far[0]),
+            dut.changed.eq(past(m, self.accepts & self.told, "accepts")), dut.changed_unit.eq(unit), dut.copy_written.eq(1), dut.copy_absorbed.eq(1),
+            *without_delay(dut), *nothing_to_flush(dut),
+        ]
+        self.unit = unit
+
+    def claim(self, m, dut):
+        copied = Signal()
+        with m.If(dut.copy_start & (dut.copy_source[12] == self.unit)):
+            m.d.sync += copied.eq(self.accepted)
+        with m.If(dut.committed):
+            m.d.comb += Assert(~self.seen | copied)
+
+
 class NoCommitAfterStop(AnyMoves):
     """Once an abort, an error of the copy, a write of the other host to the page or the hold limit was seen, the page is released in the next
     cycle but one and not committed."""
@@ -347,9 +414,12 @@ class NoCommitAfterStop(AnyMoves):
         pending = dut.guard.active & ~dut.guard.committed
         m.d.sync += stopped.eq(pending & (stopped | stop))
         m.d.comb += [
-            Assert(pending == is_one_of(dut.status.phase, PENDING)), Assert(~dut.committed | ~stopped), *self.modes_differ(dut),
-            Assert(~dut.guard.committed | is_one_of(dut.status.phase, COMMITTED)),
+            Assert(pending == (is_one_of(dut.status.phase, PENDING) & ~dut.guard.committed)),
+            Assert(~dut.committed | ~stopped | dut.guard.committed), *self.modes_differ(dut),
+            Assert(~dut.guard.committed | is_one_of(dut.status.phase, COMMITTED) | dut.guard.closed),
             Assert(~(stopped & past(m, stopped, "stopped") & pending)),
+            # A page of one unit, the first of the window.
+            Assume(dut.verdict.page == 0), Assert((dut.guard.mask == 0) & (dut.guard.page == 0) & (dut.owner_op.payload.index == 0)),
         ]
 
 
@@ -448,6 +518,14 @@ SLOT_BUGS = {
     "the guard says committed from the start": (
         "self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)", "self.guard.committed.eq(1), delay.eq(CLOSED_CYCLES)"),
     "a failed move is done": ("status.failed.eq(1)", "status.done.eq(1)"),
+    "a commit is stopped amid the run": ("(reason != MoveError.NONE) & ~self.guard.committed", "reason != MoveError.NONE"),
+    "the gate opens at the first flip": ("[self.guard.committed.eq(1), unit", "[self.guard.committed.eq(1), self.guard.closed.eq(0), unit"),
+    "a unit does not flip": (
+        "with m.If(unit == self.guard.mask):\n                    m.d.comb", "with m.If(unit + 1 == self.guard.mask):\n                    m.d.comb"),
+    "the last round does not wait for what passed the gate": (
+        'with m.If(issue_mark.passed):\n                m.next = "Unit"', 'with m.If(1):\n                m.next = "Unit"'),
+    "a unit is taken when it has been copied": (
+        "rewritten.unit.eq(unit),", "rewritten.unit.eq(unit), rewritten.take.eq(self.status.phase == MovePhase.COPY),"),
 }
 
 
@@ -468,6 +546,12 @@ PROOFS = [
     Proof("move_turn_is_complete", TurnIsComplete.__doc__, TurnIsComplete, "bmc", 30, seconds=600, bugs=bugs(
         TurnIsComplete, "the turn does not wait for what passed the gate", "the turn does not wait for the differential",
         "the last chunks are not followed to the egress", "the turn does not close the gate")),
+    Proof("move_run_is_whole", RunIsWhole.__doc__, RunIsWhole, "prove", 4, fast=True, bugs=bugs(
+        RunIsWhole, "the guard says committed from the start")),
+    Proof("move_pair_is_whole", PairIsWhole.__doc__, PairIsWhole, "bmc", 36, seconds=600, bugs=bugs(
+        PairIsWhole, "a commit is stopped amid the run", "the gate opens at the first flip", "a unit does not flip")),
+    Proof("move_unit_is_copied_again", UnitIsCopiedAgain.__doc__, UnitIsCopiedAgain, "bmc", 54, seconds=600, bugs=bugs(
+        UnitIsCopiedAgain, "the last round does not wait for what passed the gate", "a unit is taken when it has been copied")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
     Proof("move_keeps_an_abort", AbortIsKept.__doc__, AbortIsKept, "bmc", 22, bugs=bugs(

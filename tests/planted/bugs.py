@@ -3,6 +3,7 @@
 from tests.planted.bug import Bug
 from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
+from tests.planted.large_pages import LARGE_PAGES
 from tests.planted.logs import LOGS
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
@@ -15,7 +16,7 @@ from tests.planted.topologies import TOPOLOGIES
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
 BUGS: tuple[Bug, ...] = (
-    *MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
+    *MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
 
 #: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
 OUT_OF_SCOPE = {

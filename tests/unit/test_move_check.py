@@ -5,14 +5,20 @@ import pytest
 from pagehop.interposer.bitmaps import OwnerOpKind
 from pagehop.interposer.move_check import MoveCheck, MoveError, MoveRequest
 from pagehop_sim.planted import planted
+from pagehop_tb.driver.interposer import units
 from pagehop_tb.simulate import run, seeded
 
 PAGES, SLOTS, PAGE = 64, 4, 4096
-BASE, OFFSET = 0x40_0000, 0x7F_0000_0000
+#: Window and offset of two guests: of each, one of the two is a multiple of 16 KB only.
+GUESTS = (0x40_4000, 0x7F_0000_0000), (0x40_0000, 0x7F_0000_4000)
 MSI, MMIO = 5, 9      # pages of the window that are not memory
 LOW = 2               # pages from here on are in the maps, as many as these have
-#: Cycles from a request until the answer, when no other slot asks.
-WHOLE, WRONG = 8, 5
+#: Cycles from a request until the answer, when no other slot asks, and for each further unit of a large page.
+WHOLE, WRONG, UNIT = 8, 5, 7
+#: Cycles after which a slot has had its turn: few requests are of more than four units, and those fail.
+WAITS = 40 + 2 * SLOTS * (WHOLE + 10 + 3 * UNIT)
+#: Base-2 logarithm of the largest page: that of the maps.
+LARGEST = 18
 #: Cycles between a commit and the end of its move, at least; cycles before its answer in which a request is compared.
 SETTLES, COMPARES = 8, 4
 
@@ -25,46 +31,52 @@ def word(request):
 
 class Exercise:
     """Slots that ask at random; each keeps its page for a while when it got one."""
-    def __init__(self, dut, rng):
-        self.dut, self.rng = dut, rng
+    def __init__(self, dut, rng, base, offset):
+        self.dut, self.rng, self.base, self.offset = dut, rng, base, offset
         self.owners = [rng.randrange(2) for _ in range(PAGES)]
         self.asked = [None] * SLOTS             # request and cycle
-        self.pages = [None] * SLOTS             # page that moves in the slot, until when, and whereto
-        self.left = [(None, 0)] * SLOTS         # page that moved before, and since when it does no more
+        self.pages = [None] * SLOTS             # entries that move in the slot, until when, and whereto
+        self.left = [(range(0), 0)] * SLOTS     # entries that moved before, and since when they do no more
         self.seen = dict.fromkeys(MoveError, 0)
         self.late = [(0, 0), (0, 0)]            # answers of the owner map on their way
-        self.waits = []
+        self.waits, self.large = [], 0
         self.paused = 0
 
     def settings(self):
         def pages(first, count):
-            return {"base": BASE // PAGE + first, "limit": BASE // PAGE + first + count}
-        return {"window": pages(0, PAGES + 3), "msi": pages(MSI, 1), "mmio": pages(MMIO, 1), "host_b_offset": OFFSET}
+            return {"base": self.base // PAGE + first, "limit": self.base // PAGE + first + count}
+        return {"window": pages(0, PAGES + 3), "msi": pages(MSI, 1), "mmio": pages(MMIO, 1), "host_b_offset": self.offset}
 
     def request(self):
         rng = self.rng
         page, to_host = rng.randrange(-1, PAGES + 3 if rng.random() < 0.2 else 12), rng.randrange(2)
-        source = BASE + page * PAGE + rng.choice([0] * 9 + [64])
-        destination = (source + OFFSET if to_host else source) + rng.choice([0] * 9 + [PAGE])
-        return {"source": source, "destination": destination, "to_host": to_host, "mode": rng.choice([0, 1, 2] * 4 + [3]),
-                "page_size": rng.choice([12] * 9 + [21])}
+        size = rng.choice([12] * 8 + [13] * 4 + [14] * 4 + [15, LARGEST, LARGEST + 1, 11, 21])
+        source = self.base + page * PAGE + rng.choice([0] * 9 + [64])
+        if size > 12 and rng.random() < 0.8:
+            source &= -1 << size
+        destination = (source + self.offset if to_host else source) + rng.choice([0] * 9 + [PAGE])
+        return {"source": source, "destination": destination, "to_host": to_host, "mode": rng.choice([0, 1, 2] * 4 + [3]), "page_size": size}
 
     def expected(self, request, slot):
         """The first error that applies, in the order of the documentation."""
-        page = request["source"] // PAGE - BASE // PAGE
+        source, size = request["source"], request["page_size"]
         if request["mode"] == 3:
             return MoveError.MODE
-        if request["page_size"] != 12:
+        if not 12 <= size <= LARGEST:
             return MoveError.PAGE_SIZE
-        if request["source"] % PAGE or request["destination"] % PAGE:
+        # Also the place at Host B, and that in the maps.
+        if any(address % (1 << size) for address in (source, request["destination"], source - self.base)) or (source + self.offset) % (1 << size):
             return MoveError.MISALIGNED
-        if not LOW <= page < LOW + PAGES or page in (MSI, MMIO):
-            return MoveError.NOT_IN_WINDOW
-        if request["destination"] != request["source"] + (OFFSET if request["to_host"] else 0):
-            return MoveError.DESTINATION
-        if page % PAGES in [moving[0] for other, moving in enumerate(self.pages) if moving and other != slot]:
-            return MoveError.BUSY
-        return MoveError.ALREADY_THERE if self.owners[page % PAGES] == request["to_host"] else MoveError.NONE
+        for page in units(source // PAGE - self.base // PAGE, size):
+            if not LOW <= page < LOW + PAGES or page in (MSI, MMIO):
+                return MoveError.NOT_IN_WINDOW
+            if request["destination"] != source + (self.offset if request["to_host"] else 0):
+                return MoveError.DESTINATION
+            if any(moving and page % PAGES in moving[0] for other, moving in enumerate(self.pages) if other != slot):
+                return MoveError.BUSY
+            if self.owners[page % PAGES] == request["to_host"]:
+                return MoveError.ALREADY_THERE
+        return MoveError.NONE
 
     def answer(self, ctx, cycle):
         dut, bits = self.dut, ctx.get(self.dut.answer)
@@ -73,16 +85,20 @@ class Exercise:
             if bits >> slot & 1:
                 request, since = self.asked[slot]
                 verdict, error = ctx.get(dut.verdict), self.expected(request, slot)
-                if verdict.error == MoveError.BUSY and any(page == verdict.page and cycle - end <= COMPARES for page, end in self.left):
+                entries = units(request["source"] // PAGE - self.base // PAGE, request["page_size"])
+                entries = range(entries.start % PAGES, entries.start % PAGES + len(entries))
+                compared = cycle - COMPARES - UNIT * (len(entries) - 1)
+                if verdict.error == MoveError.BUSY and any(set(before) & set(entries) and end >= compared for before, end in self.left):
                     error = MoveError.BUSY
                 assert verdict.error == error, f"{request} was answered {verdict.error}, not {error}"
                 self.seen[error] += 1
                 self.asked[slot] = None
                 self.waits.append(cycle - since)
                 if error == MoveError.NONE:
-                    assert verdict.number == request["source"] // PAGE - BASE // PAGE and verdict.page == verdict.number % PAGES
-                    assert verdict.far == (request["source"] + OFFSET) // PAGE
-                    self.pages[slot] = (verdict.page, cycle + self.rng.randrange(2 * SETTLES, 120), request["to_host"])
+                    assert verdict.number == (request["source"] - self.base) // PAGE and verdict.page == verdict.number % PAGES
+                    assert verdict.far == (request["source"] + self.offset) // PAGE and verdict.mask == len(entries) - 1
+                    self.pages[slot] = (entries, cycle + self.rng.randrange(2 * SETTLES, 120), request["to_host"])
+                    self.large += len(entries) > 1
 
     async def bench(self, ctx):
         dut, rng = self.dut, self.rng
@@ -101,15 +117,18 @@ class Exercise:
             for slot in range(SLOTS):
                 moving = self.pages[slot]
                 if moving and cycle > moving[1] - SETTLES:
-                    self.owners[moving[0]] = moving[2]
+                    for entry in moving[0]:
+                        self.owners[entry] = moving[2]
                 if moving and cycle > moving[1]:
                     self.pages[slot], self.left[slot] = None, (moving[0], cycle)
-                if self.asked[slot] is None and self.pages[slot] is None and rng.random() < (1 if cycle % 4000 < 500 else 0.03):
+                if self.asked[slot] is None and self.pages[slot] is None and rng.random() < (1 if cycle % 4000 < 1000 else 0.03):
                     self.asked[slot] = (self.request(), cycle)
                     ctx.set(dut.request[slot].as_value(), word(self.asked[slot][0]))
                 ctx.set(dut.asks[slot], self.asked[slot] is not None)
                 ctx.set(dut.busy[slot], self.pages[slot] is not None)
-                ctx.set(dut.page[slot], self.pages[slot][0] if self.pages[slot] else rng.randrange(PAGES))
+                entries = self.pages[slot][0] if self.pages[slot] else range(rng.randrange(PAGES))
+                ctx.set(dut.page[slot], entries.start)
+                ctx.set(dut.mask[slot], max(0, len(entries) - 1))
             ready = rng.random() < 0.8
             ctx.set(dut.owner_op.ready, ready)
             op = ctx.get(dut.owner_op.payload)
@@ -121,28 +140,34 @@ class Exercise:
             ctx.set(dut.owner, owner)
             self.answer(ctx, cycle)
             await ctx.tick()
-            assert all(asked is None or cycle - asked[1] < 40 + 2 * SLOTS * (WHOLE + 10) for asked in self.asked), "a slot waits for ever"
+            assert all(asked is None or cycle - asked[1] < WAITS for asked in self.asked), "a slot waits for ever"
 
 
-def exercise(dut, name):
-    exercised = Exercise(dut, seeded(name))
-    run(dut, exercised.bench)
-    made = {MoveError.NONE, MoveError.MODE, MoveError.PAGE_SIZE, MoveError.MISALIGNED, MoveError.NOT_IN_WINDOW, MoveError.DESTINATION, MoveError.BUSY,
-            MoveError.ALREADY_THERE}
-    assert all(exercised.seen[error] > 10 for error in made), exercised.seen
-    assert min(exercised.waits) == WRONG and exercised.paused > 300
+def exercise(check, name):
+    for base, offset in GUESTS:
+        dut = check()
+        exercised = Exercise(dut, seeded(name), base, offset)
+        run(dut, exercised.bench)
+        made = {MoveError.NONE, MoveError.MODE, MoveError.PAGE_SIZE, MoveError.MISALIGNED, MoveError.NOT_IN_WINDOW, MoveError.DESTINATION,
+                MoveError.BUSY, MoveError.ALREADY_THERE}
+        assert all(exercised.seen[error] > 10 for error in made), exercised.seen
+        assert min(exercised.waits) == WRONG and exercised.paused > 300 and exercised.large > 10
 
 
 @pytest.mark.hazard("H49")
 def test_verdicts_are_those_of_the_documentation():
-    exercise(MoveCheck(PAGES, SLOTS), "check")
+    exercise(lambda: MoveCheck(PAGES, SLOTS), "check")
 
 
 @pytest.mark.parametrize("change", [
     ("with m.If(moves.any()):", "with m.If(0):"), ("turns.served.eq(turns.grant)", "turns.served.eq(0)"), ("inside & ~special", "inside"),
-    ("delay.eq(2)", "delay.eq(1)"),
-    ("offset >= self.low", "offset >= 0"), ("offset < self.movable", "offset < self.movable + 1"), ("Mux(self.pause, 0, self.asks)", "self.asks")],
-    ids=["a page twice", "no turns", "special pages", "too early", "below", "above", "no pause"])
+    ("asked.eq(turns.grant), delay.eq(2)", "asked.eq(turns.grant), delay.eq(1)"),
+    ("in_run(entry, page, mask)", "(entry == page)"), ("with m.Elif(unit != verdict.mask):", "with m.Elif(0):"),
+    ("request.destination[PAGE_BITS:] | far[PAGE_BITS:] | offset", "request.destination[PAGE_BITS:] | far[PAGE_BITS:]"),
+    ("request.destination[PAGE_BITS:] | far[PAGE_BITS:] | offset", "request.destination[PAGE_BITS:] | offset"),
+    ("place >= self.low", "place >= 0"), ("place < self.movable", "place < self.movable + 1"), ("Mux(self.pause, 0, self.asks)", "self.asks")],
+    ids=["a page twice", "no turns", "special pages", "too early", "first unit moves", "first unit only", "astride", "astride at B",
+         "below", "above", "no pause"])
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):
-        exercise(planted(MoveCheck, *change)(PAGES, SLOTS), "check/bug")
+        exercise(lambda: planted(MoveCheck, *change)(PAGES, SLOTS), "check/bug")

@@ -10,7 +10,7 @@ from pagehop.interposer.bitmaps import WORD_INDEX_BITS
 from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
-from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings
+from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings, run_bits
 from pagehop.interposer.log_settings import LogError, LogSettings, LogStatus
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
@@ -160,6 +160,7 @@ class Control(wiring.Component):
             self.notify_address.eq(registers.notify_address.address), self.notify_data.eq(registers.notify_data.data),
             registers.capabilities.window_pages.eq(self.window_pages), registers.capabilities.slots.eq(self.slots),
             registers.capabilities.page_size.eq(PAGE_BITS), registers.capabilities.data_bytes.eq(self.data_bytes),
+            registers.page_sizes.largest.eq(PAGE_BITS + run_bits(self.window_pages)),
             registers.outstanding.host_a.eq(self.outstanding[0]), registers.outstanding.host_b.eq(self.outstanding[1]),
         ]
 

@@ -9,7 +9,21 @@ from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.lane_turns import LaneTurns
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, FlushView, Guard, Holds, Issued, Opaque, Settings, Written, lane_credits
+from pagehop.interposer.layouts import (
+    HOST_A,
+    HOST_B,
+    PAGE_BITS,
+    DeviceInfo,
+    FlushView,
+    Guard,
+    Holds,
+    Issued,
+    Opaque,
+    Settings,
+    Written,
+    lane_credits,
+    run_bits,
+)
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
@@ -66,6 +80,7 @@ class DeviceIngress(wiring.Component):
     writes, written : a write or atomic to the window was chosen in the cycle before, and touches this.
     absorb : streams, one a slot, always ready; beats of writes to the page that it copies, as they are accepted at its source.
     atomic, atomic_offset : a bit a slot, an atomic was accepted there in the cycle before, to this byte of the page.
+    changed, changed_unit : the same of writes and atomics, to a page with these low bits of its number.
     posted_accepted, posted_left, requests_accepted, requests_left, aside_entered, aside_left, issue_entered, issue_accepted : counts to set marks on.
         A posted TLP has left when all before it have; a request has left its lane, perhaps to wait aside.
     fence_started, fence_waits, unexpected : pulses for the counters. opaque : of :class:`DeviceDecode`.
@@ -93,6 +108,7 @@ class DeviceIngress(wiring.Component):
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2),
             "dirty": Out(1), "dirty_page": Out(page), "writes": Out(1), "written": Out(Written), "pause_changes": In(1),
             "absorb": Out(stream.Signature(TlpBeat(data_bytes))).array(slots), "atomic": Out(slots), "atomic_offset": Out(PAGE_BITS),
+            "changed": Out(slots), "changed_unit": Out(run_bits(window_pages)),
             "posted_accepted": Out(self._queue.stamp_bits), "posted_left": Out(self._queue.stamp_bits),
             "requests_accepted": Out(requests_bits), "requests_left": Out(requests_bits),
             "aside_entered": Out(aside_bits), "aside_left": Out(aside_bits),
@@ -273,9 +289,10 @@ class DeviceIngress(wiring.Component):
             *(absorb.valid.eq(absorbed[slot] & ~issued.non_posted) for slot, absorb in enumerate(self.absorb)),
             *(absorb.payload.eq(issued.beat) for absorb in self.absorb),
         ]
+        address = headers.address_of(issued.beat.header)
         m.d.sync += [
-            self.atomic.eq(Mux(issued.non_posted & issued.beat.first, absorbed, 0)),
-            self.atomic_offset.eq(headers.address_of(issued.beat.header)[:PAGE_BITS]),
+            self.atomic.eq(Mux(issued.non_posted & issued.beat.first, absorbed, 0)), self.atomic_offset.eq(address[:PAGE_BITS]),
+            self.changed.eq(Mux(issued.beat.first, absorbed, 0)), self.changed_unit.eq(address[PAGE_BITS:]),
         ]
         entry = self.allocate_entry
         flush = FlushView(Mux(entry.host == HOST_B, self.flush[HOST_A], self.flush[HOST_B]))

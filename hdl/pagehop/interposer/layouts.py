@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Cat
 from amaranth.lib import data
+from amaranth.utils import exact_log2
 
 from pagehop.tlp import headers
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
@@ -10,15 +11,15 @@ from pagehop.tlp.outstanding import EPOCHS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
-    "HOST_A", "HOST_B", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
+    "HOST_A", "HOST_B", "LARGEST_BITS", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
     "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
-    "Requesters", "Source", "Standing", "Written", "GROUPS", "lane_credits",
+    "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "lane_credits", "run_bits",
 ]
 
 HOST_A, HOST_B = 0, 1
 
-#: Base-2 logarithm of the page size.
-PAGE_BITS = 12
+#: Base-2 logarithm of the size of a page, the unit of the maps, and of the largest that moves as one: a run of such units.
+PAGE_BITS, LARGEST_BITS = 12, 21
 
 #: Bits of the number of a page in an address space.
 PAGE_NUMBER_BITS = 64 - PAGE_BITS
@@ -115,16 +116,27 @@ class PortConfig(data.Struct):
     register_base: 64
 
 
+def run_bits(window_pages):
+    """Bits that tell apart the units of the largest page, when the maps cover so many units."""
+    return min(LARGEST_BITS - PAGE_BITS, exact_log2(window_pages))
+
+
+def in_run(number, page, mask):
+    """1 when the page of this ``number`` is one of the run that begins with ``page``, whose pages differ in the low bits of ``mask`` only."""
+    return (number | mask) == (page | mask)
+
+
 class Guard(data.StructLayout):
     """What a page slot tells the gates.
 
-    ``active``: ``page`` (of the window) is moving. ``closed``: nothing that touches it may pass, ``atomics_closed``: no atomic may. ``absorbs``: what
-    changes it is told to the copy engine. ``strict``: what changes it passes nothing, so it loses RO. ``committed``: its owner is ``to_host``,
-    whatever a look-up from before says.
+    ``active``: the run of ``page`` (of the window) and ``mask`` (:func:`in_run`) is moving. ``closed``: nothing that touches it may
+    pass, ``atomics_closed``: no atomic may. ``absorbs``: what changes it is told to the slot. ``strict``: what changes it passes nothing, so it
+    loses RO. ``committed``: its owner is ``to_host``, whatever a look-up from before says.
     """
     def __init__(self, window_pages):
         super().__init__({
-            "page": range(window_pages), "active": 1, "closed": 1, "atomics_closed": 1, "absorbs": 1, "strict": 1, "committed": 1, "to_host": 1,
+            "page": range(window_pages), "mask": run_bits(window_pages), "active": 1, "closed": 1, "atomics_closed": 1, "absorbs": 1, "strict": 1,
+            "committed": 1, "to_host": 1,
         })
 
 

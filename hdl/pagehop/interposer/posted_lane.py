@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.aside_order import passes_all
-from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing, Written
+from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing, Written, in_run
 from pagehop.interposer.set_aside import AsideBeat
 from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
@@ -62,7 +62,7 @@ class PostedLane(wiring.Component):
             Signal(), Signal(), Signal(), Signal(self.slots), Signal(), Signal(), Signal())
         m.d.comb += owner.eq(Mux(lookup.advance, self.owner_bit, destination))
         for moves, valid, info in ((1, lookup.middle_valid, lookup.middle.info), (0, 1, lookup.o.payload.head.info)):
-            page = guarded(m, self.guard, [info.mapped & (info.page == guard.page) for guard in self.guard], name=f"guarded_{moves}")
+            page = guarded(m, self.guard, [info.mapped & in_run(info.page, guard.page, guard.mask) for guard in self.guard], name=f"guarded_{moves}")
             place, passes = Signal(name=f"place_{moves}"), Signal(name=f"passes_{moves}")
             m.d.comb += passes.eq(passes_all(info.source, self.standing))
             m.d.comb += place.eq(Mux(info.mapped, Mux(page.committed, page.to_host, owner), unmapped_place(info, self.settings)))

@@ -133,11 +133,11 @@ class RequestLane(wiring.Component):
         return m
 
     def _matches(self, m, looked, known):
-        """For which guards ``known`` is of their page, which changes only while the slot moves none.
+        """For which guards ``known`` is of their run, which changes only while the slot moves none.
 
         The comparison is cut in two by a register, for the item that is ``looked`` up may come straight out of a memory.
         """
-        found = [pieces_equal(looked.info.page, guard.page) for guard in self.guard]
+        found = [pieces_equal(looked.info.page | guard.mask, guard.page | guard.mask) for guard in self.guard]
         same = Signal(data.ArrayLayout(len(found[0]), self.slots))
         m.d.sync += [slot.eq(pieces) for slot, pieces in zip(same, found, strict=True)]
         return [slot.all() & known.info.mapped for slot in same]

@@ -67,7 +67,7 @@ class Slide(wiring.Component):
     -------
     start, target : from the registers; ``pages``, of the window; ``settings``.
     status : for the registers. ``movable``: pages from here on do not move.
-    check_pause, check_idle : of the :class:`MoveCheck`. ``busy``, ``page``: of each slot.
+    check_pause, check_idle : of the :class:`MoveCheck`. ``busy``, ``page``: of each slot; of a run its first page, which is left first.
     owner_op, owner, owner_valid : port of the owner map. ``drop``: words of the dirty bitmap that are forgotten, taken when they are.
     decoded : what was decoded before this cycle has its place in the lanes at its end.
     posted_accepted, posted_left, requests_accepted, requests_left : counts of the lanes. ``aside_*``: of requests that wait

@@ -11,8 +11,9 @@ from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
 from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import HOST_B, PAGE_BITS, EpochView, FlushView, Guard
+from pagehop.interposer.layouts import HOST_B, PAGE_BITS, EpochView, FlushView, Guard, in_run, run_bits
 from pagehop.interposer.move_check import MoveError, MoveMode, MoveRequest, Verdict
+from pagehop.interposer.rewritten import Rewritten
 from pagehop.memory.chunk_sets import CopySet
 
 __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
@@ -23,10 +24,13 @@ SEEN_CYCLES = 6
 #: Cycles after which a gate has certainly seen that the guard closed, or absorbs.
 CLOSED_CYCLES = 3
 
-#: Rounds of reading again what atomics have changed, until atomics wait for the last one.
+#: Rounds of reading again what atomics have changed, until atomics wait for the last one. Of a large page: rounds until the gate closes.
 ROUNDS = 4
 
-#: A move that lets accesses pass takes so many times the longest hold at most.
+#: A round that had to copy no more units of a large page is the last but that with the gate closed.
+FEW_UNITS = 4
+
+#: A move that lets accesses pass takes so many times the longest hold at most, of a large page for each unit that it copies.
 PATIENCE = 16
 
 
@@ -62,6 +66,10 @@ class PageSlot(wiring.Component):
     In hold mode nothing reaches the page from the gate to the commit. Otherwise accesses go on, writes into the differential of the copy engine too,
     until all that is left is to send the last chunks that were written to: then the page is held for the turn of its owner, a few cycles.
 
+    A large page is a run of units of 4 KB with one commit. They are copied one after the other, each as a page in hold mode is, without a
+    differential. When accesses go on, units that were written to meanwhile are copied again, in rounds, the last of them with the gate closed. In
+    any mode the gate is closed over the whole run in the last round, the flush, and until all its owner bits have flipped, one a cycle.
+
     Parameters
     ----------
     window_pages : pages of the window.
@@ -80,7 +88,9 @@ class PageSlot(wiring.Component):
     copy_* : the copy engine. ``from_host``, ``to_host``: which hosts it works for.
     flush, flush_request, flush_lost : trackers of both hosts; a flush was given up or answered with an error.
     cross_write, cross_address : writes through each host's aperture; index 0 is from Host A, so to Host B.
-    committed : pulse, the owner of ``guard.page`` changes. ``number``: of that page in the window.
+    changed, changed_unit : pulse, a write or an atomic to a unit with these low bits of its number was accepted at its source, while the guard
+        absorbs.
+    committed : pulse, the owner of a page changes, of a large one a pulse a unit. ``number``: of that page in the window.
     ended : pulse, the move is over and ``status`` says how.
     """
     def __init__(self, window_pages, stamp_bits):
@@ -97,6 +107,7 @@ class PageSlot(wiring.Component):
             "copy_stale": In(1), "copy_fetched": In(1),
             "copy_start": Out(1), "copy_stop": Out(1), "copy_over": Out(1), "copy_source": Out(64), "copy_destination": Out(64),
             "copy_written": In(1), "copy_outstanding": In(1), "copy_owed": In(1), "copy_error": In(4), "to_host": Out(1), "from_host": Out(1),
+            "changed": In(1), "changed_unit": In(run_bits(window_pages)),
             "flush": In(FlushView).array(2), "flush_request": Out(1).array(2), "flush_lost": In(1).array(2),
             "cross_write": In(1).array(2), "cross_address": In(64).array(2),
         })
@@ -110,17 +121,20 @@ class PageSlot(wiring.Component):
         m.submodules.atomics = atomics = EpochWait()
         m.submodules.wait = wait = FlushWait()
         m.submodules.source_wait = source_wait = FlushWait()
+        m.submodules.rewritten = rewritten = Rewritten(len(self.changed_unit))
         request, rounds, hosts_turn = Signal(MoveRequest), Signal(range(ROUNDS + 1)), Signal()   # the host has still to copy the page
         delay, reason = Signal(4), Signal(MoveError)
         near, far = request.source[PAGE_BITS:], request.destination[PAGE_BITS:]   # of the page at Host A and Host B, once it was checked
-        self._watch(m, near, far, reason, hosts_turn)
+        unit, first, large = Signal(len(self.changed_unit)), Signal(32), Signal()   # of the run; the number of its first page
+        # The host that copies the page writes to its destination.
+        self._watch(m, near, far, reason, hosts_turn & (request.mode != MoveMode.HOLD), rewritten)
         m.d.sync += delay.eq(Mux(delay.any(), delay - 1, 0))
         m.d.comb += [
             self.checked.eq(request), self.moving.eq(self.status.busy & ~self.checks),
             self.to_host.eq(request.to_host), self.from_host.eq(~request.to_host),
             self.guard.to_host.eq(request.to_host),
-            self.copy_source.eq(Mux(request.to_host == HOST_B, near, far) << PAGE_BITS),
-            self.copy_destination.eq(Mux(request.to_host == HOST_B, far, near) << PAGE_BITS),
+            self.copy_source.eq((Mux(request.to_host == HOST_B, near, far) | unit) << PAGE_BITS),
+            self.copy_destination.eq((Mux(request.to_host == HOST_B, far, near) | unit) << PAGE_BITS),
             issue_mark.target.eq(self.issue_entered), issue_mark.count.eq(self.issue_accepted),
             local_mark.target.eq(Mux(request.to_host, self.local_entered[1], self.local_entered[0])),
             local_mark.count.eq(Mux(request.to_host, self.local_accepted[1], self.local_accepted[0])),
@@ -131,31 +145,33 @@ class PageSlot(wiring.Component):
             source_wait.flush.eq(Mux(request.to_host, self.flush[0], self.flush[1])),
             self.flush_request[0].eq(Mux(request.to_host, source_wait.request, wait.request)),
             self.flush_request[1].eq(Mux(request.to_host, wait.request, source_wait.request)),
-            self.absorbing.eq(request.mode != MoveMode.HOLD), self.guard.atomics_closed.eq(rounds == ROUNDS),
+            large.eq(self.guard.mask.any()), self.absorbing.eq((request.mode != MoveMode.HOLD) & ~large),
+            self.guard.atomics_closed.eq(rounds == ROUNDS),
             self.guard.strict.eq(self.absorbing & self.guard.active),
-            self.owner_op.payload.index.eq(self.guard.page),
+            self.owner_op.payload.index.eq(self.guard.page | unit), self.number.eq(first | unit),
+            rewritten.changed.eq(self.changed), rewritten.changed_unit.eq(self.changed_unit & self.guard.mask), rewritten.unit.eq(unit),
         ]
         with m.If(~self.guard.active):
             m.d.sync += hosts_turn.eq(request.mode == MoveMode.HOST_COPY)
         with m.FSM():
-            self._accept(m, request, delay, rounds)
+            self._accept(m, request, delay, rounds, unit, first, large)
             state = partial(self._state, m, reason, delay)
-            self._before_turn(m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn)
-            self._turn(m, state, request, delay, issue_mark, local_mark, rounds)
+            self._before_turn(m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn, large, unit)
+            self._units(m, state, delay, issue_mark, local_mark, rewritten, rounds, hosts_turn, unit)
+            self._turn(m, state, request, delay, issue_mark, local_mark, rounds, unit)
             self._after_commit(m, delay, issue_mark, posted_mark, requests, wait, source_wait)
             self._end(m, delay, issue_mark)
         self._count(m)
         return m
 
-    def _watch(self, m, near, far, reason, hosts_turn):
+    def _watch(self, m, near, far, reason, copies, rewritten):
         """Latch the first reason to abort; it counts only before the commit."""
         crossed, age = Signal(), Signal(32)
-        m.d.sync += age.eq(Mux(self.guard.active, age + 1, 0))
+        m.d.sync += age.eq(Mux(self.guard.active & ~rewritten.take, age + 1, 0))
         lost = Mux(self.to_host, self.flush_lost[1], self.flush_lost[0])
-        copies = hosts_turn & self.absorbing    # the host that copies the page writes to its destination
         m.d.sync += crossed.eq(
-            (self.cross_write[0] & (self.cross_address[0][PAGE_BITS:] == far) & ~(copies & self.to_host))
-            | (self.cross_write[1] & (self.cross_address[1][PAGE_BITS:] == near) & ~(copies & ~self.to_host)))
+            (self.cross_write[0] & in_run(self.cross_address[0][PAGE_BITS:], far, self.guard.mask) & ~(copies & self.to_host))
+            | (self.cross_write[1] & in_run(self.cross_address[1][PAGE_BITS:], near, self.guard.mask) & ~(copies & ~self.to_host)))
         with m.If(~self.guard.active | self.guard.committed):
             m.d.sync += reason.eq(MoveError.NONE)
         with m.Elif(reason == MoveError.NONE):
@@ -172,13 +188,13 @@ class PageSlot(wiring.Component):
             with m.Elif((self.status.hold >= self.hold_limit) | (age[exact_log2(PATIENCE):] >= self.hold_limit)):
                 m.d.sync += reason.eq(MoveError.HOLD_TIMEOUT)
 
-    def _accept(self, m, request, delay, rounds):
+    def _accept(self, m, request, delay, rounds, unit, first, large):
         status = self.status
         with m.State("Idle"):
             with m.If(self.start):
                 m.d.sync += [
                     request.eq(self.request), status.busy.eq(1), status.done.eq(0), status.failed.eq(0), status.refused.eq(MoveError.NONE),
-                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), rounds.eq(0),
+                    status.error.eq(MoveError.NONE), status.hold.eq(0), status.total.eq(0), rounds.eq(0), unit.eq(0),
                 ]
                 m.next = "Check"
         with m.State("Check"):
@@ -187,7 +203,7 @@ class PageSlot(wiring.Component):
                 m.d.sync += status.error.eq(MoveError.ABORTED)
             with m.If(self.answer):
                 m.d.sync += [
-                    self.guard.page.eq(self.verdict.page), self.number.eq(self.verdict.number),
+                    self.guard.page.eq(self.verdict.page), self.guard.mask.eq(self.verdict.mask), first.eq(self.verdict.number),
                     request.destination[PAGE_BITS:].eq(self.verdict.far),
                 ]
                 m.next = "Decide"
@@ -201,12 +217,14 @@ class PageSlot(wiring.Component):
                 m.next = "Failed"
             # A late answer to a move that gave up would be taken for one of this: nothing is held before it cannot come (H14).
             with m.Elif(~self.copy_owed):
-                with m.If(request.mode != MoveMode.HOLD):
+                with m.If(self.absorbing):
                     # All of the page, or what is written while a host copies it.
                     m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(Mux(request.mode == MoveMode.MERGE, CopySet.ALL, CopySet.NONE))]
                     m.next = "Prepare"
                 with m.Else():
                     m.d.sync += [self.guard.active.eq(1), self.guard.closed.eq(1), self.guard.committed.eq(0), delay.eq(CLOSED_CYCLES)]
+                    with m.If(large & (request.mode != MoveMode.HOLD)):
+                        m.d.sync += [self.guard.closed.eq(0), self.guard.absorbs.eq(1)]
                     m.next = "Close"
         with m.State("Prepare"):
             with m.If(self.abort):
@@ -220,7 +238,7 @@ class PageSlot(wiring.Component):
         """A state before the commit: ``follow`` drives it unless there is a reason to stop."""
         with m.State(name):
             m.d.comb += self.status.phase.eq(phase)
-            with m.If(reason != MoveError.NONE):
+            with m.If((reason != MoveError.NONE) & ~self.guard.committed):
                 m.d.sync += [
                     self.guard.closed.eq(0), self.guard.active.eq(0), self.guard.absorbs.eq(0), self.status.error.eq(reason),
                     delay.eq(CLOSED_CYCLES),
@@ -242,8 +260,13 @@ class PageSlot(wiring.Component):
             m.d.comb += issue_mark.set.eq(1)
             m.next = following
 
-    def _before_turn(self, m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn):
+    def _before_turn(self, m, state, delay, issue_mark, local_mark, atomics, wait, source_wait, rounds, hosts_turn, large, unit):
         """From the gate to the proof that the copy is at the destination: all of it in hold mode, else what has come to be sent by then."""
+        def close():
+            self._closed(m, delay, issue_mark, "Clear")
+            with m.If(large & (delay == 0)):
+                m.next = "Unit"
+
         def clear():
             # All that passed the gate is in the outstanding table now; what comes later belongs to the next epoch.
             with m.If(issue_mark.passed & self.epochs.advance_ready):
@@ -268,7 +291,10 @@ class PageSlot(wiring.Component):
         def host_copies():
             with m.If(self.copied):
                 m.d.sync += hosts_turn.eq(0)
-                self._read_again(m, rounds)
+                with m.If(large):
+                    m.next = "Unit"
+                with m.Else():
+                    self._read_again(m, rounds)
 
         def prepared():
             # What was absorbed before it was cleared has its place before the reads.
@@ -278,12 +304,15 @@ class PageSlot(wiring.Component):
 
         def copy():
             # While devices write there may always be something to send again.
-            here = Mux(self.guard.absorbs, self.copy_fetched, self.copy_written)
+            here = Mux(self.absorbing, self.copy_fetched, self.copy_written)
             with m.If((delay == 0) & here & ~self.copy_error.any()):
-                m.d.comb += local_mark.set.eq(1)
-                m.next = "Push"
-                with m.If(self.guard.absorbs & self.copy_stale):
+                with m.If(large):
+                    self._next_unit(m, unit)
+                with m.Elif(self.guard.absorbs & self.copy_stale):
                     self._read_again(m, rounds)
+                with m.Else():
+                    m.d.comb += local_mark.set.eq(1)
+                    m.next = "Push"
 
         def push():
             with m.If(local_mark.passed):
@@ -298,7 +327,7 @@ class PageSlot(wiring.Component):
                 m.d.sync += [self.guard.closed.eq(1), delay.eq(CLOSED_CYCLES)]
                 m.next = "Turn"
 
-        state("Close", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Clear"))
+        state("Close", MovePhase.GATE, close)
         state("Clear", MovePhase.GATE, clear)
         state("Atomics", MovePhase.GATE, settle_atomics)
         state("Show Source", MovePhase.GATE, show_source)
@@ -308,7 +337,51 @@ class PageSlot(wiring.Component):
         state("Push", MovePhase.FLUSH, push)
         state("Prove", MovePhase.FLUSH, prove)
 
-    def _turn(self, m, state, request, delay, issue_mark, local_mark, rounds):
+    def _next_unit(self, m, unit):
+        m.d.sync += unit.eq((unit + 1) & self.guard.mask)
+        m.next = "Unit"
+        with m.If(unit == self.guard.mask):
+            m.next = "Round"
+
+    def _units(self, m, state, delay, issue_mark, local_mark, rewritten, rounds, hosts_turn, unit):
+        """A round through a large page: all its units at first, later those that were written to since they were copied. Each goes by "Clear"."""
+        copied = Signal(range(FEW_UNITS + 2))
+
+        def one():
+            # What is noted from now on may come behind the reads of the copy; what was noted before has its place before them.
+            m.d.comb += rewritten.take.eq(1)
+            with m.If((rewritten.due | (rounds == 0)) & ~hosts_turn):
+                m.d.comb += issue_mark.set.eq(1)
+                m.d.sync += copied.eq(copied + (copied <= FEW_UNITS))
+                m.next = "Clear"
+            with m.Else():
+                self._next_unit(m, unit)
+
+        def over():
+            m.d.sync += [copied.eq(0), rounds.eq(rounds + 1)]
+            with m.If(hosts_turn):
+                m.d.comb += issue_mark.set.eq(1)
+                m.next = "Clear"
+            with m.Elif(self.guard.closed):
+                m.d.comb += local_mark.set.eq(1)
+                m.next = "Push"
+            with m.Elif((copied <= FEW_UNITS) | (rounds == ROUNDS - 1)):
+                m.d.sync += [self.guard.closed.eq(1), self.guard.absorbs.eq(0), delay.eq(CLOSED_CYCLES)]
+                m.next = "Shut"
+            with m.Else():
+                m.next = "Unit"
+
+        def rest():
+            # All that passed the gate is at the source, and noted.
+            with m.If(issue_mark.passed):
+                m.next = "Unit"
+
+        state("Unit", MovePhase.GATE, one)
+        state("Round", MovePhase.GATE, over)
+        state("Shut", MovePhase.GATE, lambda: self._closed(m, delay, issue_mark, "Rest"))
+        state("Rest", MovePhase.GATE, rest)
+
+    def _turn(self, m, state, request, delay, issue_mark, local_mark, rounds, unit):
         """From the last closing of the gate, when devices could write until then, to the commit."""
         def gather():
             # All that passed the gate is at the source. What it wrote is in the differential, or on its way there.
@@ -330,9 +403,13 @@ class PageSlot(wiring.Component):
                 self.owner_op.payload.kind.eq(Mux(request.to_host == HOST_B, OwnerOpKind.SET, OwnerOpKind.CLEAR)),
             ]
             with m.If(self.owner_op.ready):
-                m.d.comb += [self.committed.eq(1), self.copy_over.eq(1)]
-                m.d.sync += [self.guard.committed.eq(1), self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]
-                m.next = "Open"
+                m.d.comb += self.committed.eq(1)
+                # With its first unit the whole page has moved: nothing stops the others.
+                m.d.sync += [self.guard.committed.eq(1), unit.eq((unit + 1) & self.guard.mask)]
+                with m.If(unit == self.guard.mask):
+                    m.d.comb += self.copy_over.eq(1)
+                    m.d.sync += [self.guard.closed.eq(0), self.guard.absorbs.eq(0), delay.eq(SEEN_CYCLES)]
+                    m.next = "Open"
 
         state("Turn", MovePhase.COMMIT, lambda: self._closed(m, delay, issue_mark, "Gather"))
         state("Gather", MovePhase.COMMIT, gather)

@@ -294,7 +294,8 @@ class Interposer(wiring.Component):
             connect_streams(m, slot.owner_op, owners.op[number])
             m.d.comb += [
                 check.request[number].eq(slot.checked), check.asks[number].eq(slot.checks), check.busy[number].eq(slot.moving),
-                check.page[number].eq(slot.guard.page), slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
+                check.page[number].eq(slot.guard.page), check.mask[number].eq(slot.guard.mask),
+                slot.answer.eq(check.answer[number]), slot.verdict.eq(check.verdict),
                 device.guard[number].eq(slot.guard), slot.epochs.eq(epochs),
             ]
         connect_streams(m, check.owner_op, owners.op[self.slots])
@@ -415,6 +416,7 @@ class Interposer(wiring.Component):
         connect_streams(m, device.absorb[number], copy.absorb)
         m.d.comb += [
             slot.start.eq(control.start[number] | queue.start[number]), slot.abort.eq(control.abort[number] | down),
+            slot.changed.eq(device.changed[number]), slot.changed_unit.eq(device.changed_unit),
             slot.copied.eq(control.copied[number]), slot.request.eq(Mux(queue.start[number], queue.request, control.request)),
             slot.hold_limit.eq(control.hold_limit), slot.opaque.eq(control.opaque),
             slot.room.eq(Cat(place.egress.room[EgressLane.POSTED] for place in _places(hosts))), control.status[number].eq(slot.status),

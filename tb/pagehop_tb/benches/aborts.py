@@ -15,6 +15,7 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.driver.interposer import PAGE_BITS, units
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
 
@@ -30,7 +31,7 @@ FAULTS = {
 }
 STATUSES = {"unsupported": Status.UNSUPPORTED_REQUEST, "completer_abort": Status.COMPLETER_ABORT, "poison": Status.POISONED,
             "silence": Status.TIMEOUT, "late": Status.TIMEOUT}
-#: Cycles that a hold may last beyond its limit: to notice, and to open the gate.
+#: Cycles that a hold may last beyond its limit: to notice, and to open the gate. One more for each further unit whose owner changes.
 BEYOND_LIMIT = 4
 #: Cycles of a hold within which a CPU's store begins: it arrives before the first copied line can have been proven visible.
 EARLY = 100
@@ -43,19 +44,22 @@ class Saboteur:
         self.guest, self.random = guest, random
         self.outcomes: Counter[str] = Counter()
 
-    async def move(self, page: int, to_host: int, fault: str, slot: int = 0) -> MoveResult:
-        """Move ``page`` with ``fault`` (empty: none) and check the way in which it ended."""
+    async def move(self, page: int, to_host: int, fault: str, slot: int = 0, page_size: int = PAGE_BITS) -> MoveResult:
+        """Move ``page`` with ``fault`` (empty: none) and check the way in which it ended. Of a large page the fault meets any unit."""
         guest, driver = self.guest, self.guest.driver
         mode = guest.mode()
-        injection = self._inject(fault, page, 1 - to_host)
-        limit = self.random.randint(1, 900) if fault == "hold_timer" else guest.setup.hold_limit
+        run = units(page, page_size)
+        injection = self._inject(fault, self._one_of(run), 1 - to_host)
+        beyond = BEYOND_LIMIT + len(run) - 1
+        limit = self.random.randint(1, 900 * len(run)) if fault == "hold_timer" else guest.setup.hold_limit
         if fault == "hold_timer":
             await self._limit(limit)
-        storing = cocotb.start_soon(self._store(page, to_host, slot, mode)) if fault == "cross_store" else None
+        storing = cocotb.start_soon(self._store(self._one_of(run), to_host, slot, mode)) if fault == "cross_store" else None
         running = [True]
         if fault == "host":
-            guest.system.fabric.after(self.random.randint(1, 2500), lambda: cocotb.start_soon(driver.abort(slot)) if running else None)
-        result = await driver.move(page, to_host, mode, slot)
+            soon = self.random.randint(1, 2500 + 300 * (len(run) - 1))
+            guest.system.fabric.after(soon, lambda: cocotb.start_soon(driver.abort(slot)) if running else None)
+        result = await driver.move(page, to_host, mode, slot, page_size)
         running.clear()
         if fault == "hold_timer":
             await self._limit(guest.setup.hold_limit)
@@ -65,12 +69,15 @@ class Saboteur:
         if storing is not None:
             await storing
             assert not result.moved, f"page {page} moved in spite of a store through the aperture (H59)"
-        assert not result.moved or result.hold_cycles <= limit + BEYOND_LIMIT, f"page {page} was held for {result.hold_cycles} cycles, limit {limit}"
+        assert not result.moved or result.hold_cycles <= limit + beyond, f"page {page} was held for {result.hold_cycles} cycles, limit {limit}"
         if not result.moved:
             allowed = FAULTS[fault] if fault else {Error.HOLD_TIMEOUT}
             assert result.error in allowed, f"fault {fault or 'none'} was reported as {result.reason}"
         self.outcomes[f"{fault or 'none'}: {result.reason}"] += 1
         return result
+
+    def _one_of(self, run: range) -> int:
+        return self.random.choice(run) if len(run) > 1 else run[0]
 
     def _inject(self, fault: str, page: int, source: int) -> Injection | None:
         if fault not in STATUSES:

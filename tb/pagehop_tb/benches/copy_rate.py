@@ -11,7 +11,7 @@ from pagehop_tb.benches.plain_host import PlainHost
 from pagehop_tb.benches.three_ports import DEVICE, GUEST, PAGE, ThreePorts
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.driver.interposer import Setup
+from pagehop_tb.driver.interposer import PAGE_BITS, Setup, units
 from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, MoveRing, RingSetup
 from pagehop_tb.protocol import Tlp, memory_write
 
@@ -26,6 +26,8 @@ SHARE = 0.8
 TURNS = ((1, regs.MoveMode.HOLD), (0, regs.MoveMode.MERGE))
 #: Bytes of a write of the device beside moves, how many are queued at once, and for how many cycles its rate is taken without moves.
 WRITE, BURST, ALONE = 256, 16, 5000
+#: Sizes of large pages, base-2 logarithms; units that a device writes to while one moves; and cycles for which a device waits for an answer.
+LARGE, HOT_UNITS, DEVICE_TIMEOUT = (13, 16, 21), 2, 12_500
 #: Share of its rate without moves that a device must keep while pages move elsewhere.
 DEVICE_SHARE = 0.9
 
@@ -99,13 +101,45 @@ async def beside_the_device(dut: Any) -> None:
     config.write({"checked": {"events": len(arrived), "final_bytes": 2 * PAGES * PAGE}, "violations": {}})
 
 
-async def _opened(dut: Any) -> tuple[ThreePorts, BenchConfig, Random]:
+@cocotb.test(timeout_time=8, timeout_unit="ms")
+async def large_pages(dut: Any) -> None:
+    """A page of each size moves to Host B in hold mode, and back in merge mode while a device writes to a few of its units without a pause."""
+    bench, config, random = await _opened(dut, window_pages=1 << LARGE[-1] - PAGE_BITS, hold_limit=1 << 20)
+    values = dict[str, tuple[float, float | None, str, str]]()
+
+    async def device() -> None:
+        while True:
+            for unit in range(HOT_UNITS):
+                bench.device.queue(memory_write(DEVICE, GUEST + unit * PAGE + random.randrange(PAGE // WRITE) * WRITE, random.randbytes(WRITE)))
+            await bench.fabric.wait(HOT_UNITS * WRITE // config.data_bytes * 4)
+
+    for size in LARGE:
+        for to_host, mode in TURNS:
+            for unit in units(0, size):
+                bench.hosts[1 - to_host].page(bench.driver.place(unit, 1 - to_host))[:] = random.randbytes(PAGE)
+            writes = None if to_host else cocotb.start_soon(device())
+            moved = await bench.driver.move(0, to_host, mode, page_size=size)
+            if writes is not None:
+                writes.cancel()
+            assert moved.moved, f"the page of 2^{size} bytes did not move: {moved.reason}"
+            for unit in range(0 if to_host else HOT_UNITS, len(units(0, size))):
+                source, copy = (bench.hosts[host].page(bench.driver.place(unit, host)) for host in (0, 1))
+                assert source == copy, f"the copy of unit {unit} differs"
+            name = f"2_{size}_{_named(config, mode)}"
+            limit = None if to_host and size == LARGE[-1] else DEVICE_TIMEOUT
+            values |= {f"large_hold_cycles_{name}": (moved.hold_cycles, limit, "cycles", "lower"),
+                       f"large_move_cycles_{name}": (moved.total_cycles, None, "cycles", "lower")}
+    report(config, values)
+    config.write({"checked": {"events": len(values), "final_bytes": 2 << LARGE[-1]}, "violations": {}})
+
+
+async def _opened(dut: Any, window_pages: int = WINDOW_PAGES, hold_limit: int = 5000) -> tuple[ThreePorts, BenchConfig, Random]:
     """The bench with the window open, its configuration, and a source of data for pages."""
     config = BenchConfig("copy_rate")
     config.refuse_unknown()
     bench = ThreePorts(dut, config, delay=ROUND_TRIP)
     await bench.start_settled()
-    await bench.driver.setup(Setup(window_base=GUEST, window_pages=WINDOW_PAGES, host_b_offset=1 << 32))
+    await bench.driver.setup(Setup(window_base=GUEST, window_pages=window_pages, host_b_offset=1 << 32, hold_limit=hold_limit))
     return bench, config, config.random("pages")
 
 

@@ -15,7 +15,7 @@ from pagehop_tb.checker.space import CheckConfig, Range, answers_of
 from pagehop_tb.checker.verdict import Verdict
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import Mappings, MoveResult
-from pagehop_tb.driver.interposer import InterposerDriver, Setup
+from pagehop_tb.driver.interposer import PAGE_BITS, InterposerDriver, Setup
 from pagehop_tb.driver.move_ring import DESCRIPTOR_BYTES, MoveRing, RingSetup
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
@@ -168,11 +168,11 @@ class Guest:
         """Mode of the next move."""
         return self._random_mode.choice(self._modes)
 
-    async def move(self, page: int, to_host: int, slot: int = 0) -> MoveResult:
+    async def move(self, page: int, to_host: int, slot: int = 0, page_size: int = PAGE_BITS) -> MoveResult:
         """Move a page, again when the hold timer ended a try."""
         mode = self.mode()
         for _ in range(TRIES):
-            result = await self.driver.move(page, to_host, mode, slot)
+            result = await self.driver.move(page, to_host, mode, slot, page_size)
             if result.moved or result.error != regs.MoveError.HOLD_TIMEOUT:
                 break
             self.retries += 1

@@ -9,11 +9,13 @@ from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAcce
 from pagehop_tb.driver.register_fields import Field
 
 __all__ = [
-    "PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "payload_limits", "processing_hints",
-    "result",
+    "PAGE_BITS", "PORTS", "DriverError", "InterposerDriver", "MoveObserver", "PortState", "Setup", "absorbs", "command", "payload_limits",
+    "processing_hints", "result", "units",
 ]
 
-PAGE = 4096
+#: Base-2 logarithm of the unit of the bitmaps. A larger page moves as a run of such units.
+PAGE_BITS = 12
+PAGE = 1 << PAGE_BITS
 PAGES_A_WORD = 64
 ADDRESSES = 1 << 64
 #: Pages that a window may have.
@@ -31,12 +33,17 @@ LOOK_CYCLES = 10
 HOLDS_A_MOVE, ANSWERS_A_MOVE = 16, 32
 
 
-def absorbs(mode: int) -> bool:
-    """Whether devices go on writing to a page that moves in ``mode``."""
-    return mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY)
+def absorbs(mode: int, page_size: int = PAGE_BITS) -> bool:
+    """Whether what devices write to a page that moves in ``mode`` goes into its copy. A large page is copied again where they wrote instead."""
+    return mode in (regs.MoveMode.MERGE, regs.MoveMode.HOST_COPY) and page_size == PAGE_BITS
 
 
-def command(to_host: int, mode: int, page_size: int = 12) -> int:
+def units(page: int, page_size: int) -> range:
+    """Window pages of 4 KB that the page of this size has, which begins with ``page``; of a page that is not known (below 0) that alone."""
+    return range(page, page + (1 << max(0, page_size - PAGE_BITS) if page >= 0 else 1))
+
+
+def command(to_host: int, mode: int, page_size: int = PAGE_BITS) -> int:
     """What move a request is, as ``move_command`` and descriptors say it."""
     fields = regs.MoveCommand
     return fields.TO_HOST.of(to_host) | fields.PAGE_SIZE.of(page_size) | fields.MODE.of(mode)
@@ -209,13 +216,16 @@ class InterposerDriver:
         limits = self.setup_done or Setup(0, 0)
         return self.patience + HOLDS_A_MOVE * limits.hold_limit + ANSWERS_A_MOVE * limits.completion_limit
 
-    def pauses(self, what: str, cycles: int) -> Callable[[], Awaitable[None]]:
-        """Return the pause, of so many ``cycles``, of a loop that waits for ``what``: it raises :class:`DriverError` when that is late."""
-        last = self.now() + self.longest
+    def pauses(self, what: str, cycles: int, times: int = 1) -> Callable[[], Awaitable[None]]:
+        """Return the pause, of so many ``cycles``, of a loop that waits for ``what``: it raises :class:`DriverError` when that is late.
+
+        It is when it takes longer than so many ``times`` :attr:`longest`.
+        """
+        last = self.now() + times * self.longest
 
         async def pause() -> None:
             if self.now() > last:
-                raise DriverError(f"Waited {self.longest} cycles for {what}, which has not come")
+                raise DriverError(f"Waited {times * self.longest} cycles for {what}, which has not come")
             await self.pause(cycles)
 
         return pause
@@ -231,30 +241,42 @@ class InterposerDriver:
         assert self.setup_done is not None, "set up the interposer first"
         return (self.place(page, host) - self.setup_done.behind_b) % ADDRESSES if host else self.place(page, host)
 
-    async def move(self, page: int, to_host: int, mode: int | None = None, slot: int = 0) -> MoveResult:
+    async def move(self, page: int, to_host: int, mode: int | None = None, slot: int = 0, page_size: int = PAGE_BITS) -> MoveResult:
         """Move window page ``page`` to ``to_host`` in ``mode`` (a :class:`MoveMode`; :attr:`mode` without) and return how it ended.
 
-        One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies.
+        One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies, a large page (``page_size``) unit by unit.
         """
-        await self.mappings.unmap(page)
-        ended = await self.request(self.place(page, 0), self.target(page, to_host), to_host, page=page, mode=self.mode if mode is None else mode,
-                                   slot=slot)
-        await self.mappings.map(page, to_host if ended.moved else 1 - to_host)
+        for unit in units(page, page_size):
+            await self.mappings.unmap(unit)
+        mode = self.mode if mode is None else mode
+        ended = await self.request(self.place(page, 0), self.target(page, to_host), to_host, page_size, page, mode, slot)
+        for unit in units(page, page_size):
+            await self.mappings.map(unit, to_host if ended.moved else 1 - to_host)
         return ended
 
-    async def request(self, source: int, destination: int, to_host: int, page_size: int = 12, page: int = -1, mode: int = 0,
+    async def request(self, source: int, destination: int, to_host: int, page_size: int = PAGE_BITS, page: int = -1, mode: int = 0,
                       slot: int = 0) -> MoveResult:
         """Make the request as it stands, without a check, and wait for its end: what tests of refused requests use."""
         self._notified.discard(slot)
-        self.observer.move_begin(self.now(), page, to_host, absorbs(mode))
+        self.move_begins(page, to_host, mode, page_size)
         await self.start(source, destination, to_host, page_size, mode, slot)
         if mode == regs.MoveMode.HOST_COPY:
-            await self._copy(page, to_host, slot)
-        ended = await self._ended(slot)
-        self.observer.move_end(self.now(), page, to_host, ended.moved, ended.error, ended.hold_cycles, ended.total_cycles)
+            await self._copy(page, to_host, slot, page_size)
+        ended = await self._ended(slot, len(units(page, page_size)))
+        self.move_ends(page, to_host, page_size, ended)
         return ended
 
-    async def start(self, source: int, destination: int, to_host: int, page_size: int = 12, mode: int = 0, slot: int = 0) -> None:
+    def move_begins(self, page: int, to_host: int, mode: int, page_size: int) -> None:
+        """Tell the observer of a request, unit by unit."""
+        for unit in units(page, page_size):
+            self.observer.move_begin(self.now(), unit, to_host, absorbs(mode, page_size))
+
+    def move_ends(self, page: int, to_host: int, page_size: int, ended: MoveResult) -> None:
+        """Tell the observer how a move has ended, unit by unit."""
+        for unit in units(page, page_size):
+            self.observer.move_end(self.now(), unit, to_host, ended.moved, ended.error, ended.hold_cycles, ended.total_cycles)
+
+    async def start(self, source: int, destination: int, to_host: int, page_size: int = PAGE_BITS, mode: int = 0, slot: int = 0) -> None:
         """Write a request into the registers, which all slots share."""
         pause = self.pauses("another request to be written", LOOK_CYCLES)
         while self._requests:
@@ -266,7 +288,7 @@ class InterposerDriver:
         await self.registers.write(fields.offset, fields.START.of(1) | command(to_host, mode, page_size) | fields.SLOT.of(slot))
         self._requests = False
 
-    async def _copy(self, page: int, to_host: int, slot: int) -> None:
+    async def _copy(self, page: int, to_host: int, slot: int, page_size: int) -> None:
         """When the interposer watches the page, let the host copy it and say so."""
         fields, pause = regs.MoveStatus, self.pauses(f"the turn of the host in slot {slot}", LOOK_CYCLES)
         while fields.PHASE.get(status := await self.status(slot)) != regs.MovePhase.HOST:
@@ -275,17 +297,18 @@ class InterposerDriver:
             await pause()
         if self.copier is None:
             raise DriverError("A move in which the host copies needs somebody who does")
-        await self.copier(page, to_host)
+        for unit in units(page, page_size):
+            await self.copier(unit, to_host)
         await self.registers.write(regs.MoveCommand.offset, regs.MoveCommand.COPIED.of(1) | regs.MoveCommand.SLOT.of(slot))
 
-    async def _ended(self, slot: int) -> MoveResult:
+    async def _ended(self, slot: int, times: int) -> MoveResult:
         fields = regs.MoveStatus
         if self.setup_done is not None and self.setup_done.notify is not None:
             waited = 0
             while slot not in self._notified and waited < self.patience:
                 await self.pause(LOOK_CYCLES)
                 waited += LOOK_CYCLES
-        pause = self.pauses(f"the end of the move in slot {slot}", self.poll_cycles)
+        pause = self.pauses(f"the end of the move in slot {slot}", self.poll_cycles, times)
         while fields.BUSY.get(status := await self.status(slot)):
             await pause()
         return result(status, await self.registers.read(regs.MoveCycles.array.at(slot)))

@@ -42,13 +42,13 @@ class MoveError(IntEnum):
     """Values of fields that the register map calls ``move_error``."""
     #: The page moved.
     NONE = 0
-    #: The source address is outside the guest window.
+    #: The page, or a part of it, is outside the guest window.
     NOT_IN_WINDOW = 1
     #: The page size is not supported.
     PAGE_SIZE = 2
-    #: Source or destination is not page aligned.
+    #: Source or destination is not page aligned; for a larger page than 4 KB, the window or the place at Host B.
     MISALIGNED = 3
-    #: The page already belongs to the destination host.
+    #: The page, or a part of it, already belongs to the destination host.
     ALREADY_THERE = 4
     #: The destination is not source plus host B offset (to B) or source (to A).
     DESTINATION = 5
@@ -148,7 +148,7 @@ class Capabilities:
     WINDOW_PAGES = Field(0, 32)
     #: Page slots: moves that can run at the same time.
     SLOTS = Field(32, 8)
-    #: Base-2 logarithm of the supported page size.
+    #: Base-2 logarithm of the unit of the bitmaps, the smallest page that moves.
     PAGE_SIZE = Field(40, 8)
     #: Payload bytes of one beat.
     DATA_BYTES = Field(48, 16)
@@ -311,7 +311,8 @@ class MoveCommand:
     MODE = Field(4, 2)
     #: Host the page moves to (0 is A, 1 is B).
     TO_HOST = Field(8, 1)
-    #: Base-2 logarithm of the page size; only 12 is supported.
+    #: Base-2 logarithm of the page size: from capabilities.page_size to page_sizes.largest. A larger page than 4 KB moves as a run of such units with
+    #: one commit.
     PAGE_SIZE = Field(16, 8)
     #: Slot that makes the move, or whose move is meant. Each makes one at a time.
     SLOT = Field(24, 3)
@@ -681,6 +682,14 @@ class SlideStatus:
     REFUSED = Field(1, 1)
     #: Why the last request was refused. It has changed nothing then. Encoded as :class:`SlideError`.
     ERROR = Field(4, 3)
+
+
+class PageSizes:
+    """page_sizes (read only)"""
+    offset = 0x268
+    reset = 0x0
+    #: Base-2 logarithm of the largest page that moves as one.
+    LARGEST = Field(0, 8)
 
 
 class PayloadLimits:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
-from pagehop_tb.driver.interposer import DriverError, InterposerDriver, absorbs, command, result
+from pagehop_tb.driver.interposer import PAGE_BITS, DriverError, InterposerDriver, command, result
 
 __all__ = ["DESCRIPTOR_BYTES", "MoveRing", "RingMemory", "RingSetup"]
 
@@ -41,6 +41,7 @@ class RingSetup:
 class _Queued:
     page: int
     to_host: int
+    page_size: int
     ended: Callable[[int, MoveResult], None]
 
 
@@ -90,15 +91,15 @@ class MoveRing:
         """The next place of the ring is free: moves end in any order, so places become free in any order too."""
         return self.tail & (1 << self.setup.order) - 1 not in self._queued
 
-    def put(self, page: int, to_host: int, mode: int, ended: Callable[[int, MoveResult], None]) -> None:
+    def put(self, page: int, to_host: int, mode: int, ended: Callable[[int, MoveResult], None], page_size: int = PAGE_BITS) -> None:
         """Write the descriptor of a move. It begins after :meth:`ring`; ``ended`` is called with the page and the result. Unmap the page before."""
         place, driver = self.tail & (1 << self.setup.order) - 1, self.driver
         if not self.can_put:
             raise DriverError(f"The move in place {place} of the ring, the next, has not ended")
-        words = (driver.place(page, 0), driver.target(page, to_host), command(to_host, mode), self.tail)
+        words = (driver.place(page, 0), driver.target(page, to_host), command(to_host, mode, page_size), self.tail)
         self.memory.write(self.setup.base + DESCRIPTOR_BYTES * place, b"".join(word.to_bytes(8, "little") for word in words))
-        driver.observer.move_begin(driver.now(), page, to_host, absorbs(mode))
-        self._queued[place] = _Queued(page, to_host, ended)
+        driver.move_begins(page, to_host, mode, page_size)
+        self._queued[place] = _Queued(page, to_host, page_size, ended)
         self.tail = (self.tail + 1) % COUNTS
 
     async def ring(self) -> None:
@@ -131,8 +132,7 @@ class MoveRing:
 
     def _end(self, place: int, result: MoveResult) -> None:
         queued = self._queued.pop(place)
-        self.driver.observer.move_end(self.driver.now(), queued.page, queued.to_host, result.moved, result.error, result.hold_cycles,
-                                      result.total_cycles)
+        self.driver.move_ends(queued.page, queued.to_host, queued.page_size, result)
         queued.ended(queued.page, result)
 
     def _begun(self, place: int) -> int:

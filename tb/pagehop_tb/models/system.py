@@ -76,7 +76,7 @@ class Host:
 
 
 class _Commits:
-    """Reports the owner changes that the hardware announces: ``commit`` is high for one cycle."""
+    """Reports the owner changes that the hardware announces: one in each cycle in which ``commit`` is high."""
 
     def __init__(self, dut: Any, fabric: Fabric, observer: Observer) -> None:
         self.fabric = fabric
@@ -87,9 +87,9 @@ class _Commits:
         fabric.add(self, text_reader(dut.commit))
 
     def edge(self) -> bool:
-        """There is a commit at this edge."""
+        """There is a commit at this edge, and there may be one at the next."""
         self.observer.commit(self.fabric.cycle, self._page(), int(self._host()))
-        return False
+        return True
 
     def wakes(self) -> list[Trigger]:
         """The announcement begins."""
