@@ -350,6 +350,7 @@ class TurnIsComplete(Unhindered):
         m.d.comb += accepts.eq(issue.o.valid & issue.o.ready & issue.o.payload.watched)
         m.d.sync += accepted.eq(accepted | accepts)
         self.seen, self.told, self.accepts, self.accepted = seen, told, accepts, accepted
+        self.alone = ~issue.i.valid | payload.watched     # nothing else is issued
 
     def copy(self, m, dut):
         """The copy engine: the write is four cycles on its way to the differential, then its chunk is due until it enters the local source."""
@@ -381,13 +382,13 @@ class TurnIsComplete(Unhindered):
 
 class UnitIsCopiedAgain(TurnIsComplete):
     """A large page that moves while devices write is not committed before the unit to which a write went has been copied again, once the source's
-    egress had accepted that. What comes between takes as little time as it can, and there are two units."""
+    egress had accepted that. What comes between takes as little time as it can, there are two units, and nothing but that write is issued."""
     def copy(self, m, dut):
         unit = any_constant(m, 1, "unit")
         m.d.comb += [
             dut.verdict.mask.eq(1), Assume(~dut.verdict.page[0]), Assume(~dut.request.source[12] & ~dut.verdict.far[0]),
             dut.changed.eq(past(m, self.accepts & self.told, "accepts")), dut.changed_unit.eq(unit), dut.copy_written.eq(1), dut.copy_absorbed.eq(1),
-            *without_delay(dut), *nothing_to_flush(dut),
+            *without_delay(dut), *nothing_to_flush(dut), Assume(self.alone),
         ]
         self.unit = unit
 
@@ -550,7 +551,7 @@ PROOFS = [
         RunIsWhole, "the guard says committed from the start")),
     Proof("move_pair_is_whole", PairIsWhole.__doc__, PairIsWhole, "bmc", 36, seconds=600, bugs=bugs(
         PairIsWhole, "a commit is stopped amid the run", "the gate opens at the first flip", "a unit does not flip")),
-    Proof("move_unit_is_copied_again", UnitIsCopiedAgain.__doc__, UnitIsCopiedAgain, "bmc", 54, seconds=600, bugs=bugs(
+    Proof("move_unit_is_copied_again", UnitIsCopiedAgain.__doc__, UnitIsCopiedAgain, "bmc", 46, seconds=600, bugs=bugs(
         UnitIsCopiedAgain, "the last round does not wait for what passed the gate", "a unit is taken when it has been copied")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
