@@ -12,8 +12,9 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, and one with slots.
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, {"data_bytes": 16, "window_pages": 16384}, {"data_bytes": 16, "window_pages": 16384, "slots": 4})
+#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots, and the other topologies.
+_SMALL = {"data_bytes": 16, "window_pages": 16384}
+CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4}, _SMALL | {"hosts": 1}, _SMALL | {"in_row": True})
 
 
 def lint(verilog: Path, toplevel: str) -> list[str]:

@@ -45,7 +45,7 @@ _PORTS = ("device", "host_a", "host_b")
 
 
 class Control(wiring.Component):
-    """Registers, counters and settings, reached by both hosts.
+    """Registers, counters and settings, reached by both hosts. With one of the ``hosts``, what concerns the other is 0.
 
     Members
     -------
@@ -67,8 +67,8 @@ class Control(wiring.Component):
     outstanding : unanswered requests of the device at each host.
     <counter> : events in this cycle.
     """
-    def __init__(self, data_bytes, window_pages, slots=1):
-        self.data_bytes, self.window_pages, self.slots = data_bytes, window_pages, slots
+    def __init__(self, data_bytes, window_pages, slots=1, hosts=2):
+        self.data_bytes, self.window_pages, self.slots, self.hosts = data_bytes, window_pages, slots, hosts
         self._file = RegisterFile(REGISTERS, clients=2, whole_words=("dirty_take",), looked_up=COUNTERS)
         bitmap = MemoryBus(WORD_INDEX_BITS)
         super().__init__({
@@ -183,7 +183,7 @@ class Control(wiring.Component):
 
     def _watch(self, m, registers):
         limits, command, written, status = registers.port_limits, registers.port_command, registers.port_command_written, registers.port_status
-        for name, watch, state in zip(_PORTS, self.watch, self.port_state, strict=True):
+        for name, watch, state in zip(_PORTS[:1 + self.hosts], self.watch, self.port_state, strict=False):
             m.d.comb += [
                 watch.limit.eq(limits.device if name == "device" else limits.hosts),
                 watch.stop.eq(written & command[f"stop_{name}"]), watch.resume.eq(written & command[f"resume_{name}"]),

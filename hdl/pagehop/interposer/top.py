@@ -140,7 +140,7 @@ class Interposer(wiring.Component):
         # The hosts, and answers to the device's requests that are refused.
         m.submodules.device_egress = egress = Egress(
             data_bytes, self.hosts + 1, sizes.device_egress, max_payload=self.max_payload, writers=(self.hosts, self.hosts + 1, self.hosts))
-        m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots)
+        m.submodules.register_side = control = Control(data_bytes, self.window_pages, self.slots, self.hosts)
         m.submodules.table = table = OutstandingTable(sizes.rows)
         m.submodules.check = check = MoveCheck(self.window_pages, self.slots)
         m.submodules.slide = slide = Slide(

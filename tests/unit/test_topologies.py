@@ -1,0 +1,53 @@
+# amaranth: UnusedElaboratable=no
+"""What the parameters of topologies refuse, and how a run with one host is judged."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from test_checker import BASE, DEVICE, OFFSET, PAGE, History, dword
+
+from pagehop.interposer.adjuster import AddressAdjuster
+from pagehop.interposer.top import Interposer
+from pagehop_tb.checker.check import check
+
+
+@pytest.mark.parametrize(("made", "parameters", "says"), [
+    (Interposer, {"hosts": 3}, "Hosts must be 1 or 2, not 3"),
+    (Interposer, {"hosts": 1, "in_row": True}, "A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1"),
+    (AddressAdjuster, {"tags": 3}, "Tags must be 0, or a power of two from 2 to 64, not 3"),
+    (AddressAdjuster, {"data_bytes": 8}, "Beat width must be one of 16, 32, 64, 128 bytes, not 8"),
+])
+def test_bad_parameters_are_refused(made, parameters, says):
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+        made(**parameters)
+
+
+def test_the_host_that_is_not_there_has_no_port():
+    assert "host_b" not in Interposer(hosts=1).signature.members and "adjust" not in Interposer().signature.members
+    assert "adjust" in Interposer(in_row=True).signature.members
+
+
+def judged(place, order=(0, 1)):
+    """Two writes of the device to a page, performed in this order at the near (0) or far (1) place of one host."""
+    history = History(global_order=True)
+    history.config = replace(history.config, hosts=1)
+    for number in (0, 1):
+        history.write(4 * number, dword(number))
+    for number in order:
+        history.log.performed_write(history.tick(), 0, BASE + 4 * number + (OFFSET if place else 0), dword(number), None, DEVICE, "link")
+    return {name for name, found in check(history.log, history.config, None).violations.items() if found}
+
+
+@pytest.mark.hazard("I1", "I5")
+def test_one_host_has_two_places():
+    assert judged(0) == set()
+    assert "misdirected" in judged(1)
+    assert judged(0, (1, 0)) == {"reordered"}
+
+
+@pytest.mark.hazard("I4")
+def test_the_cpu_of_one_host_reads_both_places():
+    config = replace(History().config, hosts=1)
+    assert config.of_cpu(0, BASE + PAGE) == (0, PAGE)
+    assert config.of_cpu(0, BASE + OFFSET + PAGE) == (1, PAGE) and not config.is_remote(0, BASE + OFFSET + PAGE)
