@@ -29,7 +29,7 @@ BENCHES = {
     "opaque": ({}, {"rounds": 12}, {"events": 60}),
     "watchdog": ({"rounds": 1}, {"rounds": 1, "ways": ["limit"]}, {"events": 400, "read_bytes": 500, "final_bytes": 5 * 4096}),
     "switchover": ({}, {"rounds": 1, "steps": ["flooded", "open_reads", "translated"]}, {"events": 3000}),
-    "dirty_log": ({}, {"rounds": 1, "modes": ["swap"]}, {"events": 2000, "read_bytes": 10000}),
+    "dirty_log": ({}, {"rounds": 1, "modes": ["turns"], "faults": False}, {"events": 2000, "read_bytes": 10000}),
     "sliding": ({}, {"words": [1]}, {"events": 2000, "read_bytes": 10000, "final_bytes": 160000}),
     "large_pages": (QUICK, QUICK | {"moves": 1, "sizes": [13]}, {"events": 1500, "read_bytes": 3000, "final_bytes": 65536}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),

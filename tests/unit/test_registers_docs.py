@@ -82,7 +82,7 @@ def test_fields_pack_and_unpack():
 def test_enums_of_the_map():
     registers = compile_registers(RDL)
     assert registers.enum("move_error").HOLD_TIMEOUT == names.MoveError.HOLD_TIMEOUT == 12
-    known = "move_error, move_mode, move_phase, slide_error, switchover_error"
+    known = "log_error, move_error, move_mode, move_phase, slide_error, switchover_error"
     with pytest.raises(ValueError, match=rf"^Enum of register map 'interposer' must be one of {known}, not 'colour'$"):
         registers.enum("colour")
 

@@ -18,7 +18,7 @@ from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.dirty_log import DirtyLog, LoggedRange
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
-from pagehop_tb.protocol import Kind, Tlp
+from pagehop_tb.protocol import Kind, Tlp, memory_write
 
 WINDOW_BASE = 0x1_0000_0000
 #: Pages of 64 GiB, and of the first range: the bitmaps of the device cover less of it.
@@ -70,17 +70,20 @@ class Logging:
         """Writes of all kinds to pages of the bench: all their units are reported, and no others where nobody else writes."""
         await self.log.take()
         self.log.taken = [0] * len(self.ranges)
-        take = self.guest.system.values.take
-        # Both units of the first page.
-        await self.writer.write(self.own[0] + 2048 - 64, take(self.own[0] + 2048 - 64, 128))
-        written = self.units(self.own[0] + 2048 - 64, 128)
+        take, link = self.guest.system.values.take, self.guest.system.link
+        # One TLP to both units of the first page; others are cut there.
+        address, size = self.own[0] + 2048 - 64, 128
+        tlp = memory_write(self.writer.config.requester_id, address, take(address, size))
+        tlp.key = link.key()
+        link.port.queue(tlp)
+        written = self.units(address, size)
         for page in self.random.sample(self.own, len(self.own) // 2):
             if self.random.random() < 0.3:
                 address, size = page + self.random.choice((0, 2040, 2048, 4088)), 8
                 await self.writer.atomic("swap", address, take(address, size))
             else:
                 size = self.random.choice((4, 64, 200, 256))
-                address = page + self.random.choice((0, 2048 - size, 2048 - size // 8 * 4, 2044, 2048, PAGE - size))
+                address = page + self.random.choice((0, 2048 - size, 2048, PAGE - size))
                 await self.writer.write(address, take(address, size))
             written |= self.units(address, size)
         # The answer comes when all are visible, at both hosts (H64).
