@@ -143,7 +143,7 @@ def copy_reads_pass_writes() -> Any:
     """At the source's egress copy and flush reads overtake the writes before them."""
     return with_host(Egress=edited(
         Egress, ("(queue.none_older,", "(queue.none_older | (planted_here & (lane == EgressLane.ENGINE)),"),
-        ("may_go(head.payload.stamp, queue.posted)", "may_go(head.payload.stamp, queue.posted) | (planted_here & (lane == EgressLane.ENGINE))")))
+        ("payload.stamp, queue.posted)", "payload.stamp, queue.posted) | (planted_here & (lane == EgressLane.ENGINE))")))
 
 
 def engine_reads_with_id_ordering() -> Any:

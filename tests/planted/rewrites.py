@@ -46,7 +46,7 @@ def byte_count_of_the_whole() -> Any:
 
 def pieces_end_anywhere() -> Any:
     """Pieces are counted from the beginning of the TLP, not from the last boundary."""
-    counted = edited(cutting_of, ("size + _place(header)", "size + Mux(planted_here, 0, _place(header))"))
+    counted = edited(cutting_of, ("0), _place(header)", "0), Mux(planted_here, 0, _place(header))"))
     return with_egress(cutting_of=counted, Cutter=edited(Cutter, ("_place(beat.header)", "Mux(planted_here, 0, _place(beat.header))")))
 
 
@@ -76,7 +76,7 @@ REWRITES = (
     Bug("only_the_first_piece_has_the_prefix", ("H24c", "I10"), only_the_first_piece_has_the_prefix, "passthrough", TLPS, WRONG),
     Bug("byte_count_of_the_whole", ("H24c",), byte_count_of_the_whole, "passthrough", TLPS, WRONG),
     Bug("pieces_end_anywhere", ("H24c",), pieces_end_anywhere, "passthrough", TLPS, WRONG),
-    Bug("first_piece_counts_as_all", ("H24c", "O3"), first_piece_counts_as_all, "passthrough", TLPS, "passed a posted TLP"),
+    Bug("first_piece_counts_as_all", ("H24c", "O3"), first_piece_counts_as_all, "passthrough", {"requests": 600}, "passed a posted TLP", seeds=4),
     Bug("steering_tags_kept", ("H24c",), steering_tags_kept, "passthrough", TLPS, WRONG),
     Bug("steering_prefix_kept", ("H24c",), steering_prefix_kept, "passthrough", TLPS, WRONG),
 )
