@@ -24,9 +24,11 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.interposer.adjuster import AddressAdjuster
 from pagehop.interposer.bitmaps import DirtyMap, OwnerMap
 from pagehop.interposer.control import Control
 from pagehop.interposer.device_ingress import DeviceIngress
+from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
@@ -105,6 +107,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "interposer.Slide, 4 slots": lambda: Slide(
         WINDOW_PAGES, *(mark_bits(depth + 16) for depth in (
             SIZES.device_ingress[0] + SIZES.aside[0], SIZES.device_ingress[2], SIZES.aside[1])), 4),
+    "interposer.DirtyLog": lambda: DirtyLog(WIDTH),
+    "interposer.AddressAdjuster": lambda: AddressAdjuster(WIDTH, tags=32),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
 }
 
