@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots, and the other topologies.
+#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots in a row, and one host.
 _SMALL = {"data_bytes": 16, "window_pages": 16384}
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4}, _SMALL | {"hosts": 1}, _SMALL | {"in_row": True})
+CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4, "in_row": True}, _SMALL | {"hosts": 1})
+#: Elaboration, most of the time, is work for one core.
+JOBS = 2
 
 
 def lint(verilog: Path, toplevel: str) -> list[str]:
@@ -36,10 +39,10 @@ def main() -> int:
     """Lint the interposer in each configuration and return the exit status."""
     try:
         findings = []
-        for parameters in CONFIGURATIONS:
-            verilog = interposer(parameters)
-            print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
-            findings += lint(verilog, "interposer")
+        with ProcessPoolExecutor(JOBS) as processes:
+            for parameters, verilog in zip(CONFIGURATIONS, processes.map(interposer, CONFIGURATIONS), strict=True):
+                print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
+                findings += lint(verilog, "interposer")
     except ToolError as error:
         print(f"lint: {error}", file=sys.stderr)
         return 2

@@ -28,6 +28,13 @@ def test_the_host_that_is_not_there_has_no_port():
     assert "adjust" in Interposer(in_row=True).signature.members
 
 
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("data_bytes", [16, 32, 64, 128])
+def test_there_is_room_for_answers_with_any_width(data_bytes, hosts):
+    made = Interposer(data_bytes, hosts=hosts)
+    assert all(made._lines(depth) > 0 for depth in (*made.sizes.host_ingress[1:3], made.sizes.device_ingress[1]))
+
+
 def judged(place, order=(0, 1)):
     """Two writes of the device to a page, performed in this order at the near (0) or far (1) place of one host."""
     history = History(global_order=True)

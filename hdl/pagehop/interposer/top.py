@@ -56,7 +56,8 @@ class Sizes:
         if hosts == 1:
             sizes = cls.for_width(data_bytes)
             posted, to_device, _, *requests = sizes.host_ingress
-            return replace(sizes, host_ingress=(posted, to_device, 8 * max(2, 64 // data_bytes), *requests))   # nothing is answered to another host
+            # Nothing is answered to another host: as little as can be counted, beside two of the largest payloads.
+            return replace(sizes, host_ingress=(posted, to_device, 2048 // data_bytes, *requests))
         if data_bytes == 16:
             return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16))
         # A completion lane of a host's egress keeps room for a largest TLP of each source.
