@@ -19,6 +19,7 @@ from pyuvm import uvm_sequence
 from pagehop_tb.benches.guest import PAGE
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.driver.interposer import PAGE_BITS
 from pagehop_tb.models.observer import Status
 from pagehop_tb.protocol import Kind, Tlp, byte_range
 from pagehop_tb.uvm.environment import Environment
@@ -153,10 +154,10 @@ class Operations(uvm_sequence):
         driver, outside = self.env.guest.driver, self.env.guest.pages
         source, destination = driver.place(page, 0), driver.place(page, to_host)
         arguments, size = {
-            "not_in_window": ((driver.place(outside, 0), driver.place(outside, to_host)), 12),
-            "page_size": ((source, destination), 21),
-            "misaligned": ((source + 64, destination + 64), 12),
-            "destination": ((source, destination + PAGE), 12),
+            "not_in_window": ((driver.place(outside, 0), driver.place(outside, to_host)), PAGE_BITS),
+            "page_size": ((source, destination), PAGE_BITS - 1),
+            "misaligned": ((source + 64, destination + 64), PAGE_BITS),
+            "destination": ((source, destination + PAGE), PAGE_BITS),
         }[kind]
         result = (await call(self.env, "request", *arguments, to_host, size, page=page)).moved
         self.reference.ended += 1

@@ -3,6 +3,7 @@
 import cocotb
 import pyuvm
 
+from pagehop_tb.driver.interposer import PAGE_BITS
 from pagehop_tb.uvm.bins import STOPPED_IN, STOPS, UNREACHABLE
 from pagehop_tb.uvm.environment import BaseTest
 from pagehop_tb.uvm.operations import Operations
@@ -178,7 +179,7 @@ class Refusals(_Traffic):
         source, destination = driver.place(page, 0), driver.place(page, to_host)
         requests = {
             "not_in_window": ((driver.place(outside, 0), driver.place(outside, to_host), to_host), {}),
-            "page_size": ((source, destination, to_host), {"page_size": 21}),
+            "page_size": ((source, destination, to_host), {"page_size": PAGE_BITS - 1}),
             "misaligned": ((source + 8, destination + 8, to_host), {}),
             "already_there": ((source, driver.place(page, 1 - to_host), 1 - to_host), {}),
             "destination": ((source, destination + PAGE, to_host), {}),
