@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Mappings", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
+__all__ = ["Mappings", "MemoryAccess", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class RegisterAccess(Protocol):
 
     async def write(self, offset: int, value: int, size: int = 8) -> None:
         """Write ``size`` bytes (4 or 8); returns when the write is on its way."""
+
+
+class MemoryAccess(Protocol):
+    """Memory of one host as its hypervisor sees it, for what the interposer reads and writes there itself: rings, records, bitmaps."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes at ``address``."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Let ``data`` stand at ``address``."""
 
 
 class Mappings(Protocol):

@@ -4,13 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pagehop_tb.driver import interposer_registers as regs
-from pagehop_tb.driver.interposer import LOOK_CYCLES, PAGE, DriverError, InterposerDriver
-from pagehop_tb.driver.move_ring import RingMemory
+from pagehop_tb.driver.api import MemoryAccess
+from pagehop_tb.driver.interposer import LOOK_CYCLES, PAGE, PAGE_BITS, DriverError, InterposerDriver
 
 __all__ = ["DirtyLog", "LoggedRange"]
 
 WORD_BYTES = 8
-PAGE_SHIFT = 12
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class LoggedRange:
     @property
     def units(self) -> int:
         """Units that have a bit."""
-        return -(-self.pages * PAGE >> self.shift) if self.shift <= PAGE_SHIFT else -(-self.pages // (1 << self.shift - PAGE_SHIFT))
+        return -(-self.pages * PAGE >> self.shift)
 
 
 class DirtyLog:
@@ -37,7 +36,7 @@ class DirtyLog:
     was written before :meth:`start` is visible when that returns, so copy everything then. An error makes everything dirty, and the log starts anew.
     """
 
-    def __init__(self, driver: InterposerDriver, memory: RingMemory, host: int, ranges: Sequence[LoggedRange], ping_pong: bool = False,
+    def __init__(self, driver: InterposerDriver, memory: MemoryAccess, host: int, ranges: Sequence[LoggedRange], ping_pong: bool = False,
                  between: Callable[[], Awaitable[None]] | None = None) -> None:
         most = regs.LogBase.array.words
         if len(ranges) > most:
@@ -54,7 +53,7 @@ class DirtyLog:
             for bitmap in (one.bitmap, one.second) if self.ping_pong else (one.bitmap,):
                 self.memory.write(bitmap, bytes(self._bytes(one)))
         for number in range(regs.LogBase.array.words):
-            one = self.ranges[number] if number < len(self.ranges) else LoggedRange(0, 0, PAGE_SHIFT, 0)
+            one = self.ranges[number] if number < len(self.ranges) else LoggedRange(0, 0, PAGE_BITS, 0)
             for array, value in ((regs.LogBase.array, one.base), (regs.LogBitmap.array, one.bitmap), (regs.LogSecond.array, one.second),
                                  (regs.LogSize.array, regs.LogSize.PAGES.of(one.pages) | regs.LogSize.SHIFT.of(one.shift))):
                 await self.driver.registers.write(array.at(number), value)
@@ -76,7 +75,7 @@ class DirtyLog:
             status = await self._sync()
         error = regs.LogError(regs.LogStatus.ERROR.get(status))
         if bool(error) != bool(regs.LogStatus.EVERYTHING_DIRTY.get(status)):
-            raise DriverError(f"The log says {status:#x}, which is an error or none")
+            raise DriverError(f"The log must name an error when everything is dirty, and none otherwise, but its status is {status:#x}")
         if error:
             self.errors.append(error)
             await self.stop()
@@ -87,17 +86,21 @@ class DirtyLog:
             self.taken[number] |= bits
             self._tell(one, issued, self._pages(one, bits))
 
-    async def report(self, base: int, length: int, page_size: int, bitmap: bytearray) -> None:
-        """Take what is dirty, and set in ``bitmap`` the bits of the dirty pages of ``page_size`` bytes from ``base`` on, as VFIO and iommufd do: bit
+    async def report(self, base: int, length: int, page_bytes: int, bitmap: bytearray) -> None:
+        """Take what is dirty, and set in ``bitmap`` the bits of the dirty pages of ``page_bytes`` from ``base`` on, as VFIO and iommufd do: bit
         *n* of little-endian words is page *n*, and no bit is cleared. A unit that lies only partly there is reported again."""
         await self.take()
         for number, one in enumerate(self.ranges):
             unit = 1 << one.shift
             for place in (bit for bit in range(one.units) if self.taken[number] >> bit & 1):
-                first, end = max(base, one.base + place * unit), min(base + length, one.base + (place + 1) * unit)
-                for page in range((first - base) // page_size, -(-(end - base) // page_size)):
+                # The last unit of a range may end behind it.
+                start, stop = one.base + place * unit, min(one.base + (place + 1) * unit, one.base + one.pages * PAGE)
+                first, end = max(base, start), min(base + length, stop)
+                if first >= end:
+                    continue
+                for page in range((first - base) // page_bytes, -(-(end - base) // page_bytes)):
                     bitmap[page // 8] |= 1 << page % 8
-                if end - first == unit:
+                if (first, end) == (start, stop):
                     self.taken[number] &= ~(1 << place)
 
     @staticmethod
@@ -105,7 +108,7 @@ class DirtyLog:
         return -(-one.units // (8 * WORD_BYTES)) * WORD_BYTES
 
     async def _sync(self) -> int:
-        """Returns the status."""
+        """Sync, and return the status at its end."""
         await self.driver.registers.write(regs.LogCommand.offset, regs.LogCommand.SYNC.of(1))
         pause = self.driver.pauses("the log to be true", LOOK_CYCLES)
         while regs.LogStatus.BUSY.get(status := await self.driver.registers.read(regs.LogStatus.offset)):
@@ -126,7 +129,7 @@ class DirtyLog:
     @staticmethod
     def _pages(one: LoggedRange, bits: int) -> int:
         """Bits of pages of 4 KiB."""
-        if one.shift == PAGE_SHIFT:
+        if one.shift == PAGE_BITS:
             return bits
         result = 0
         for page in range(one.pages):

@@ -39,7 +39,8 @@ def absorbs(mode: int, page_size: int = PAGE_BITS) -> bool:
 
 
 def units(page: int, page_size: int) -> range:
-    """Window pages of 4 KB that the page of this size has, which begins with ``page``; of a page that is not known (below 0) that alone."""
+    """Window pages of 4 KB of which the page of 2 to the power of ``page_size`` bytes is made that begins with ``page``; of a page that is not known
+    (below 0) that alone."""
     return range(page, page + (1 << max(0, page_size - PAGE_BITS) if page >= 0 else 1))
 
 
@@ -244,7 +245,8 @@ class InterposerDriver:
     async def move(self, page: int, to_host: int, mode: int | None = None, slot: int = 0, page_size: int = PAGE_BITS) -> MoveResult:
         """Move window page ``page`` to ``to_host`` in ``mode`` (a :class:`MoveMode`; :attr:`mode` without) and return how it ended.
 
-        One move at a time in a slot. In the mode ``HOST_COPY`` it is :attr:`copier` that copies, a large page (``page_size``) unit by unit.
+        One move at a time in a slot. ``page_size`` is the base-2 logarithm of its bytes, as everywhere here and in the registers. In the mode
+        ``HOST_COPY`` it is :attr:`copier` that copies, a large page unit by unit.
         """
         for unit in units(page, page_size):
             await self.mappings.unmap(unit)

@@ -2,28 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from pagehop_tb.driver import interposer_registers as regs
-from pagehop_tb.driver.api import MoveResult
+from pagehop_tb.driver.api import MemoryAccess, MoveResult
 from pagehop_tb.driver.interposer import PAGE_BITS, DriverError, InterposerDriver, command, result
 
-__all__ = ["DESCRIPTOR_BYTES", "MoveRing", "RingMemory", "RingSetup"]
+__all__ = ["DESCRIPTOR_BYTES", "MoveRing", "RingSetup"]
 
 DESCRIPTOR_BYTES, RECORD_BYTES = 32, 16
 COUNTS = 1 << 16
 #: Cycles between two looks at the next records.
 LOOK_CYCLES = 20
-
-
-class RingMemory(Protocol):
-    """Memory of the host that has the ring, as its hypervisor sees it."""
-
-    def read(self, address: int, length: int) -> bytes:
-        """Bytes at ``address``."""
-
-    def write(self, address: int, data: bytes) -> None:
-        """Let ``data`` stand at ``address``."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class _Queued:
 class MoveRing:
     """Puts moves into the ring and tells how each ended. The slots of the ring are its own: start no moves there by :meth:`InterposerDriver.move`."""
 
-    def __init__(self, driver: InterposerDriver, memory: RingMemory, setup: RingSetup) -> None:
+    def __init__(self, driver: InterposerDriver, memory: MemoryAccess, setup: RingSetup) -> None:
         self.driver, self.memory, self.setup = driver, memory, setup
         self.tail = self.done = 0
         self._queued: dict[int, _Queued] = {}       # by place in the ring
@@ -92,7 +81,8 @@ class MoveRing:
         return self.tail & (1 << self.setup.order) - 1 not in self._queued
 
     def put(self, page: int, to_host: int, mode: int, ended: Callable[[int, MoveResult], None], page_size: int = PAGE_BITS) -> None:
-        """Write the descriptor of a move. It begins after :meth:`ring`; ``ended`` is called with the page and the result. Unmap the page before."""
+        """Write the descriptor of a move of 2 to the power of ``page_size`` bytes. It begins after :meth:`ring`; ``ended`` is called with the page
+        and the result. Unmap the page before."""
         place, driver = self.tail & (1 << self.setup.order) - 1, self.driver
         if not self.can_put:
             raise DriverError(f"The move in place {place} of the ring, the next, has not ended")
