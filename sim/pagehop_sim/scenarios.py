@@ -20,7 +20,7 @@ __all__ = ["Outcome", "Scenario", "find_scenario", "run_scenario", "shipped"]
 FOLDER = Path(__file__).parent / "scenarios"
 
 #: Topologies whose hardware is another than the interposer.
-TOPS = {"8": "adjuster"}
+TOP_OF = {"8": "adjuster"}
 
 #: How many times longer than Verilator Icarus may take; it is event-driven and has taken 6 to 12 times as long.
 ICARUS_FACTOR = 15
@@ -90,7 +90,7 @@ def read_scenario(path: Path) -> Scenario:
     for name, count in content.get("least", {}).items():
         if name not in SHAPE["checked"] or type(count) is not int:
             raise ToolError(f"{path}: least must be numbers of {', '.join(SHAPE['checked'])}, not {name} = {count!r}")
-    content["hardware"] = check_parameters(content.get("hardware", {}), str(path), TOPS.get(content.get("topology", ""), "interposer"))
+    content["hardware"] = check_parameters(content.get("hardware", {}), str(path), TOP_OF.get(content.get("topology", ""), "interposer"))
     return with_parameters(replace(Scenario(name=path.stem, **content), parameters={}), content.get("parameters", {}), str(path))
 
 
@@ -133,7 +133,7 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
     if trace is not None:
         scenario = replace(scenario, least=dict.fromkeys(scenario.least, 1))
     stage("Verilog")
-    top = TOPS.get(scenario.topology, "interposer")
+    top = TOP_OF.get(scenario.topology, "interposer")
     verilog = interposer(scenario.hardware, f"scenario {scenario.name}", top)
     stage(f"compiling for {simulator}, once for each design")
     built = build(verilog, top, simulator, waves=waves)
