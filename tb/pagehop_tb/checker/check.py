@@ -10,8 +10,9 @@ from pagehop_tb.checker.invariants.reads_push import check_reads_push
 from pagehop_tb.checker.invariants.send_order import check_order_at_hosts, check_order_at_places
 from pagehop_tb.checker.invariants.unchanged import check_unchanged
 from pagehop_tb.checker.joint import check_graph
-from pagehop_tb.checker.log import EventLog, Kind, by_place
+from pagehop_tb.checker.log import EventLog, Kind
 from pagehop_tb.checker.meters import measure
+from pagehop_tb.checker.one_host import by_place
 from pagehop_tb.checker.pieces import in_pieces
 from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import HOST_SPACE, PAGE, CheckConfig, host_name

@@ -2,9 +2,7 @@
 
 from enum import IntEnum
 
-from pagehop_tb.checker.space import CheckConfig
-
-__all__ = ["EventLog", "Kind", "by_place"]
+__all__ = ["EventLog", "Kind"]
 
 
 class Kind(IntEnum):
@@ -146,19 +144,3 @@ class EventLog:
     def vcpu(self, cycle: int, host: int) -> None:
         """The guest's CPU runs at ``host`` from here on."""
         self.events.append((26, cycle, host))
-
-
-#: Kinds whose third and fourth element are a host and an address of its memory.
-_AT_HOSTS = (Kind.PERFORMED_WRITE, Kind.PERFORMED_READ, Kind.PERFORMED_ATOMIC, Kind.PRESET, Kind.INJECTED)
-
-
-def by_place(log: EventLog, config: CheckConfig) -> EventLog:
-    """Return the log of a run with one host, told as if its two memories were those of two hosts."""
-    told = EventLog()
-    for entry in log.events:
-        if entry[0] in _AT_HOSTS:
-            entry = (*entry[:2], config.place(*entry[2:4]), *entry[3:])
-        elif entry[0] == Kind.LINK and entry[2]:
-            entry = (*entry[:2], 1 + config.place(0, entry[5]), *entry[3:])
-        told.events.append(entry)
-    return told
