@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""What the parameters of topologies refuse, and how a run with one host is judged."""
+"""What the parameters of topologies refuse, what their pins mean, and how a run with one host is judged."""
 
 import re
 from dataclasses import replace
@@ -8,8 +8,10 @@ import pytest
 from test_checker import BASE, DEVICE, OFFSET, PAGE, History, dword
 
 from pagehop.interposer.adjuster import AddressAdjuster
+from pagehop.interposer.layouts import Aperture
 from pagehop.interposer.top import Interposer
 from pagehop_tb.checker.check import check
+from pagehop_tb.pins import packed_aperture
 
 
 @pytest.mark.parametrize(("made", "parameters", "says"), [
@@ -33,6 +35,11 @@ def test_the_host_that_is_not_there_has_no_port():
 def test_there_is_room_for_answers_with_any_width(data_bytes, hosts):
     made = Interposer(data_bytes, hosts=hosts)
     assert all(made._lines(depth) > 0 for depth in (*made.sizes.host_ingress[1:3], made.sizes.device_ingress[1]))
+
+
+def test_an_aperture_is_packed_as_the_hardware_has_it():
+    packed = Aperture.from_bits(packed_aperture(0x12_3000, 4, -PAGE))
+    assert (packed.range.base, packed.range.limit, packed.offset) == (0x123, 0x127, (1 << 64) - PAGE)
 
 
 def judged(place, order=(0, 1)):

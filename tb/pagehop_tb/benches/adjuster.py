@@ -17,7 +17,7 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.passthrough import is_last
 from pagehop_tb.benches.random_tlps import RandomRequests, random_answer
 from pagehop_tb.checker.verdict import VIOLATIONS
-from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
+from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, packed_aperture, sparse
 from pagehop_tb.protocol import FlowClass, Kind, Tlp, answer, memory_read, memory_write
 
 OURS = 0x0310
@@ -33,11 +33,6 @@ LIMIT, PATIENCE = 400, 20_000
 SOON = 100
 #: Cycles between a beat on the one link and on the other.
 LATENCY = 3
-
-
-def aperture(base: int, pages: int, offset: int) -> int:
-    """A range and its offset as the hardware gets it."""
-    return base // PAGE | base // PAGE + pages << 52 | offset % (1 << 64) << 105
 
 
 def adjusted(tlp: Tlp, base: int, pages: int, offset: int) -> Tlp:
@@ -72,7 +67,7 @@ class Bench:
     def __init__(self, dut: Any, config: BenchConfig, name: str, answers: bool = True) -> None:
         self.random, self.tags, self.answers = config.random(name), config.tags, answers
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
-        dut.up.value, dut.down.value = aperture(*UP), aperture(*DOWN)
+        dut.up.value, dut.down.value = packed_aperture(*UP), packed_aperture(*DOWN)
         if self.tags:
             dut.requester_id.value, dut.limit.value = OURS, PATIENCE if answers else LIMIT
         self.near, self.far = (self._agent(dut, side, BeatFormat(config.data_bytes)) for side in ("near", "far"))

@@ -22,7 +22,7 @@ from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.devices import RandomTraffic
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import System, SystemConfig
-from pagehop_tb.pins import CreditConfig, PortCredits
+from pagehop_tb.pins import CreditConfig, PortCredits, packed_aperture
 from pagehop_tb.protocol import PIECE_BOUNDARY, Kind, Tlp
 
 __all__ = ["NOTIFY_ADDRESS", "PAGE", "RING_BASE", "Guest", "judged"]
@@ -82,8 +82,7 @@ class Guest:
             allow_classes=not any(host.classes_apart for host in made.hosts),
             hold_limit=config.get("hold_limit", 5000), completion_limit=config.get("completion_limit", 2500), payload_limits=made.mps)
         if config.in_row:
-            first = (base + host_b_offset - BEHIND_B) // PAGE
-            dut.adjust.value = first | first + pages << 52 | BEHIND_B << 105
+            dut.adjust.value = packed_aperture(base + host_b_offset - BEHIND_B, pages, BEHIND_B)
         self.out_of_band = config.get("out_of_band", self.setup.fence or config.hosts == 1)
         self.system = System(dut, made, self.log)
         self.driver = InterposerDriver(self.system.hosts[0].registers, self.system.fabric.wait, lambda: self.system.cycle, self.log, mappings)
@@ -105,7 +104,7 @@ class Guest:
     def _system(self, functions: tuple[str, ...]) -> SystemConfig:
         config = self.config
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
-        mps = config.get("mps", [256, 256, 256])
+        mps = config.get("mps", [LARGEST_PAYLOAD] * 3)
         hosts = [RootComplexConfig(posted=Delay(*delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE),
                                    classes_apart=config.get("classes_apart", False), mps=host_mps)
                  for delay, host_mps in zip((write_delay, config.get("write_delay_b", write_delay)), mps[1:], strict=True)]

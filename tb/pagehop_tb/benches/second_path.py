@@ -14,14 +14,14 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Event
 
-from pagehop_tb.benches.adjuster import OURS, PATIENCE, UP, aperture
+from pagehop_tb.benches.adjuster import OURS, PATIENCE, UP
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.checker.verdict import VIOLATIONS
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.memory import HostMemory
 from pagehop_tb.models.observer import NullObserver
 from pagehop_tb.models.root_complex import RootComplex, RootComplexConfig
-from pagehop_tb.pins import BeatFormat, Fabric, TlpPortAgent
+from pagehop_tb.pins import BeatFormat, Fabric, TlpPortAgent, packed_aperture
 from pagehop_tb.protocol import Tlp, memory_read, memory_write
 
 DEVICE, LINE, LINES = 0x0108, 64, 64
@@ -63,7 +63,7 @@ async def second_path(dut: Any) -> None:
         ("ntb_delay", [60, 150]), ("short_delay", [20, 80]), ("message_delay", [20, 100]), ("write_delay", [50, 300]), ("read_delay", [50, 200]))}
     config.refuse_unknown()
     random, fabric = config.random("rounds"), Fabric(dut.clk, dut.rst)
-    dut.up.value, dut.down.value = aperture(*UP), 0
+    dut.up.value, dut.down.value = packed_aperture(*UP), 0
     if config.tags:
         dut.requester_id.value, dut.limit.value = OURS, PATIENCE
     near, far = (TlpPortAgent(dut, side, fabric, BeatFormat(config.data_bytes)) for side in ("near", "far"))
@@ -102,5 +102,4 @@ async def second_path(dut: Any) -> None:
         "fences": {"count": fences, "cycles": fence_cycles},
     })
     dut._log.info(f"{stale} of {rounds} rounds stale, {fences} fences of {fence_cycles / max(1, fences):.0f} cycles")
-    assert fences == (rounds if fenced else 0)
     assert not stale, f"in {stale} of {rounds} rounds the CPU of B read old data after the CPU of A had seen the flag"

@@ -1,5 +1,6 @@
 """Agents of one port: they know handshakes and credits, not meaning."""
 
+from .apertures import packed_aperture
 from .beats import BeatError, BeatFormat
 from .credits import CreditConfig, CreditError, PortCredits
 from .fabric import Fabric
@@ -10,5 +11,5 @@ from .streams import TlpSink, TlpSource
 
 __all__ = [
     "BeatError", "BeatFormat", "CreditConfig", "CreditError", "Fabric", "IllFormedTlp", "PortCredits", "Starvation", "TlpPortAgent", "TlpSink",
-    "TlpSource", "bursts", "sparse",
+    "TlpSource", "bursts", "packed_aperture", "sparse",
 ]
