@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pagehop.interposer import top
+from pagehop.interposer.slot import PageSlot
 from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import edited
 from pagehop_tb.checker.verdict import VIOLATIONS
 
-__all__ = ["HARDWARE", "Bug", "with_host", "with_host_ingress", "with_ido", "with_ingress", "with_mover", "with_parts"]
+__all__ = [
+    "HARDWARE", "Bug", "with_egress", "with_host", "with_host_ingress", "with_ido", "with_ingress", "with_mover", "with_parts", "with_slot",
+]
 
 #: Small enough to elaborate and compile quickly, large enough for every bench.
 HARDWARE = {"data_bytes": 64, "window_pages": 128}
@@ -64,9 +67,20 @@ def with_host(*changes: tuple[str, str], **parts: object) -> Any:
     return with_parts(_Host=edited(top._Host, *changes, **parts))
 
 
+def with_egress(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer all of whose ways out are changed, or made of other parts."""
+    broken = edited(Egress, *changes, **parts)
+    return with_parts(Egress=broken, _Host=edited(top._Host, Egress=broken))
+
+
 def with_mover(**parts: object) -> Any:
     """An Interposer whose slots or copy engines are changed."""
     return with_parts(_Mover=edited(top._Mover, **parts))
+
+
+def with_slot(*changes: tuple[str, str]) -> Any:
+    """An Interposer whose page slot is changed."""
+    return with_mover(PageSlot=edited(PageSlot, *changes))
 
 
 def with_host_ingress(*changes: tuple[str, str], **parts: object) -> Any:

@@ -18,7 +18,7 @@ __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 BUGS: tuple[Bug, ...] = (
     *MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
 
-#: Hazard or rule, and in one sentence why the interposer in hold mode has no bug of it; the issue brings what it needs.
+#: Hazard or rule, and in one sentence why the interposer has no bug of it; the issue, where one is named, brings what it needs.
 OUT_OF_SCOPE = {
     "H02": "There is no translation cache in the interposer; the IOMMU brings one (issue 5).",
     "H05": "CPUs are stopped by the hypervisor, and a store to its own host's memory does not come by; one through the aperture does: H59.",

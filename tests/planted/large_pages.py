@@ -2,22 +2,16 @@
 
 from typing import Any
 
-from tests.planted.bug import HARDWARE, Bug, with_ingress, with_mover, with_parts
+from tests.planted.bug import HARDWARE, Bug, with_ingress, with_parts, with_slot
 
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.posted_lane import PostedLane
-from pagehop.interposer.slot import PageSlot
 from pagehop_sim.planted import edited
 
 __all__ = ["LARGE_PAGES"]
 
 #: Hosts quick enough for a page of 64 KB to be held while it is copied.
 QUICK = {"read_delay": [60, 200], "write_delay": [20, 200], "hold_limit": 12_000, "sizes": [16, 13], "abort_share": 0.0, "moves": 4}
-
-
-def with_slot(*changes: tuple[str, str]) -> Any:
-    """An Interposer whose page slot is changed."""
-    return with_mover(PageSlot=edited(PageSlot, *changes))
 
 
 def guard_of_one_unit() -> Any:

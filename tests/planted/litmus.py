@@ -3,7 +3,7 @@
 from typing import Any
 
 from amaranth.hdl import Const, Value
-from tests.planted.bug import HARDWARE, Bug, with_host, with_host_ingress, with_parts
+from tests.planted.bug import HARDWARE, Bug, with_egress, with_host, with_host_ingress, with_parts
 
 from pagehop.interposer import top
 from pagehop.interposer.completion_lane import CompletionLane
@@ -34,8 +34,7 @@ def early_at_the_ingress() -> Any:
 
 def early_at_the_egress() -> Any:
     """Requests and completions leave every egress before posted writes that were accepted earlier. Copy and flush reads do not."""
-    egress = edited(Egress, ("(1, 1) if lane == POSTED else", "(1, 1) if lane != EgressLane.ENGINE else"))
-    return with_parts(Egress=egress, _Host=edited(top._Host, Egress=egress))
+    return with_egress(("(1, 1) if lane == POSTED else", "(1, 1) if lane != EgressLane.ENGINE else"))
 
 
 def ido_kept() -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, with_host, with_ido, with_mover, with_parts
+from tests.planted.bug import Bug, with_host, with_ido, with_mover, with_parts, with_slot
 
 from pagehop.interposer import top
 from pagehop.interposer.slot import PageSlot
@@ -12,11 +12,6 @@ from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import edited
 
 __all__ = ["MOVES"]
-
-
-def with_slot(*changes: tuple[str, str]) -> Any:
-    """An Interposer whose page slot is changed."""
-    return with_mover(PageSlot=edited(PageSlot, *changes))
 
 
 def with_copy(*changes: tuple[str, str]) -> Any:

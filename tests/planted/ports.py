@@ -2,20 +2,12 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug, with_parts
+from tests.planted.bug import Bug, with_egress, with_parts
 
-from pagehop.interposer import top
-from pagehop.tlp.egress import Egress
 from pagehop.tlp.watchdog import Watchdog
 from pagehop_sim.planted import edited
 
 __all__ = ["PORTS"]
-
-
-def with_egress(*changes: tuple[str, str], **parts: object) -> Any:
-    """An Interposer all of whose ways out are changed, or made of other parts."""
-    broken = edited(Egress, *changes, **parts)
-    return with_parts(Egress=broken, _Host=edited(top._Host, Egress=broken))
 
 
 def watchdog_sleeps() -> Any:

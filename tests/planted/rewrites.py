@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tests.planted.bug import Bug
-from tests.planted.ports import with_egress
+from tests.planted.bug import Bug, with_egress
 
 from pagehop.tlp.cutter import Cutter, cutting_of
 from pagehop_sim.planted import edited
