@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import cocotb
 from cocotb.task import Task
@@ -44,6 +44,12 @@ LARGEST_PAYLOAD = 256
 COPY_BYTES = 64
 #: Tries after which a page that does not move is given up.
 TRIES = 8
+
+
+class Agent(Protocol):
+    """What runs until it is told to stop."""
+
+    stop: bool
 
 
 class Guest:
@@ -216,7 +222,7 @@ class Guest:
         return [RandomTraffic(function, addresses, self.system.values, self.config.number(name), gap=40)
                 for name, function in self.system.functions.items()]
 
-    async def end(self, agents: Sequence[RandomTraffic], tasks: Sequence["Task[None]"]) -> None:
+    async def end(self, agents: Sequence[Agent], tasks: Sequence["Task[None]"]) -> None:
         """Stop agents, and wait until nothing is on its way."""
         for agent in agents:
             agent.stop = True

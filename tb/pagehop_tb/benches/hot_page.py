@@ -80,11 +80,7 @@ async def hot_page(dut: Any) -> None:
                 result = await guest.move(page, 1 - done % 2)
                 assert result.moved, f"page {page} did not move: {result.reason}"
                 await scribble(page, done % 2)
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         host = moves % 2
         final = int.from_bytes(guest.read_memory(host, guest.driver.place(COUNTING, host) + 0x100, 8), "little")
         assert final == counter.count, f"{counter.count} adds were answered, and memory counts {final}"

@@ -127,11 +127,7 @@ async def large_pages(dut: Any) -> None:
             await move(done)
         if driver.mode != regs.MoveMode.HOST_COPY:      # nobody copies for the queue
             await queued()
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         host = owners[COUNTING]
         final = int.from_bytes(guest.read_memory(host, driver.place(COUNTING, host) + 0x100, 8), "little")
         assert final == counter.count, f"{counter.count} adds were answered, and memory counts {final}"

@@ -169,11 +169,7 @@ async def registers(dut: Any) -> None:
             for done, case in enumerate(cases):
                 config.progress(number * len(cases) + done, total, getattr(case, "__name__", ""))
                 await case()
-        for agent in agents:
-            agent.stop = True
-        for task in tasks:
-            await task
-        await guest.system.quiesce()
+        await guest.end(agents, tasks)
         # All is visible: one take reports the rest, and then nothing is left.
         await guest.driver.harvest(0, WINDOW_PAGES)
         left = await guest.driver.harvest(0, WINDOW_PAGES)
