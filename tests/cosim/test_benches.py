@@ -1,15 +1,14 @@
 """Every bench on both simulators, short; what is longer runs as a scenario."""
 
 import pytest
-
-#: Small enough to compile and elaborate quickly, large enough for every bench.
-HARDWARE = {"data_bytes": 64, "window_pages": 128}
+from tests.planted.bug import HARDWARE
+from tests.planted.large_pages import QUICK_HOSTS
 
 #: Cycles for which a page may be held while its owner changes: the gate closes, the differential fills, its last chunks leave.
 TURN = 100
 
-#: Hosts quick enough for a page of 64 KB to be held while it is copied.
-QUICK = {"moves": 8, "read_delay": [60, 200], "write_delay": [20, 200], "hold_limit": 12_000}
+#: Moves of large pages, the largest of which the device can be kept waiting for.
+QUICK = QUICK_HOSTS | {"moves": 8}
 
 #: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
 BENCHES = {

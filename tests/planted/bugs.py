@@ -1,13 +1,13 @@
 """All planted bugs, and why some hazards and rules have none."""
 
 from tests.planted.bug import Bug
+from tests.planted.dirty_log import DIRTY_LOG
 from tests.planted.hosts import HOSTS
 from tests.planted.ingress import INGRESS
 from tests.planted.large_pages import LARGE_PAGES
-from tests.planted.logs import LOGS
+from tests.planted.limits_and_hints import LIMITS_AND_HINTS
 from tests.planted.moves import MOVES
 from tests.planted.ports import PORTS
-from tests.planted.rewrites import REWRITES
 from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
 from tests.planted.switchover import SWITCHOVER
@@ -16,7 +16,7 @@ from tests.planted.topologies import TOPOLOGIES
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
 BUGS: tuple[Bug, ...] = (
-    *MOVES, *INGRESS, *HOSTS, *PORTS, *REWRITES, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *LOGS)
+    *MOVES, *INGRESS, *HOSTS, *PORTS, *LIMITS_AND_HINTS, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *DIRTY_LOG)
 
 #: Hazard or rule, and in one sentence why the interposer has no bug of it; the issue, where one is named, brings what it needs.
 OUT_OF_SCOPE = {

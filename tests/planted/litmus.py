@@ -50,7 +50,7 @@ def completions_not_held() -> Any:
 FAR_FLAG, FAR_DATA, ANY = ("XY=AB a", "XY=BA b"), ("XY=BA a", "XY=AB b"), ("X=A a", "X=A b", "X=B a", "X=B b")
 
 #: By bug, what must show it: each case in one of these variants.
-SHOWN = {
+SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "early_at_the_ingress": {
         "atomic_flag": ("XY=AA a", "XY=BB b", *FAR_FLAG, *FAR_DATA), "status": ANY, "peer_told": ("X=A -", "X=B -")},
     "early_at_the_egress": {"flag": FAR_FLAG + FAR_DATA, "doorbell": ("X=B a", "X=A b"), "status": ANY},

@@ -7,7 +7,7 @@ from tests.planted.bug import Bug, with_egress
 from pagehop.tlp.cutter import Cutter, cutting_of
 from pagehop_sim.planted import edited
 
-__all__ = ["REWRITES"]
+__all__ = ["LIMITS_AND_HINTS"]
 
 
 def with_cutter(*changes: tuple[str, str]) -> Any:
@@ -67,7 +67,7 @@ def steering_prefix_kept() -> Any:
 
 TLPS, WRONG = {"requests": 200}, "came out instead of"
 
-REWRITES = (
+LIMITS_AND_HINTS = (
     Bug("pieces_at_one_address", ("H24c", "I3"), pieces_at_one_address, "hot_page", {"moves": 1, "mps": [256, 256, 128], "line": 256, "gap": 100},
         "invented"),
     Bug("last_enables_on_every_piece", ("H24c", "I10"), last_enables_on_every_piece, "passthrough", TLPS, WRONG),

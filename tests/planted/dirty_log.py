@@ -10,7 +10,7 @@ from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.request_lane import RequestLane
 from pagehop_sim.planted import edited
 
-__all__ = ["LOGS"]
+__all__ = ["DIRTY_LOG"]
 
 
 def with_log(*changes: tuple[str, str], **parts: object) -> Any:
@@ -88,7 +88,7 @@ def log_takes_errors_for_answers() -> Any:
 
 
 SWAP, TURNS = ({"rounds": 1, "modes": [mode], "faults": False} for mode in ("swap", "turns"))
-LOGS = (
+DIRTY_LOG = (
     Bug("log_drops_a_mark", ("I12", "H47"), log_drops_a_mark, "dirty_log", SWAP, "lost", seeds=2),
     Bug("log_swaps_for_what_it_knew", ("H47",), log_swaps_for_what_it_knew, "dirty_log", SWAP, "TIMEOUT"),
     Bug("log_swaps_once", ("H47", "I12"), log_swaps_once, "dirty_log", SWAP, "lost"),
