@@ -267,6 +267,15 @@ def test_an_atomic_performed_twice_is_duplicated(history):
     assert history.violations() == {"duplicated": 1}
 
 
+@pytest.mark.hazard("H48", "I3")
+def test_the_log_may_swap_words_of_its_bitmaps_and_nothing_of_the_guest(history):
+    bitmap, rid = MSI - PAGE, ENGINE[0]
+    history.log.performed_atomic(history.tick(), 0, bitmap, "cas", bytes(8), b"\1" + bytes(7), rid, 0xB0)
+    assert not any(check(history.log, history.config, None).violations.values())
+    history.log.performed_atomic(history.tick(), 0, BASE, "cas", bytes(8), b"\1" + bytes(7), rid, 0xB0)
+    assert check(history.log, history.config, None).violations["duplicated"] == 1
+
+
 @pytest.mark.hazard("H10", "H58", "I3")
 def test_an_atomic_answered_and_not_performed_is_lost(history):
     key = next(history.keys)

@@ -294,7 +294,7 @@ class Replay:
                 self._atomic_versions[index] = len(self.versions.event)
         elif rid in self.config.engine_ids and location >= HOST_SPACE[0]:
             return      # to a word of a dirty bitmap, which is no guest's
-        elif rid not in self.config.engine_ids:
+        else:
             self.exactly_once.unasked_atomic(cycle, op, rid, location, new, others=bool(pending))
         self._perform(index, event, host, location, new, None)
 
