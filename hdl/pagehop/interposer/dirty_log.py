@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from pagehop.interposer.epoch_wait import EpochWait
 from pagehop.interposer.flush_wait import FlushWait
@@ -19,6 +20,9 @@ __all__ = ["DirtyLog"]
 #: Marks that can wait, and from how many on the device's writes do. Between the two is room for what was chosen before they know.
 WAITING, PLENTY = 64, 64 - 2 * (DECODE_CYCLES + 3)
 
+#: A sync takes so many times the longest wait for an answer at most.
+PATIENCE = 16
+
 
 class DirtyLog(wiring.Component):
     """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, and tell when a report is true (H46, H47, H48, I12).
@@ -30,7 +34,7 @@ class DirtyLog(wiring.Component):
     A *sync* takes the marks that are in the queue when it begins, those of all that a host can have seen before its command came here, and sets
     their bits. Only then it forgets which bits are known to be set and, with ``ping_pong``, changes the bitmap; then all that was marked until then,
     written or not yet, is proven visible at both hosts, and so are the bits. Other marks wait in the queue from the moment when those are taken until
-    the bitmap changes: for the answers to two or three requests a word.
+    the bitmap changes: for the answers to two or three requests a word. An error ends it, and lasting for 16 times ``limit`` is one.
 
     Members
     -------
@@ -59,11 +63,14 @@ class DirtyLog(wiring.Component):
         m.submodules.queue = queue = LaneFifo(DirtyUnits, WAITING, direct=True)
         m.submodules.words = words = LogWords(self.data_bytes)
         works, stops, turn = Signal(), Signal(), Signal()
+        mode, on = Cat(self.settings.host, self.settings.ping_pong), Signal()
+        mode_before, turned = Signal.like(mode), Signal()
         for source, sink in ((decode.o, queue.i), (words.o_request, self.o_request), (words.o_write, self.o_write),
                              (self.completion, words.completion)):
             connect_streams(m, source, sink)
         m.d.comb += [
-            works.eq(self.settings.enable & (self.status.error == LogError.NONE)),
+            turned.eq(on & (mode != mode_before)),
+            works.eq(self.settings.enable & (self.status.error == LogError.NONE) & ~turned),
             decode.enable.eq(works), decode.ranges.eq(self.settings.ranges), decode.writes.eq(self.writes), decode.written.eq(self.written),
             words.enable.eq(works), words.settings.eq(self.settings), words.active.eq(self.status.active),
             words.requester_id.eq(self.requester_id), words.limit.eq(self.limit),
@@ -71,30 +78,33 @@ class DirtyLog(wiring.Component):
             decode.forget.eq(turn), words.forget.eq(turn),
         ]
         m.d.sync += [
+            mode_before.eq(mode), on.eq(self.settings.enable),
             self.pause.eq(works & (queue.level >= PLENTY)),
             self.status.waits.eq(self.status.waits + self.pause),
             self.status.requests.eq(self.status.requests + Cat(
                 (self.o_request.valid & self.o_request.ready) | (self.o_write.valid & self.o_write.ready))),
         ]
-        proving = self._sync(m, queue, words, works, stops, turn)
-        self._fail(m, words, proving)
+        self._sync(m, queue, words, works, stops, turn)
+        self._fail(m, words, turned)
         with m.If(~self.settings.enable):
             m.d.sync += self.status.active.eq(0)
         return m
 
-    def _fail(self, m, words, proving):
+    def _fail(self, m, words, turned):
         """The first error stays until the log is off."""
-        error, mode, on = Signal(LogError), Cat(self.settings.host, self.settings.ping_pong), Signal()
-        mode_before = Signal.like(mode)
-        m.d.sync += [mode_before.eq(mode), on.eq(self.settings.enable)]
-        with m.If(self.changed | (on & (mode != mode_before))):
+        error, age, late = Signal(LogError), Signal(36), Signal()   # of a sync
+        m.d.sync += [age.eq(Mux(self.status.busy, age + 1, 0)), late.eq(age[exact_log2(PATIENCE):] >= self.limit)]
+        with m.If(self.changed | turned):
             m.d.comb += error.eq(LogError.CHANGED)
         with m.Elif(self.opaque):
             m.d.comb += error.eq(LogError.OPAQUE)
         with m.Elif(self.down):
             m.d.comb += error.eq(LogError.DOWN)
-        with m.Elif(proving & self.flush_lost.any()):
+        with m.Elif(self.flush_lost.any()):
+            # Also of one that somebody else asked for: what it should have proven counts as proven.
             m.d.comb += error.eq(LogError.FLUSH)
+        with m.Elif(self.status.busy & late):
+            m.d.comb += error.eq(LogError.TIMEOUT)
         with m.Else():
             m.d.comb += error.eq(words.error)
         with m.If(~self.settings.enable):
@@ -103,7 +113,7 @@ class DirtyLog(wiring.Component):
             m.d.sync += self.status.error.eq(error)
 
     def _sync(self, m, queue, words, works, stops, turn):
-        """Bits, turn, proof. Returns whether flushes are awaited."""
+        """Bits, turn, proof."""
         m.submodules.cut = cut = Mark(queue.level.shape().width + 1)
         m.submodules.issued = issued = Mark(4)
         m.submodules.local = local = Mark(4)
@@ -140,8 +150,9 @@ class DirtyLog(wiring.Component):
                 with m.If(issued.passed & local.passed & self.epochs.advance_ready):
                     m.d.comb += self.advance.eq(1)
                     m.next = "Prove"
+                with m.Elif(~works):
+                    m.next = "Idle"
             with m.State("Prove"):
-                with m.If(waits[0].done & waits[1].done & atomics.done):
+                with m.If((waits[0].done & waits[1].done & atomics.done) | ~works):
                     m.next = "Idle"
         m.d.comb += self.status.busy.eq(~steps.ongoing("Idle"))
-        return steps.ongoing("Prove")

@@ -16,6 +16,8 @@ _LANES = {
     "descriptor": EgressLane.ENGINE, "record": EgressLane.POSTED,
     "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION, "log_request": EgressLane.ENGINE, "log_write": EgressLane.POSTED,
 }
+#: Those whose addresses a flush may read afterwards: they are in the host's memory.
+_TO_MEMORY = ("copy_write", "record", "log_write")
 #: Those of which each slot has its own.
 _OF_SLOTS = ("copy_read", "copy_write")
 
@@ -44,7 +46,7 @@ class LocalSource(wiring.Component):
             m.d.comb += [
                 sink.valid.eq(source.valid & (~source.payload.first | self.room[lane])),
                 source.ready.eq(sink.ready & sink.valid),
-                sink.payload.beat.eq(source.payload), sink.payload.lane.eq(lane), sink.payload.to_memory.eq(name == "copy_write"),
+                sink.payload.beat.eq(source.payload), sink.payload.lane.eq(lane), sink.payload.to_memory.eq(name in _TO_MEMORY),
             ]
         for source, sink in ((turns.o, register.i), (register.o, self.o)):
             connect_streams(m, source, sink)

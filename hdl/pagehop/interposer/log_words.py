@@ -243,8 +243,12 @@ class LogWords(wiring.Component):
             m.d.sync += [out.payload.header.eq(headers.with_address(plain, address)) for out in (self.o_request, self.o_write)]
             m.next = "Offer"
         with m.State("Offer"):
-            m.d.comb += [self.o_write.valid.eq(request.kind == _Kind.WRITE), self.o_request.valid.eq(request.kind != _Kind.WRITE)]
-            with m.If(Mux(request.kind == _Kind.WRITE, self.o_write.ready, self.o_request.ready)):
+            # Withdrawn with all else that is forgotten: the place may be somebody else's, or at the other host, when the log is on again.
+            m.d.comb += [
+                self.o_write.valid.eq(self.enable & (request.kind == _Kind.WRITE)),
+                self.o_request.valid.eq(self.enable & (request.kind != _Kind.WRITE)),
+            ]
+            with m.If(~self.enable | Mux(request.kind == _Kind.WRITE, self.o_write.ready, self.o_request.ready)):
                 m.next = "Choose"
 
     def _answer(self, m, write, awaited, arrived, generation, bad):

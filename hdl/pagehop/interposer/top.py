@@ -370,7 +370,8 @@ class Interposer(wiring.Component):
         """The move queue: its ring is in the memory of one of the hosts."""
         at, slots = self._named(control.queue.host), [mover.slot for mover in movers]
         m.d.comb += [
-            queue.settings.eq(control.queue), control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
+            queue.settings.eq(control.queue), queue.settings.host.eq(at),
+            control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
             queue.requester_id.eq(_id_of(at, hosts)),
             queue.ended.eq(Cat(slot.ended for slot in slots)), queue.started.eq(control.start),
             *(queue.status[number].eq(slot.status) for number, slot in enumerate(slots)),
@@ -390,7 +391,8 @@ class Interposer(wiring.Component):
         """The dirty log: its bitmaps are in the memory of one of the hosts."""
         at, (host_a, host_b) = self._named(control.log.host), _places(hosts)
         m.d.comb += [
-            log.settings.eq(control.log), log.sync.eq(control.sync_log), log.changed.eq(control.log_changed), control.log_status.eq(log.status),
+            log.settings.eq(control.log), log.settings.host.eq(at), log.sync.eq(control.sync_log), log.changed.eq(control.log_changed),
+            control.log_status.eq(log.status),
             log.opaque.eq(control.opaque), log.down.eq(Mux(at, host_b.egress.state.down, host_a.egress.state.down)),
             log.writes.eq(device.writes), log.written.eq(device.written), device.pause_changes.eq(log.pause),
             log.requester_id.eq(_id_of(at, hosts)), log.limit.eq(control.completion_limit),

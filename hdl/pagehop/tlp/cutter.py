@@ -77,12 +77,14 @@ class Cutter(wiring.Component):
     Members
     -------
     i : a TLP stays until the last beat of its last piece is taken from ``o``. What is to be cut has more payload than its pieces.
-    units : data credits of the TLP that begins on ``o``.
+    units : data credits of the TLP that begins on ``o``. ``amid``: a piece has begun to leave and the last one has not left.
     """
     def __init__(self, data_bytes, *, completions):
         check_data_bytes(data_bytes)
         self.data_bytes, self.completions = data_bytes, completions
-        super().__init__({"i": In(stream.Signature(CutBeat(data_bytes))), "o": Out(stream.Signature(TlpBeat(data_bytes))), "units": Out(6)})
+        super().__init__({
+            "i": In(stream.Signature(CutBeat(data_bytes))), "o": Out(stream.Signature(TlpBeat(data_bytes))), "units": Out(6), "amid": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -113,6 +115,7 @@ class Cutter(wiring.Component):
                 out.poisoned.eq(beat.poisoned | poisoned), out.header.eq(header), *prefix,
             ]
         units_q = Signal.like(self.units)
+        m.d.comb += self.amid.eq(cutting)
         m.d.comb += self.units.eq(Mux(cutting, units_q, known.units))
         m.d.sync += pending.eq(0)
         with m.If(taken & cuts):

@@ -1,6 +1,6 @@
 """The way out of a port: places fixed in order, TLPs sent as the partner's credits allow."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -165,11 +165,13 @@ class Egress(wiring.Component):
         m.submodules.watchdog = watchdog = Watchdog(len(self.depths))
         inside = Signal(len(self.depths))   # which lane is in the middle of a TLP, whose credits are spent
         free, loads, chosen = Signal(), Signal(), turns.grant
-        heads, units = zip(*(self._cut(m, lane, queue.o[lane]) for lane in lanes), strict=True)
+        heads, units, amid = zip(*(self._cut(m, lane, queue.o[lane]) for lane in lanes), strict=True)
         discards, waits = watchdog.discards, Signal(len(self.depths))
         m.d.comb += [
             gate.limits.eq(self.limits),
-            watchdog.watch.eq(self.watch), self.state.eq(watchdog.state), watchdog.waits.eq(waits), watchdog.begun.eq(inside.any()),
+            watchdog.watch.eq(self.watch), self.state.eq(watchdog.state), watchdog.waits.eq(waits),
+            # A TLP of which a piece was discarded is discarded whole.
+            watchdog.begun.eq(inside.any() | (discards & Cat(amid).any())),
         ]
         for lane, head in zip(lanes, heads, strict=True):
             # Decided a cycle ahead, for any head while there are plenty of credits and no posted TLPs, for this one while it stays.
@@ -209,8 +211,8 @@ class Egress(wiring.Component):
         self._discard(m, [begin & discards for begin in begins], [head.payload.header for head in heads])
 
     def _cut(self, m, lane, head):
-        """Beats that leave the lane whose head this is, as its TLPs are, or as pieces, and data credits of what begins there. A head stays until its
-        last piece has left."""
+        """Beats that leave the lane whose head this is, as its TLPs are, or as pieces; data credits of what begins there; and whether pieces of a TLP
+        have left but not all. A head stays until its last piece has left."""
         out = stream.Signature(TlpBeat(self.data_bytes)).create(path=(f"leaving_{lane}",))
         if self.cuts and lane in _LANES_CUT:
             m.submodules[f"cutter_{lane}"] = cutter = Cutter(self.data_bytes, completions=lane == EgressLane.COMPLETION)
@@ -219,9 +221,9 @@ class Egress(wiring.Component):
                 cutter.i.valid.eq(head.valid), head.ready.eq(cutter.i.ready),
                 cutter.i.payload.beat.eq(head.payload.beat), cutter.i.payload.cutting.eq(head.payload.info),
             ]
-            return out, cutter.units
+            return out, cutter.units, cutter.amid
         m.d.comb += [out.valid.eq(head.valid), out.payload.eq(head.payload.beat), head.ready.eq(out.ready)]
-        return out, self._units(lane, out.payload.header)
+        return out, self._units(lane, out.payload.header), Const(0, 1)
 
     def _discard(self, m, begins, heads):
         """Count what begins to be discarded, and hand over the headers of requests."""

@@ -26,7 +26,7 @@ class LogError(IntEnum):
     NONE = 0
     #: A request to a word of a bitmap was answered with UR, CA or poison, or with something else than was asked for.
     ANSWER = 1
-    #: A request to a word of a bitmap was not answered, or not taken, for move_limits.completion cycles.
+    #: A request to a word of a bitmap was not answered, or not taken, for move_limits.completion cycles, or a sync took 16 times as long.
     TIMEOUT = 2
     #: The device sends what keeps pages from moving (opaque): it may have written what has no mark.
     OPAQUE = 3
@@ -34,7 +34,7 @@ class LogError(IntEnum):
     DOWN = 4
     #: A range, a bitmap, the host or the mode was written while the log was on.
     CHANGED = 5
-    #: A flush read of a sync was not answered in time, or with an error.
+    #: A flush read was not answered in time, or with an error: what a sync takes for proven may not be.
     FLUSH = 6
 
 
