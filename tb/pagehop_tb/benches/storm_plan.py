@@ -92,7 +92,9 @@ def _credits(random: Random, completion: bool) -> PortCredits:
     return PortCredits(posted, non_posted, CreditConfig(random.choice((4, 32)), random.choice((32, 256)), infinite=infinite))
 
 
-def _functions(random: Random, tight: bool) -> tuple[DeviceConfig, ...]:
+def _functions(random: Random, tight: bool, status: bool) -> tuple[DeviceConfig, ...]:
+    """With ``status`` the third tells by a register of what it wrote: CPUs read it in class 0, and the answers have no order with writes of another
+    class (table 2-40, O7)."""
     common = random.choice((0, 0, 3))
     made = []
     for number, name in enumerate(("nvme", "nic", "third")):
@@ -102,6 +104,8 @@ def _functions(random: Random, tight: bool) -> tuple[DeviceConfig, ...]:
             ten_bit=ten_bit, reuse=tight or random.random() < 0.5, reuse_timed_out=tight, mps=random.choice((128, 256)),
             mrrs=random.choice((128, 512, 1024, 4096)), timeout=SHORT_TIMEOUT if tight else 2_500_000,
             traffic_class=common if random.random() < 0.7 else random.randrange(8)))
+    if status:
+        made[-1] = replace(made[-1], traffic_class=0)
     return tuple(made)
 
 
@@ -146,7 +150,7 @@ def draw(random: Random) -> Plan:
     completion_limit = 2500 if tight else slowest + starved + 2000
     agents = frozenset(name for name, share in AGENTS.items() if random.random() < share) or frozenset(("traffic",))
     return Plan(
-        tight=tight, agents=agents, base=base, host_b_offset=offset, hosts=hosts, functions=_functions(random, tight),
+        tight=tight, agents=agents, base=base, host_b_offset=offset, hosts=hosts, functions=_functions(random, tight, "status" in agents),
         device_credits=_credits(random, False), host_credits=host_credits, starvation=starvation,
         pauses=random.choice((0.0, 0.1, 0.3)), shuffle=random.choice((0.0, 0.2, 0.5)), fence=random.random() < 0.2,
         hold_limit=5000 if tight else 3 * completion_limit, completion_limit=completion_limit, fault_share=random.choice((0.0, 0.3, 0.7)),

@@ -261,7 +261,9 @@ class Watchdogs:
             raise AssertionError("a load from the silent host succeeded")
         result = await driver.move(MOVING, silent)
         assert result.error == regs.MoveError.ABORTED, f"a move to a host that is down ended as {result.reason}"
-        await self.wait(PATIENCE)
+        last = self.system.cycle + 2 * PATIENCE
+        while kept.count <= count + 20 and self.system.cycle < last:
+            await self.wait(100)
         assert kept.count > count + 20, "the device does not go on at the host that is left"
 
     def _judge_move(self, results: list[MoveResult], way: str) -> None:
