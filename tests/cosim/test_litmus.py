@@ -58,7 +58,7 @@ def test_rule_left_out_is_seen(bench, rule):
 def test_planted_bug_is_seen(bench, broken, bug):
     built = broken(bug.name)
     outcome = bench("litmus", built.simulator, dict(bug.parameters), dict(bug.hardware), built=built, check=False)
-    demand(outcome, SHOWN[bug.name], bug.design.__doc__)
+    demand(outcome, SHOWN[bug.design.__name__], bug.design.__doc__)
 
 
 def test_every_case_has_a_rule_that_shows_it():

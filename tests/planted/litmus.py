@@ -3,7 +3,9 @@
 from typing import Any
 
 from amaranth.hdl import Const, Value
-from tests.planted.bug import HARDWARE, Bug, with_egress, with_host, with_host_ingress, with_parts
+from tests.planted.bug import HARDWARE, Bug, with_egress, with_parts
+from tests.planted.hosts import id_ordering_kept
+from tests.planted.ingress import answer_before_the_other_flush
 
 from pagehop.interposer import top
 from pagehop.interposer.completion_lane import CompletionLane
@@ -11,7 +13,6 @@ from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.host_requests import HostRequests
-from pagehop.tlp.egress import Egress
 from pagehop_sim.planted import edited
 
 __all__ = ["LITMUS", "SHOWN", "SLOW"]
@@ -37,25 +38,15 @@ def early_at_the_egress() -> Any:
     return with_egress(("(1, 1) if lane == POSTED else", "(1, 1) if lane != EgressLane.ENGINE else"))
 
 
-def ido_kept() -> Any:
-    """IDO goes through to the hosts."""
-    return with_host(Egress=edited(Egress, ("if self.clear_ido:", "if False:")))
-
-
-def completions_not_held() -> Any:
-    """A completion does not wait for writes at the other host."""
-    return with_host_ingress(CompletionLane=edited(CompletionLane, reached=early))
-
-
 FAR_FLAG, FAR_DATA, ANY = ("XY=AB a", "XY=BA b"), ("XY=BA a", "XY=AB b"), ("X=A a", "X=A b", "X=B a", "X=B b")
 
-#: By bug, what must show it: each case in one of these variants.
+#: By the name of the design, what must show it: each case in one of these variants.
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "early_at_the_ingress": {
         "atomic_flag": ("XY=AA a", "XY=BB b", *FAR_FLAG, *FAR_DATA), "status": ANY, "peer_told": ("X=A -", "X=B -")},
     "early_at_the_egress": {"flag": FAR_FLAG + FAR_DATA, "doorbell": ("X=B a", "X=A b"), "status": ANY},
-    "ido_kept": {"doorbell_ido": ("X=B a", "X=A b"), "cpu_read_ido": FAR_DATA, "cpu_flag_device_ido": FAR_DATA},
-    "completions_not_held": {"flush": FAR_FLAG},
+    "id_ordering_kept": {"doorbell_ido": ("X=B a", "X=A b"), "cpu_read_ido": FAR_DATA, "cpu_flag_device_ido": FAR_DATA},
+    "answer_before_the_other_flush": {"flush": FAR_FLAG},
 }
 
 
@@ -63,12 +54,12 @@ def _bug(design: Any, covers: tuple[str, ...], clogs: float, rounds: int) -> Bug
     """``clogs``: how often egresses are full. Not all cases at once: egresses must fill more than once while rounds run."""
     parameters = SLOW | {"workers": 48, "clogs": clogs, "mood_cycles": 2000, "rounds": rounds, "judged_rounds": 0, "left_out": "hardware",
                          "cases": list(SHOWN[design.__name__])}
-    return Bug(design.__name__, covers, design, "litmus", parameters, "", HARDWARE)
+    return Bug(f"litmus_{design.__name__}", covers, design, "litmus", parameters, "", HARDWARE)
 
 
 LITMUS = (
     _bug(early_at_the_ingress, ("O1", "H18", "H61"), 0.7, 20),
     _bug(early_at_the_egress, ("O3",), 0.7, 20),
-    _bug(ido_kept, ("H62",), 0.1, 24),
-    _bug(completions_not_held, ("H64",), 0.1, 24),
+    _bug(id_ordering_kept, ("H62",), 0.1, 24),
+    _bug(answer_before_the_other_flush, ("H64",), 0.1, 24),
 )

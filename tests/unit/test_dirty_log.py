@@ -405,7 +405,7 @@ BUGS = {
     "units are remembered": (LogDecode, ("self.forget | ~self.enable", "~self.enable"), 0),
     "the first unit": (LogDecode, ("Cat(~offset_halves[0], offset)", "Cat(offset_halves[1], offset)"), 1),
     "the last range": (LogDecode, ("Mux(found[2], 2, 3)", "2"), 1),
-    "the first range": (LogDecode, ("(found & (~found + 1))[:RANGES]", "found"), 1),
+    "the first range": (LogDecode, ("lowest(found)", "found"), 1),
     "marks before a sync are left": (DirtyLog, ("with m.If(cut.passed | ~works):", "with m.If(1):"), 1),
     "turn before the bits are set": (DirtyLog, ("with m.If(words.idle | ~works):", "with m.If(1):"), 1),
     "bits are unproven": (DirtyLog, ("issued.passed & local.passed", "issued.passed"), 1),

@@ -53,7 +53,7 @@ class AdjusterLane(wiring.Component):
         with m.If(stage.enable):
             m.d.sync += [inside.eq(self.aperture.range.holds_page(page)), number.eq(page + self.aperture.offset[PAGE_BITS:])]
         fields = data.View(headers.RequestHeader(), beat.header)
-        encrypted = beat.prefix_valid & (beat.prefix[24:] == headers.IDE_PREFIX)
+        encrypted = headers.has_prefix(beat, headers.IDE_PREFIX)
         plain = (fields.address_type == AddressType.UNTRANSLATED) & ~encrypted
         restored = data.View(headers.CompletionHeader(), stage.result.header)
         with m.If(beat.first & inside & plain & (headers.is_memory(beat.header) | headers.is_atomic(beat.header))):

@@ -10,7 +10,7 @@ from pagehop.interposer.bitmaps import WORD_INDEX_BITS
 from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
-from pagehop.interposer.layouts import PAGE_BITS, Opaque, PortConfig, Settings, run_bits
+from pagehop.interposer.layouts import PAGE_BITS, PORTS, Opaque, PortConfig, Settings, run_bits
 from pagehop.interposer.log_settings import LogError, LogSettings, LogStatus
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
@@ -39,9 +39,6 @@ COUNTERS = (
 
 #: The counters of what egresses discard, by class.
 DISCARDED = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "requests", TlpClass.COMPLETION: "completions"}
-
-#: Ports by number, as the fields of their registers name them.
-_PORTS = ("device", "host_a", "host_b")
 
 
 class Control(wiring.Component):
@@ -183,7 +180,7 @@ class Control(wiring.Component):
 
     def _watch(self, m, registers):
         limits, command, written, status = registers.port_limits, registers.port_command, registers.port_command_written, registers.port_status
-        for name, watch, state in zip(_PORTS[:1 + self.hosts], self.watch, self.port_state, strict=False):
+        for name, watch, state in zip(PORTS[:1 + self.hosts], self.watch, self.port_state, strict=False):
             m.d.comb += [
                 watch.limit.eq(limits.device if name == "device" else limits.hosts),
                 watch.stop.eq(written & command[f"stop_{name}"]), watch.resume.eq(written & command[f"resume_{name}"]),
@@ -194,8 +191,8 @@ class Control(wiring.Component):
         """What is changed of TLPs as they leave. The device is a port of no host, whose caches no steering tag names."""
         hints = registers.processing_hints
         m.d.comb += [
-            *(limit.eq(registers.payload_limits[name]) for name, limit in zip(_PORTS, self.payload_limit, strict=True)),
-            *(strip.eq(hints[f"strip_{name}"]) for name, strip in zip(_PORTS[1:], self.strip_hints[1:], strict=True)),
+            *(limit.eq(registers.payload_limits[name]) for name, limit in zip(PORTS, self.payload_limit, strict=True)),
+            *(strip.eq(hints[f"strip_{name}"]) for name, strip in zip(PORTS[1:], self.strip_hints[1:], strict=True)),
         ]
 
     def _switchover(self, m, registers):

@@ -55,7 +55,7 @@ class DeviceDecode(wiring.Component):
         m.submodules.turn = turn = AnswerTurn()
         header, settings = self.i.payload.header, self.settings
         address_type = data.View(headers.RequestHeader(), header).address_type
-        ide = self.i.payload.prefix_valid & (self.i.payload.prefix[24:] == headers.IDE_PREFIX)
+        ide = headers.has_prefix(self.i.payload, headers.IDE_PREFIX)
         page, advance = Signal(PAGE_NUMBER_BITS), Signal()
         inside, special, far, beat = Signal(), Signal(), Signal(PAGE_NUMBER_BITS), Signal(TlpBeat(self.data_bytes))
         plain, translated, encrypted, groups, mapped = Signal(), Signal(), Signal(), Signal(GROUPS), Signal()

@@ -11,12 +11,15 @@ from pagehop.tlp.outstanding import EPOCHS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
-    "HOST_A", "HOST_B", "LARGEST_BITS", "PAGE_BITS", "PAGE_NUMBER_BITS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded",
-    "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
+    "HOST_A", "HOST_B", "LARGEST_BITS", "PAGE_BITS", "PAGE_NUMBER_BITS", "PORTS", "Destination", "Settings", "Range", "PortConfig", "Guard",
+    "Guarded", "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
     "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "lane_credits", "run_bits",
 ]
 
 HOST_A, HOST_B = 0, 1
+
+#: Ports by number, as the top and the fields of registers name them.
+PORTS = ("device", "host_a", "host_b")
 
 #: Base-2 logarithm of the size of a page, the unit of the maps, and of the largest that moves as one: a run of such units.
 PAGE_BITS, LARGEST_BITS = 12, 21

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import Written
 from pagehop.interposer.log_settings import RANGES, UNIT_BITS, DirtyUnits, LogRange
 from pagehop.interposer.stages import pieces_equal
-from pagehop.tlp.arbiter import select_one
+from pagehop.tlp.arbiter import lowest, select_one
 
 __all__ = ["DECODE_CYCLES", "LogDecode"]
 
@@ -53,7 +53,7 @@ class LogDecode(wiring.Component):
             found.eq(Cat(self.writes & self.enable & (self.written.page >= one.base) & (self.written.page < limit)
                          for one, limit in zip(self.ranges, limits, strict=True))),
             # The first of them.
-            chosen.eq(select_one((found & (~found + 1))[:RANGES], self.ranges)), valid.eq(found.any()), page_q.eq(page), halves_q.eq(halves),
+            chosen.eq(select_one(lowest(found), self.ranges)), valid.eq(found.any()), page_q.eq(page), halves_q.eq(halves),
             place.eq(Mux(found[0], 0, Mux(found[1], 1, Mux(found[2], 2, 3)))),
             # How far in it.
             offset.eq(page_q - chosen.base[:32]), offset_halves.eq(halves_q), offset_range.eq(place), shift.eq(chosen.shift - UNIT_BITS),

@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from pagehop.interposer.log_settings import WORD_BITS, DirtyUnits, LogError, LogSettings, LogWord
 from pagehop.tlp import headers
+from pagehop.tlp.arbiter import lowest
 from pagehop.tlp.flush import flush_tag
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, TlpType
 from pagehop.tlp.stream import TlpBeat
@@ -286,4 +287,4 @@ def _number(bits):
 
 def _first(bits):
     """Number of the first bit that is set."""
-    return _number((bits & (~bits + 1))[:len(bits)])
+    return _number(lowest(bits))

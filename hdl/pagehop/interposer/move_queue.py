@@ -9,6 +9,7 @@ from pagehop.interposer.descriptors import INDEX_BITS, QueueSettings, QueueState
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.record_writer import RecordWriter
 from pagehop.interposer.slot import MoveStatus
+from pagehop.tlp.arbiter import lowest
 from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["MoveQueue"]
@@ -84,7 +85,7 @@ class MoveQueue(wiring.Component):
         busy = Cat(status.busy for status in self.status)
         descriptor = reader.o.payload
         m.d.comb += [
-            first.eq(free & (~free + 1)), self.start.eq(Mux(reader.o.valid, first & ~self.started, 0)),
+            first.eq(lowest(free)), self.start.eq(Mux(reader.o.valid, first & ~self.started, 0)),
             reader.o.ready.eq(self.start.any()),
             *(self.request[name].eq(descriptor[name]) for name in ("source", "destination", "to_host", "page_size")),
             self.request.mode.eq(descriptor.mode),

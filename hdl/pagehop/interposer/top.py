@@ -15,7 +15,7 @@ from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, Aperture, Destination, EpochView, FlushView, PortConfig
+from pagehop.interposer.layouts import HOST_A, PORTS, Aperture, Destination, EpochView, FlushView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
@@ -62,10 +62,6 @@ class Sizes:
             return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16))
         # A completion lane of a host's egress keeps room for a largest TLP of each source.
         return cls((128, 256, 32), (128, 512, 128, 16, 16, 16), (64, 128, 32), (128, 128 if data_bytes == 32 else 64, 32, 64))
-
-
-#: Ports by number.
-PORTS = ("device", "host_a", "host_b")
 
 
 class Interposer(wiring.Component):
@@ -372,44 +368,37 @@ class Interposer(wiring.Component):
         m.d.comb += [
             queue.settings.eq(control.queue), queue.settings.host.eq(at),
             control.queue_state.eq(queue.state), queue.limit.eq(control.completion_limit),
-            queue.requester_id.eq(_id_of(at, hosts)),
             queue.ended.eq(Cat(slot.ended for slot in slots)), queue.started.eq(control.start),
             *(queue.status[number].eq(slot.status) for number, slot in enumerate(slots)),
-            queue.completion.valid.eq(Mux(at, hosts[-1].ingress.flush.valid, hosts[0].ingress.flush.valid)),
-            queue.completion.payload.eq(Mux(at, hosts[-1].ingress.flush.payload, hosts[0].ingress.flush.payload)),
-            queue.o_read.ready.eq(Mux(at, hosts[-1].local.descriptor.ready, hosts[0].local.descriptor.ready)),
-            queue.o_record.ready.eq(Mux(at, hosts[-1].local.record.ready, hosts[0].local.record.ready)),
         ]
-        for number, host in enumerate(hosts):
-            m.d.comb += [
-                host.local.descriptor.valid.eq(queue.o_read.valid & (at == number)),
-                host.local.record.valid.eq(queue.o_record.valid & (at == number)),
-                host.local.descriptor.payload.eq(queue.o_read.payload), host.local.record.payload.eq(queue.o_record.payload),
-            ]
+        self._in_memory(m, queue, at, hosts, descriptor=queue.o_read, record=queue.o_record)
 
     def _log(self, m, log, device, control, hosts):
         """The dirty log: its bitmaps are in the memory of one of the hosts."""
-        at, (host_a, host_b) = self._named(control.log.host), _places(hosts)
+        at = self._named(control.log.host)
         m.d.comb += [
             log.settings.eq(control.log), log.settings.host.eq(at), log.sync.eq(control.sync_log), log.changed.eq(control.log_changed),
             control.log_status.eq(log.status),
-            log.opaque.eq(control.opaque), log.down.eq(Mux(at, host_b.egress.state.down, host_a.egress.state.down)),
+            log.opaque.eq(control.opaque), log.down.eq(_chosen(at, hosts, lambda host: host.egress.state.down)),
             log.writes.eq(device.writes), log.written.eq(device.written), device.pause_changes.eq(log.pause),
-            log.requester_id.eq(_id_of(at, hosts)), log.limit.eq(control.completion_limit),
-            log.entered.eq(device.issue_entered), log.accepted.eq(device.issue_accepted),
-            log.local_entered.eq(Mux(at, host_b.local.entered, host_a.local.entered)),
-            log.local_accepted.eq(Mux(at, host_b.local.accepted, host_a.local.accepted)),
-            log.completion.valid.eq(Mux(at, host_b.ingress.flush.valid, host_a.ingress.flush.valid)),
-            log.completion.payload.eq(Mux(at, host_b.ingress.flush.payload, host_a.ingress.flush.payload)),
-            log.o_request.ready.eq(Mux(at, host_b.local.log_request.ready, host_a.local.log_request.ready)),
-            log.o_write.ready.eq(Mux(at, host_b.local.log_write.ready, host_a.local.log_write.ready)),
+            log.limit.eq(control.completion_limit), log.entered.eq(device.issue_entered), log.accepted.eq(device.issue_accepted),
+            log.local_entered.eq(_chosen(at, hosts, lambda host: host.local.entered)),
+            log.local_accepted.eq(_chosen(at, hosts, lambda host: host.local.accepted)),
         ]
-        for number, host in enumerate(hosts):
-            m.d.comb += [
-                host.local.log_request.valid.eq(log.o_request.valid & (at == number)),
-                host.local.log_write.valid.eq(log.o_write.valid & (at == number)),
-                host.local.log_request.payload.eq(log.o_request.payload), host.local.log_write.payload.eq(log.o_write.payload),
-            ]
+        self._in_memory(m, log, at, hosts, log_request=log.o_request, log_write=log.o_write)
+
+    def _in_memory(self, m, part, at, hosts, **streams):
+        """A part with memory of its own at the host ``at``: what it sends, by the name of the local source's stream, and what answers that."""
+        completion = part.completion
+        m.d.comb += [
+            part.requester_id.eq(_id_of(at, hosts)), completion.valid.eq(_chosen(at, hosts, lambda host: host.ingress.flush.valid)),
+            completion.payload.eq(_chosen(at, hosts, lambda host: host.ingress.flush.payload)),
+        ]
+        for name, source in streams.items():
+            m.d.comb += source.ready.eq(_chosen(at, hosts, lambda host, name=name: getattr(host.local, name).ready))
+            for number, host in enumerate(hosts):
+                sink = getattr(host.local, name)
+                m.d.comb += [sink.valid.eq(source.valid & (at == number)), sink.payload.eq(source.payload)]
 
     def _mover(self, m, mover, device, queue, control, hosts):
         """A slot, its copy engine, and the hosts between which it moves its page."""
@@ -497,9 +486,14 @@ def _places(hosts):
     return hosts[HOST_A], hosts[-1]
 
 
+def _chosen(host, hosts, what):
+    """``what`` of the host that a signal chooses."""
+    return Mux(host, what(hosts[-1]), what(hosts[HOST_A]))
+
+
 def _id_of(host, hosts):
     """Our requester ID at a host that a signal chooses."""
-    return Mux(host, hosts[-1].config.requester_id, hosts[HOST_A].config.requester_id)
+    return _chosen(host, hosts, lambda one: one.config.requester_id)
 
 
 class _Mover:

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.tlp.arbiter import select_one
+from pagehop.tlp.arbiter import lowest, select_one
 
 __all__ = ["ChunkSets", "CopySet"]
 
@@ -56,7 +56,7 @@ class ChunkSets(wiring.Component):
             came.eq(self.whole << self.whole_chunk),
             changed.eq((self.wrote[0] << self.wrote_chunks[0]) | (self.wrote[1] << self.wrote_chunks[1])),
             lost.eq((changed & ~covered) | (self.atomic << self.atomic_chunk)),
-            first.eq(due & (~due + 1)), free.eq(~self.o.valid | self.o.ready),
+            first.eq(lowest(due)), free.eq(~self.o.valid | self.o.ready),
             self.fetched.eq(~(self.wanted & ~resident).any()), self.stale.eq(stale.any()), self.idle.eq(~due.any() & ~self.o.valid),
         ]
         again = Mux(self.prepare_set == CopySet.STALE, stale | lost, Mux(self.prepare_set == CopySet.ALL, everything, 0))[:self.chunks]

@@ -7,7 +7,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RoundRobin", "TlpArbiter", "select_one"]
+__all__ = ["RoundRobin", "TlpArbiter", "lowest", "select_one"]
+
+
+def lowest(bits):
+    """``bits`` with the lowest that is set, and no other."""
+    return (bits & (~bits + 1))[:len(bits)]
 
 
 def select_one(chosen, values):

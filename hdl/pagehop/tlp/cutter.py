@@ -45,9 +45,10 @@ def cutting_of(header, limit):
     """
     fields = data.View(headers.RequestHeader(), header)
     may, size = headers.has_data(header) & (headers.is_memory(header) | headers.is_completion(header)), fields.length[:8]
-    cut = Mux(may & (limit == 0) & (size > 32), Cut.AT_128.value, Mux(may & (limit == 1) & (size > 64), Cut.AT_256.value, Cut.NONE.value))
     whole, place = Mux(headers.has_data(header), headers.credits_of_dwords(size), 0), _place(header)
-    first = Mux(may & (limit == 0) & (size > 32), 8 - place[2:], Mux(may & (limit == 1) & (size > 64), 16 - place[2:], whole))
+    at_128, at_256 = may & (limit == 0) & (size > 32), may & (limit == 1) & (size > 64)
+    cut = Mux(at_128, Cut.AT_128.value, Mux(at_256, Cut.AT_256.value, Cut.NONE.value))
+    first = Mux(at_128, 8 - place[2:], Mux(at_256, 16 - place[2:], whole))
     return {"cut": cut, "end": (size + place)[:8], "units": first[:6]}
 
 
@@ -115,8 +116,7 @@ class Cutter(wiring.Component):
                 out.poisoned.eq(beat.poisoned | poisoned), out.header.eq(header), *prefix,
             ]
         units_q = Signal.like(self.units)
-        m.d.comb += self.amid.eq(cutting)
-        m.d.comb += self.units.eq(Mux(cutting, units_q, known.units))
+        m.d.comb += [self.amid.eq(cutting), self.units.eq(Mux(cutting, units_q, known.units))]
         m.d.sync += pending.eq(0)
         with m.If(taken & cuts):
             m.d.sync += [

@@ -154,6 +154,11 @@ def is_atomic(header):
     )
 
 
+def has_prefix(beat, kind):
+    """1 when a :class:`TlpBeat` brings a prefix of this kind, the first byte of the prefix."""
+    return beat.prefix_valid & (beat.prefix[24:] == kind)
+
+
 def is_message(header):
     """1 for Msg and MsgD."""
     return _dw0(header).type[3:5] == 0b10
