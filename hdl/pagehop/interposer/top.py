@@ -186,6 +186,7 @@ class Interposer(wiring.Component):
     def _ports(self, m, device, egress, control, hosts):
         """The links, and what happens when nobody is at their other end."""
         ends = [(device, egress), *((host.ingress, host.egress) for host in hosts)]
+        self._checks = []
         for number, (name, (ingress, way_out)) in enumerate(zip(PORTS, ends, strict=False)):
             rx, rx_limits, tx, tx_limits = self._link(m, name)
             config = getattr(self, f"config_{name}")
@@ -199,6 +200,7 @@ class Interposer(wiring.Component):
                 way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
             ]
         outs = [way_out for _, way_out in ends]
+        m.d.comb += control.wrong_digests.eq(sum((check.wrong for check in self._checks), Const(0, 1)))
         m.d.comb += [getattr(control, f"discarded_{name}").eq(sum(out.discarded[kind.value] for out in outs)) for kind, name in DISCARDED.items()]
 
     def _link(self, m, name):
@@ -219,6 +221,7 @@ class Interposer(wiring.Component):
         if self.ecrc == "outside":
             return port.rx, port.tx
         m.submodules[f"digest_check_{name}"] = check = DigestCheck(self.data_bytes, self.max_payload, renews=self.ecrc == "recompute")
+        self._checks.append(check)
         connect_streams(m, port.rx, check.i)
         if self.ecrc == "strip":
             return check.o, port.tx
