@@ -165,6 +165,16 @@ def test_nothing_is_slowed_down(data_bytes: int) -> None:
     assert cycles <= sum(len(beats.pack(tlp)) for tlp in tlps) + longest + 2 * ecrc.crc_cycles(data_bytes) + 10
 
 
+@pytest.mark.parametrize("data_bytes", [16, 64, 128])
+def test_latency_is_as_documented(data_bytes: int) -> None:
+    """Of a TLP of one beat, from the check to what is made: 4 cycles without a digest; with one the depth of both CRCs and 3."""
+    beats = BeatFormat(data_bytes, digests=True)
+    for digest, cycles in ((False, 4), (True, 2 * ecrc.crc_cycles(data_bytes) + 3)):
+        tlp = Tlp(Kind.MRD, 1, 2, 0x1000, 1, 0xF, 0, digest=digest)
+        received, took, _ = run_through(Between(data_bytes, True), [tlp], beats, seeded("latency"), 0.0, 0.0)
+        assert (len(received), took) == (1, cycles)
+
+
 BUGS: dict[str, Any] = {
     "poison_counts": lambda: _with_crc(("1 | 1 << 16 + 6", "1")),
     "type_counts": lambda: _with_crc(("1 | 1 << 16 + 6", "1 << 16 + 6")),

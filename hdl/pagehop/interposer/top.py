@@ -87,7 +87,7 @@ class Interposer(wiring.Component):
         link. The two are one for order: this one is the ordering point, and that one a part of the path.
     ecrc : whose the digests of TLPs are. ``outside``: the ports' own logic checks and makes them, and TD is 0 here. ``strip``: a TLP that comes with
         a digest loses it, unchecked, and leaves with TD = 0, a cycle later. ``recompute``: it is checked (:class:`DigestCheck`), and one of what
-        leaves is made (:class:`DigestMake`), which is wrong if the first one was; 5 cycles more for a TLP without a digest.
+        leaves is made (:class:`DigestMake`), which is wrong if the first one was; 4 cycles more for a TLP without a digest.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members

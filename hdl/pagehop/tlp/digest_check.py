@@ -25,7 +25,7 @@ class DigestCheck(wiring.Component):
 
     With ``renews`` the digest is checked, TD stays set, for the TLP gets a new digest when it leaves, and ``digest_wrong`` says that this must be
     wrong too: what was damaged on its way to us must not look sound behind us. Such a TLP waits here until it has come whole and is judged: its beats
-    and :func:`crc_cycles` and 2 cycles more; others wait for those before them, 3 cycles at least. Without ``renews`` TD is cleared, nothing is
+    and :func:`crc_cycles` more; others wait for those before them, 2 cycles at least. Without ``renews`` TD is cleared, nothing is
     checked, and a beat takes one cycle.
 
     Beats leave as they came, one a cycle, none more than came; ``i`` never stalls when ``o`` does not.
