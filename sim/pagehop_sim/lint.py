@@ -13,9 +13,10 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots in a row, and one host.
+#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots in a row, and one host
+#: that checks and makes digests.
 _SMALL = {"data_bytes": 16, "window_pages": 16384}
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4, "in_row": True}, _SMALL | {"hosts": 1})
+CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4, "in_row": True}, _SMALL | {"hosts": 1, "ecrc": "recompute"})
 #: Elaboration, most of the time, is work for one core.
 JOBS = 2
 
