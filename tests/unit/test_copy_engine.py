@@ -224,8 +224,9 @@ def test_wrong_shape_counts_as_unsupported(dw0, dw1):
     run(dut, bench)
 
 
+@pytest.mark.parametrize(("place", "mark"), [(3, "poisoned"), (0, "digest_wrong")])
 @pytest.mark.hazard("H14", "I9")
-def test_poisoned_beat_ends_the_copy():
+def test_damaged_beat_ends_the_copy(place, mark):
     dut = CopyEngine(16)
     driver = Driver(dut, "beat")
 
@@ -234,7 +235,7 @@ def test_poisoned_beat_ends_the_copy():
         for _ in range(4):
             await driver.step(ctx, answer=False)
         driver.queue = driver.host.piece(whole=True)
-        driver.queue[3]["poisoned"] = 1
+        driver.queue[place][mark] = 1
         for _ in range(len(driver.queue) + 2):
             await driver.step(ctx, answer=False)
         assert ctx.get(dut.error) is CopyError.POISONED

@@ -38,6 +38,7 @@ def completion(rng: random.Random, length: int, lower: int, more: int) -> Tlp:
 def attributes(rng: random.Random, tlp: Tlp) -> Tlp:
     tlp.relaxed_ordering, tlp.no_snoop, tlp.id_ordering = (rng.random() < 0.3 for _ in range(3))
     tlp.traffic_class, tlp.poisoned = rng.randrange(8), rng.random() < 0.2
+    tlp.digest_wrong = rng.random() < 0.2
     tlp.prefix = PASID | rng.getrandbits(20) if rng.random() < 0.2 else None
     return tlp
 
@@ -91,7 +92,8 @@ def check(cutter: type, tlps: list[Tlp], data_bytes: int, limit: int, rng: rando
     beats = BeatFormat(data_bytes)
     dut = _UnderTest(cutter(data_bytes, completions=tlps[0].is_completion), limit)
     shape = TlpBeat(data_bytes)
-    words = [word for tlp in tlps for word in beats.pack(tlp)]
+    wrong = 1 << shape.size - 1    # of a first beat, its digest is to be wrong
+    words = [word | (wrong if tlp.digest_wrong and not number else 0) for tlp in tlps for number, word in enumerate(beats.pack(tlp))]
     expected = [piece for tlp in tlps for piece in cut(tlp, 128 << limit)]
     cycles = 0
 
@@ -115,7 +117,8 @@ def check(cutter: type, tlps: list[Tlp], data_bytes: int, limit: int, rng: rando
                 if ready:
                     arriving.append(word)
                     if beats.is_last(word):
-                        piece, wanted = beats.unpack(arriving), expected[arrived]
+                        piece, wanted = beats.unpack([arriving[0] & ~wrong, *arriving[1:]]), expected[arrived]
+                        piece.digest_wrong = bool(arriving[0] & wrong)
                         assert piece == wanted, f"{piece} came out instead of {wanted}"
                         broken = violations(piece, 512 if piece.is_message else 128 << limit)
                         assert not broken, f"{piece}: {broken}"
@@ -183,6 +186,7 @@ BUGS = {
     "only the first piece is poisoned": (True, ("m.d.sync += kept.eq(whole)\n", "m.d.sync += [kept.eq(whole), kept.poisoned.eq(0)]\n"),
                                          ("beat.poisoned | poisoned", "beat.poisoned & ~cutting")),
     "only the first piece has the prefix": (False, ("begins & prefix_valid", "0")),
+    "only the first piece has a wrong digest": (False, ("begins & wrong", "0")),
     "pieces end anywhere": (True, ("_place(beat.header)", "Const(0, 5)")),
     "the byte count counts what comes before the first byte": (True, ("kept.lower_address - (most", "(kept.lower_address & 0x7C) - (most")),
     "the byte count stays": (True, ("kept.byte_count + kept.lower_address - (most << 2)", "kept.byte_count")),

@@ -44,7 +44,7 @@ def expectation(tlp, base=BASE):
     served = inside and size_served and not tlp.address_type
     strobe = (first | last << 4) << offset % 8 & 0xFF
     if tlp.kind is Kind.MWR:
-        if not served or tlp.poisoned:
+        if not served or tlp.poisoned or tlp.digest_wrong:
             return None, None, 1
         if not first:
             return None, None, 0
@@ -147,6 +147,7 @@ def beats_of(tlp, data_bytes, rng):
         yield {
             "data": int.from_bytes(chunk, "little"), "dwords": len(chunk) // 4, "header": 0 if number else header, "prefix": 0, "prefix_valid": 0,
             "first": number == 0, "last": number == len(chunks) - 1, "poisoned": int(tlp.poisoned),
+            "digest_wrong": int(tlp.digest_wrong and not number),
         }
 
 
@@ -274,6 +275,11 @@ def test_all_byte_enables_of_both_sizes():
     rng = generator("byte enables")
     wanted = Bench(byte_enable_tlps(rng), 64, rng).run().check()
     assert all(pulses == 0 for _, _, pulses in wanted)
+
+
+def test_a_write_with_a_wrong_digest_is_dropped():
+    wanted = Bench([Tlp(Kind.MWR, 7, 0, BASE, 1, 15, data=b"1234", digest_wrong=True)], 64, generator("digest")).run().check()
+    assert wanted == [(None, None, 1)]
 
 
 def test_every_bit_of_the_address_counts():

@@ -9,7 +9,10 @@ __all__ = ["AnswerTurn", "answer_beat"]
 
 def answer_beat(beat, header):
     """Assignments that make ``beat`` a TLP of which ``header`` is all there is. What nobody looks at then stays as it is: data and prefix."""
-    return [beat.header.eq(header), beat.dwords.eq(0), beat.first.eq(1), beat.last.eq(1), beat.prefix_valid.eq(0), beat.poisoned.eq(0)]
+    return [
+        beat.header.eq(header), beat.dwords.eq(0), beat.first.eq(1), beat.last.eq(1), beat.prefix_valid.eq(0), beat.poisoned.eq(0),
+        beat.digest_wrong.eq(0),
+    ]
 
 
 class AnswerTurn(wiring.Component):

@@ -261,7 +261,7 @@ class LogWords(wiring.Component):
         m.d.sync += [
             ours.eq(self.completion.valid & beat.first & (header.tag[len(number):] == tag[len(number):])), number.eq(header.tag), value.eq(beat.data),
             good.eq((header.status == CompletionStatus.SUCCESS.value) & (header.fmt == Fmt.DW3_DATA.value) & (header.length == WORD_BYTES // 4)
-                    & ~header.poisoned & ~beat.poisoned),
+                    & ~header.poisoned & ~beat.poisoned & ~beat.digest_wrong),
         ]
         counts = ours & awaited.bit_select(number, 1)
         m.d.comb += [

@@ -66,7 +66,8 @@ class TlpRegisterAdapter(wiring.Component):
     """Serve a register bus as the BAR at ``base``: memory reads and writes of 4 bytes, and of 8 bytes that are 8-aligned, with any byte enables.
 
     Answered with UR: every other non-posted request (longer, elsewhere, locked, I/O, configuration, atomic, malformed, with AT not 0) and reads that
-    the bus answers with an error. Dropped whole: every other posted request, and poisoned writes. Each of these gives one pulse on ``unsupported``.
+    the bus answers with an error. Dropped whole: every other posted request, and writes that are poisoned or came with a wrong
+    digest. Each of these gives one pulse on ``unsupported``.
     A zero-length read is answered with one double word of zeros and a write without bytes is done, both without an access on the bus.
 
     Order between the two streams is the sender's: it hands over one TLP at a time, and a non-posted one only while ``idle_for_read`` is 1. Accesses
@@ -150,7 +151,7 @@ class TlpRegisterAdapter(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 arrived.header.eq(beat.header), arrived.data.eq(beat.data), arrived.non_posted.eq(non_posted),
-                arrived.poisoned.eq(beat.poisoned | data.View(RequestHeader(), beat.header).poisoned),
+                arrived.poisoned.eq(beat.poisoned | beat.digest_wrong | data.View(RequestHeader(), beat.header).poisoned),
             ]
         return arrived
 
