@@ -55,10 +55,10 @@ class CopyEngine(wiring.Component):
       ``prepared``, let what was absorbed so far reach the source, then ``start``. Without ``absorbing``, ``start`` alone reads the whole page. Pulse
       ``over`` when nothing of this copy is absorbed or written any more: all rows are cleared then, a cycle a row, and the next ``prepare`` waits
       only for what is left of that.
-    - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), a wrong
-      digest (``POISONED`` too), or ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error`` until ``start``.
-      After an error, as after ``stop``, no further read and no further write starts; a read that is offered, and a write whose first beat appears
-      in one of the next two cycles, are finished.
+    - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), a
+      wrong digest (``POISONED`` too), or ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error``
+      until ``start``. After an error, as after ``stop``, no further read and no further write starts; a read that is offered, and a write
+      whose first beat appears in one of the next two cycles, are finished.
 
     The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until
     ``outstanding`` has fallen before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up. What was given up
