@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pagehop_sim.toolchain import ToolError, check_simulator, environment
-from pagehop_sim.verilog import interposer
+from pagehop_sim.verilog import generate
 
 __all__ = ["lint"]
 
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         findings = []
         with ProcessPoolExecutor(JOBS) as processes:
-            for parameters, verilog in zip(CONFIGURATIONS, processes.map(interposer, CONFIGURATIONS), strict=True):
+            for parameters, verilog in zip(CONFIGURATIONS, processes.map(generate, CONFIGURATIONS), strict=True):
                 print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
                 findings += lint(verilog, "interposer")
     except ToolError as error:

@@ -2,13 +2,9 @@
 
 import pytest
 from tests.planted.bug import HARDWARE
-from tests.planted.large_pages import QUICK_HOSTS
 
 #: Cycles for which a page may be held while its owner changes: the gate closes, the differential fills, its last chunks leave.
 TURN = 100
-
-#: Moves of large pages, the largest of which the device can be kept waiting for.
-QUICK = QUICK_HOSTS | {"moves": 8}
 
 #: Bench, its parameters on Verilator and on Icarus, and what must at least be checked.
 BENCHES = {
@@ -30,7 +26,7 @@ BENCHES = {
     "switchover": ({}, {"rounds": 1, "steps": ["flooded", "open_reads", "translated"]}, {"events": 3000}),
     "dirty_log": ({}, {"rounds": 1, "modes": ["turns"], "faults": False}, {"events": 2000, "read_bytes": 10000}),
     "sliding": ({}, {"words": [1]}, {"events": 2000, "read_bytes": 10000, "final_bytes": 160000}),
-    "large_pages": (QUICK, QUICK | {"moves": 1, "sizes": [13]}, {"events": 1500, "read_bytes": 3000, "final_bytes": 65536}),
+    "large_pages": ({"moves": 8}, {"moves": 1, "sizes": [13]}, {"events": 1500, "read_bytes": 3000, "final_bytes": 65536}),
     "queue": ({"rounds": 2, "mode": "mixed", "ring_host": 1}, {"rounds": 1, "pages": 4}, {"events": 800, "final_bytes": 16384}),
 }
 COVERED = [
@@ -97,7 +93,7 @@ def test_independent_requesters_keep_order_of_their_own(bench, mode):
 @pytest.mark.hazard("H10", "H58", "H59", "I2", "I8")
 @pytest.mark.parametrize(("mode", "sizes"), [("merge", [16, 13]), ("host_copy", [13])])
 def test_devices_go_on_while_large_pages_move(bench, mode, sizes):
-    bench("large_pages", "verilator", QUICK | {"moves": 4, "mode": mode, "sizes": sizes}, HARDWARE, least=BENCHES["large_pages"][2])
+    bench("large_pages", "verilator", {"moves": 4, "mode": mode, "sizes": sizes}, HARDWARE, least=BENCHES["large_pages"][2])
 
 
 @pytest.mark.parametrize("seed", [2, 3])
@@ -115,7 +111,7 @@ def test_pages_move_at_the_same_time(bench):
     bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 4000, "final_bytes": 2 * 4096})
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "mixed", "faults": faults}, hardware, least=BENCHES["aborts"][2])
     bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
-    bench("large_pages", "verilator", QUICK | {"moves": 4, "mode": "mixed", "sizes": [14, 13]}, hardware, least=BENCHES["large_pages"][2])
+    bench("large_pages", "verilator", {"moves": 4, "mode": "mixed", "sizes": [14, 13]}, hardware, least=BENCHES["large_pages"][2])
 
 
 #: Benches of the other topologies, short: each is a design of its own. Scenarios run them for longer.

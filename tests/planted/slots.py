@@ -50,7 +50,7 @@ def commits_collide() -> Any:
     return with_parts(("connect_streams(m, slot.owner_op, owners.op[number])",
                        "connect_streams(m, slot.owner_op, owners.op[number])\n"
                        "            m.d.comb += owners.op[number].payload.index.eq(Mux(planted_here & slots[0].moving, slots[0].guard.page,"
-                       " slot.guard.page))"))
+                       " slot.owner_op.payload.index))"))
 
 
 def record_at_the_start() -> Any:

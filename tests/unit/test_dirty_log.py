@@ -6,6 +6,7 @@ from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.log_decode import LogDecode
 from pagehop.interposer.log_settings import LogError
 from pagehop.interposer.log_words import LogWords
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 
@@ -408,11 +409,11 @@ BUGS = {
     "the first range": (LogDecode, ("lowest(found)", "found"), 1),
     "marks before a sync are left": (DirtyLog, ("with m.If(cut.passed | ~works):", "with m.If(1):"), 1),
     "turn before the bits are set": (DirtyLog, ("with m.If(words.idle | ~works):", "with m.If(1):"), 1),
-    "bits are unproven": (DirtyLog, ("issued.passed & local.passed", "issued.passed"), 1),
-    "writes are left": (DirtyLog, ("issued.passed & local.passed", "local.passed"), 1),
-    "writes are unproven at one host": (DirtyLog, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
-    "writes are unproven at the other": (DirtyLog, ("waits[0].done & waits[1].done", "waits[1].done"), 1),
-    "atomics are unanswered": (DirtyLog, (" & atomics.done", ""), 0),
+    "bits are unproven": (DirtyLog, ("local.passed & works", "works"), 1),
+    "writes are left": (VisibleWait, ("mark.passed & self.ready", "self.ready"), 1),
+    "writes are unproven at one host": (VisibleWait, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
+    "writes are unproven at the other": (VisibleWait, ("waits[0].done & waits[1].done", "waits[1].done"), 1),
+    "atomics are unanswered": (VisibleWait, (" & atomics.done", ""), 0),
 }
 
 
