@@ -13,9 +13,12 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots in a row, and one host.
+#: What is linted: the interposer by default, the smallest, where widths meet their lower ends, one with slots in a row, and with one host; and the
+#: adjuster with the parts that it has for tags.
 _SMALL = {"data_bytes": 16, "window_pages": 16384}
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4, "in_row": True}, _SMALL | {"hosts": 1})
+CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("interposer", {}), ("interposer", _SMALL), ("interposer", _SMALL | {"slots": 4, "in_row": True}), ("interposer", _SMALL | {"hosts": 1}),
+    ("adjuster", {"tags": 8}), ("adjuster", {"data_bytes": 16, "tags": 2}))
 #: Elaboration, most of the time, is work for one core.
 JOBS = 2
 
@@ -35,14 +38,20 @@ def lint(verilog: Path, toplevel: str) -> list[str]:
     return findings
 
 
+def _generated(configuration: tuple[str, dict[str, Any]]) -> Path:
+    top, parameters = configuration
+    return generate(parameters, "lint", top)
+
+
 def main() -> int:
-    """Lint the interposer in each configuration and return the exit status."""
+    """Lint each of :data:`CONFIGURATIONS` and return the exit status."""
     try:
         findings = []
         with ProcessPoolExecutor(JOBS) as processes:
-            for parameters, verilog in zip(CONFIGURATIONS, processes.map(generate, CONFIGURATIONS), strict=True):
-                print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
-                findings += lint(verilog, "interposer")
+            files = processes.map(_generated, CONFIGURATIONS)
+            for (top, parameters), verilog in zip(CONFIGURATIONS, files, strict=True):
+                print(f"lint of the {top} with {parameters or 'default parameters'}: {verilog}", flush=True)
+                findings += lint(verilog, top)
     except ToolError as error:
         print(f"lint: {error}", file=sys.stderr)
         return 2
