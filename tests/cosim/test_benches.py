@@ -132,7 +132,7 @@ def test_one_host_with_two_memories_needs_no_fence(bench):
 
 @pytest.mark.hazard("H01", "H03", "H04", "H24c", "H64", "O2", "O3", "O6", "I1", "I5", "I6")
 def test_two_interposers_in_a_row_are_one(bench):
-    """Figure 7B. The second adds to addresses at Host B; order over both hosts holds as with one, without a fence and, for who sees both, with one."""
+    """Figure 7B. The second adds to addresses at Host B; order over both hosts holds as with one, also for who sees both when fences are on."""
     hardware = HARDWARE | {"in_row": True}
     for name, parameters in SHORT.items():
         bench(name, "icarus", parameters | {"mps": [256, 256, 128]}, hardware, least={"events": 100, "final_bytes": 4096})

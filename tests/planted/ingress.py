@@ -198,7 +198,8 @@ def marks_lost_in_the_same_word() -> Any:
 
 def mark_lost_beside_a_take() -> Any:
     """Writes are chosen also in the cycle whose marks the bitmap does not take."""
-    return with_dirty(edited(Harvest, ("self.pause.eq(1)\n                m.next = \"Operate\"", "self.pause.eq(~planted_here)\n                m.next = \"Operate\"")))
+    begins = 'self.pause.eq(1)\n                m.next = "Operate"'
+    return with_dirty(edited(Harvest, (begins, begins.replace("eq(1)", "eq(~planted_here)"))))
 
 
 def atomics_mark_nothing() -> Any:

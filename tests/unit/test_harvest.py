@@ -18,7 +18,7 @@ QUIET, SOON = 12, 90
 def harvest_waits(dut, name):
     """Reads of a word that is not empty, with and without clearing, each with other things missing before it may be answered.
 
-    Where a flush is lost the answer is an error, and the word is as it was; the next read asks for another flush, whether or not anything was written.
+    Where a flush is lost the answer is an error, and the word is as it was; the next read asks for another flush, also when nothing was written.
     """
     rng, lost_for = seeded(name), {0: 0, 1: 0}
 
@@ -99,7 +99,7 @@ def harvest_waits(dut, name):
                 paused = ctx.get(dut.pause)
                 await ctx.tick()
             answer = ctx.get(bus.response.payload)
-            assert ctx.get(bus.response.valid) and answer.error == lost, f"{'a' if lost else 'no'} flush was lost, and the answer has error {answer.error}"
+            assert ctx.get(bus.response.valid) and answer.error == lost, f"with {int(lost)} for a lost flush the answer has the error {answer.error}"
             assert lost or answer.data == word
             expected = [page // 64 * 64 + bit for bit in range(64) if word >> bit & 1] if lost and takes else []
             assert back == expected, f"the bits {back} are put back, which were {expected}"
