@@ -189,6 +189,7 @@ async def dirty_log(dut: Any) -> None:
                 assert not run.log.errors, f"everything is dirty because of {run.log.errors[0].name}, and nothing has failed"
             if faults:
                 await run.faulty(Status.UNSUPPORTED_REQUEST, regs.LogError.ANSWER)
+                await run.faulty(Status.POISONED, regs.LogError.ANSWER)
                 await run.faulty(Status.TIMEOUT, regs.LogError.TIMEOUT)
                 await run.race()
             await run.log.take()
