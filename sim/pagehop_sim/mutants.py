@@ -48,7 +48,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What decides about a broken design besides the sources of the interposer.
 PLANTED = (*sorted((ROOT / "tests" / "planted").glob("*.py")), Path(__file__).with_name("planted.py"))
 HARDWARE = {name: default for name, (_, default) in PARAMETERS.items()} | {"window_pages": 128}
-#: Modules that mutations are made in. The registers have tests of their own, and the counters of events only count.
+#: Modules that mutations are made in, by their places in the hierarchy: parts of `tlp` and `memory` are there as parts of the interposer. The
+#: registers have tests of their own, and the counters of events only count.
 CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 
 #: Benches that look for a mutation, quickest first, with their parameters.
