@@ -118,7 +118,7 @@ class FlushTracker(wiring.Component):
             dirty_next.eq(self.posted | (self.dirty & ~self.sent)),
             self.newest.eq(self.issued + pending),
             self.clean.eq(~self.dirty & (self.done == self.issued)),
-            self.target.eq(self.issued + (self.dirty | self.posted) + (self.dirty & self.posted & self.sent)),
+            self.target.eq(self.issued + (self.dirty | self.posted) + (self.posted & self.sent)),
         ]
         m.d.sync += [
             self.dirty.eq(dirty_next),
