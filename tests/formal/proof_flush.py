@@ -13,8 +13,8 @@ TAGS = 2
 
 
 def tracker_under_test(m, tracker):
-    """The tracker with a host that answers flushes that it has, in any order, well or with an error, and posted writes and requests, insistent or not,
-    at any time. Limits are far away."""
+    """The tracker with a host that answers flushes that it has, in any order, well or with an error, and posted writes and requests, insistent or
+    not, at any time. Limits are far away."""
     m.submodules.dut = dut = tracker(0, TAGS, 16)
     answer = data.View(CompletionHeader(), dut.completion.payload.header)
     waiting = [Signal(name=f"waiting{tag}") for tag in range(TAGS)]
