@@ -39,7 +39,7 @@ class LargePages:
     async def request(self, page: int, size: int, to_host: int, source: int = 0, destination: int = 0) -> Error:
         """Ask for a move that is to be refused, at these distances from where the page is."""
         driver = self.driver
-        result = await driver.request(driver.place(page, 0) + source, driver.place(page, to_host) + source + destination, to_host, size)
+        result = await driver.request(driver.place(page, 0) + source, driver.target(page, to_host) + source + destination, to_host, size)
         return Error(result.error)
 
     async def moves(self, page: int, to_host: int, page_size: int = PAGE_BITS) -> None:
