@@ -440,7 +440,7 @@ BUGS = {
     "the first range": (LogDecode, ("lowest(found)", "found"), 1),
     "marks before a sync are left": (DirtyLog, ("with m.If(cut.passed | ~works):", "with m.If(1):"), 1),
     "turn before the bits are set": (DirtyLog, ("with m.If(words.idle | ~works):", "with m.If(1):"), 1),
-    "bits are unproven": (DirtyLog, ("local.passed & works", "works"), 1),
+    "bits are unproven": (DirtyLog, ("visible.ready.eq(local.passed)", "visible.ready.eq(1)"), 1),
     "writes are left": (VisibleWait, ("mark.passed & self.ready", "self.ready"), 1),
     "writes are unproven at one host": (VisibleWait, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
     "writes are unproven at the other": (VisibleWait, ("waits[0].done & waits[1].done", "waits[1].done"), 1),

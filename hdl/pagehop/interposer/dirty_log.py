@@ -1,6 +1,6 @@
 """The dirty log: a bitmap in a host's memory, kept by the interposer."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -115,13 +115,14 @@ class DirtyLog(wiring.Component):
         """Bits, turn, proof."""
         m.submodules.cut = cut = Mark(queue.level.shape().width + 1)
         m.submodules.local = local = Mark(4)
-        m.submodules.visible = visible = VisibleWait()
+        visible = VisibleWait()
+        m.submodules.visible = ResetInserter(~works)(visible)
         put, taken = Signal(cut.bits), Signal(cut.bits)
         m.d.sync += [put.eq(put + (queue.i.valid & queue.i.ready)), taken.eq(taken + (queue.o.valid & queue.o.ready))]
         m.d.comb += [
             cut.target.eq(put), cut.count.eq(taken),
             local.target.eq(self.local_entered), local.count.eq(self.local_accepted), local.set.eq(turn),
-            visible.start.eq(turn), visible.ready.eq(local.passed & works),
+            visible.start.eq(turn), visible.ready.eq(local.passed),
         ]
         visible.within(m, self)
         with m.FSM() as steps:
