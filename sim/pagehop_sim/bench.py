@@ -51,6 +51,8 @@ MEASUREMENTS = (
     Measurement("performance"), Measurement("performance", {"slots": 4}, "rate|idle_latency|hold", "_4_slots"), Measurement("latency"),
     Measurement("copy_rate", FOUR_SLOTS),
     Measurement("copy_rate", FOUR_SLOTS | {"data_bytes": 16}),
+    # At 64 bytes a beat four slots wait for round trips most of the time: what eight do says whether it is that.
+    Measurement("copy_rate", FOUR_SLOTS | {"slots": 8}, r"copy_rate\.copy_rate$"),
     *(Measurement("fio", FOUR_SLOTS | {"window_pages": 262_144, "data_bytes": data_bytes}, scenario="fio", parameters={"mode": mode, "gap": gap},
                   label=f"_{mode}_{data_bytes}_bytes_{pace}")
       for data_bytes in (16, 64) for mode, gap, pace in (

@@ -13,12 +13,12 @@ __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: What is linted: the interposer by default, the smallest, where widths meet their lower ends, one with slots in a row, and with one host; and the
-#: adjuster with the parts that it has for tags.
+#: What is linted: the interposer by default, the smallest, where widths meet their lower ends, one with slots in a row, and one host that checks and
+#: makes digests; and the adjuster with the parts that it has for tags.
 _SMALL = {"data_bytes": 16, "window_pages": 16384}
 CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("interposer", {}), ("interposer", _SMALL), ("interposer", _SMALL | {"slots": 4, "in_row": True}), ("interposer", _SMALL | {"hosts": 1}),
-    ("adjuster", {"tags": 8}), ("adjuster", {"data_bytes": 16, "tags": 2}))
+    ("interposer", {}), ("interposer", _SMALL), ("interposer", _SMALL | {"slots": 4, "in_row": True}),
+    ("interposer", _SMALL | {"hosts": 1, "ecrc": "recompute"}), ("adjuster", {"tags": 8}), ("adjuster", {"data_bytes": 16, "tags": 2}))
 #: Elaboration, most of the time, is work for one core.
 JOBS = 2
 

@@ -38,6 +38,8 @@ from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
 from pagehop.memory.copy_engine import CopyEngine
+from pagehop.tlp.digest_check import DigestCheck
+from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.flush import FlushTracker
@@ -89,6 +91,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "tlp.OutstandingTable": lambda: OutstandingTable(SIZES.rows),
     "tlp.ProxyTable": lambda: ProxyTable(SIZES.entries),
     "tlp.FlushTracker": lambda: FlushTracker(0, data_bytes=WIDTH),
+    "tlp.DigestCheck": lambda: DigestCheck(WIDTH, 256, renews=True),
+    "tlp.DigestMake": lambda: DigestMake(WIDTH),
     "tlp.Room": lambda: Room(SIZES.host_ingress[1]),
     "memory.CopyEngine": lambda: CopyEngine(WIDTH, 128),
     "interposer.DeviceIngress": lambda: _device_ingress(1),

@@ -30,6 +30,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "slots": (int, 1),
     "hosts": (int, 2),
     "in_row": (bool, False),
+    "ecrc": (str, "outside"),
 }
 #: Those of the address adjuster.
 ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}

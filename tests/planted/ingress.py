@@ -246,7 +246,8 @@ INGRESS = (
     Bug("atomic_made_twice", ("H10", "I3"), atomic_made_twice, "hot_page", {"moves": 2}, "duplicated"),
     Bug("read_of_the_destination", ("I4",), read_of_the_destination, "hot_page", {"moves": 4}, "misdirected"),
     Bug("writes_wait_for_requests", ("H24", "D1", "I7"), writes_wait_for_requests, "hot_page", {"moves": 2}, "stuck"),
-    Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page", {"moves": 2, "reads": 200}, "lost"),
+    Bug("full_lane_drops", ("H24a",), full_lane_drops, "hot_page",
+        {"moves": 2, "reads": 0, "gap": 1, "line": 256, "traffic_gap": 2}, "lost"),   # more than what can be aside
     Bug("byte_enables_filled", ("H21", "I10"), byte_enables_filled, "passthrough", {"requests": 120}, "came out instead of"),
     Bug("answers_have_no_room", ("D7",), answers_have_no_room, "blocked", {"rounds": 1}, "D7"),
     Bug("room_never_given_up", ("H24b", "D7"), room_never_given_up, "forgotten", {"sizes": [1024], "ways": [4]}, "requests have come out"),

@@ -225,7 +225,7 @@ MOVES = (
         {"moves": 4, "posted_credits": 4, "write_delay": [50, 200]}, "lost"),
     Bug("commit_before_the_last_chunks", ("I2", "H03"), commit_before_the_last_chunks, "hot_page", FLOOD, "lost", simulator="verilator"),
     Bug("turn_does_not_gather", ("H61", "I2"), turn_does_not_gather, "hot_page",
-        FLOOD | {"moves": 16, "gap": 20}, "lost", simulator="verilator", seeds=2),
+        FLOOD | {"moves": 16, "gap": 20}, "lost", simulator="verilator", seeds=6),
     Bug("relaxed_writes_while_absorbing", ("H62", "H03"), relaxed_writes_while_absorbing, "hot_page",
         FLOOD | {"moves": 8, "relaxed": 0.5}, "", simulator="verilator", seeds=2),
     Bug("atomics_not_read_again", ("H10", "H58"), atomics_not_read_again, "hot_page", {"moves": 4, "mode": "merge"}, ""),

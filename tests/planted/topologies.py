@@ -77,6 +77,6 @@ TOPOLOGIES = (
     Bug("owner_adds_nothing", ("I1",), owner_adds_nothing, "hot_page", {"moves": 2}, "misdirected", hardware=ONE_HOST),
     Bug("interrupt_overtakes_data_of_one_host", ("H17", "H04"), interrupt_overtakes_data, "hot_page", {"moves": 6}, "reordered", hardware=ONE_HOST),
     Bug("fence_without_a_path", ("H04",), fence_without_a_path, "hot_page", {"moves": 2, "fence": True}, "stuck", hardware=ONE_HOST),
-    Bug("path_with_a_queue", ("O3", "O6", "H04"), path_with_a_queue, "producer_consumer", {"rounds": 30}, "stale", hardware=IN_ROW),
+    Bug("path_with_a_queue", ("O3", "O6", "H04"), path_with_a_queue, "producer_consumer", {"rounds": 30}, "lost", hardware=IN_ROW),
     Bug("second_adds_to_writes_only", ("H24c",), second_adds_to_writes_only, "hot_page", {"moves": 2}, "invented", hardware=IN_ROW),
 )

@@ -194,7 +194,6 @@ def test_decode_is_inverse_of_encode(tlp):
     (Tlp(Kind.CPLD, 0, 0, 0, 2, data=bytes(8), byte_count=4), "8 bytes of data for a byte count of 4"),
     (Tlp(Kind.CPLD, 0, 0, 0, 4, data=bytes(16), byte_count=64), "ends off the 64-byte boundary"),
     (Tlp(Kind.CPLD, 0, 0, 0, 1, data=bytes(4), byte_count=4, status=1), "completion with data and status 1"),
-    (Tlp(Kind.MRD, 0, 0, 0, 1, 0xF, 0, digest=True), "TD is set"),
     (Tlp(Kind.MRD, 0, 0, 0, 1, 0xF, 0, prefix=0x11000000), "does not start with the Fmt of a prefix"),
 ], ids=lambda value: value if isinstance(value, str) else value.kind.name)
 def test_violations_are_named(tlp, sentence):

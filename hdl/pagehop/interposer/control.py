@@ -35,6 +35,7 @@ REGISTERS = Path(__file__).with_name("registers.rdl")
 COUNTERS = (
     "moves_done", "moves_failed", "fences", "fence_cycles", "flushes_a", "flushes_b", "completion_waits", "unsupported", "unexpected",
     "flush_timeouts", "outstanding_timeouts", "discarded_posted", "discarded_requests", "discarded_completions",
+    "wrong_digests",
 )
 
 #: The counters of what egresses discard, by class.

@@ -27,6 +27,8 @@ from pagehop.memory.copy_engine import CopyEngine
 from pagehop.memory.copy_tags import NARROW_BITS, WIDE_BITS, CopyTag
 from pagehop.memory.page_buffer import PAGE_BYTES
 from pagehop.tlp.arbiter import select_one
+from pagehop.tlp.digest_check import DigestCheck
+from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker
 from pagehop.tlp.outstanding import OutstandingTable
@@ -35,7 +37,10 @@ from pagehop.tlp.refusals import Refusals
 from pagehop.tlp.room import LINE_BYTES, Room
 from pagehop.tlp.stream import TlpPort, check_data_bytes, connect_streams
 
-__all__ = ["Interposer", "Sizes"]
+__all__ = ["ECRC", "Interposer", "Sizes"]
+
+#: What can be done with the digests of TLPs, see :class:`Interposer`.
+ECRC = ("outside", "strip", "recompute")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Interposer(wiring.Component):
         There is no port of Host B, no aperture, no switchover and no fence.
     in_row : a second interposer stands in the link to Host B, an :class:`AddressAdjuster`, and ``host_b`` and its configuration are those of its far
         link. The two are one for order: this one is the ordering point, and that one a part of the path.
+    ecrc : whose the digests of TLPs are. ``outside``: the ports' own logic checks and makes them, and TD is 0 here. ``strip``: a TLP that comes with
+        a digest loses it, unchecked, and leaves with TD = 0, a cycle later. ``recompute``: it is checked (:class:`DigestCheck`), and one of what
+        leaves is made (:class:`DigestMake`), which is wrong if the first one was; 4 cycles more for a TLP without a digest.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members
@@ -90,7 +98,8 @@ class Interposer(wiring.Component):
     commit, commit_page, commit_host : the page of the window whose owner changes in this cycle, and to whom.
     holding : a bit a slot, its page is held.
     """
-    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, in_row=False, sizes=None):
+    def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, in_row=False,
+                 ecrc="outside", sizes=None):
         check_data_bytes(data_bytes)
         if window_pages not in [1 << n for n in range(6, 19)]:
             raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
@@ -106,8 +115,10 @@ class Interposer(wiring.Component):
             raise ValueError(f"Hosts must be 1 or 2, not {hosts!r}")
         if in_row and hosts == 1:
             raise ValueError("A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1")
+        if ecrc not in ECRC:
+            raise ValueError(f"ECRC must be one of {', '.join(ECRC)}, not {ecrc!r}")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
-        self.slots, self.hosts, self.in_row = slots, hosts, in_row
+        self.slots, self.hosts, self.in_row, self.ecrc = slots, hosts, in_row, ecrc
         self.sizes = Sizes.for_width(data_bytes, hosts) if sizes is None else sizes
         super().__init__({
             **{port: Out(TlpPort(data_bytes)) for port in PORTS[:1 + hosts]}, **{f"config_{port}": In(PortConfig) for port in PORTS[:1 + hosts]},
@@ -175,6 +186,7 @@ class Interposer(wiring.Component):
     def _ports(self, m, device, egress, control, hosts):
         """The links, and what happens when nobody is at their other end."""
         ends = [(device, egress), *((host.ingress, host.egress) for host in hosts)]
+        self._checks = []
         for number, (name, (ingress, way_out)) in enumerate(zip(PORTS, ends, strict=False)):
             rx, rx_limits, tx, tx_limits = self._link(m, name)
             config = getattr(self, f"config_{name}")
@@ -188,19 +200,34 @@ class Interposer(wiring.Component):
                 way_out.refused_room.eq(refusals.room), refusals.completer_id.eq(config.requester_id),
             ]
         outs = [way_out for _, way_out in ends]
+        m.d.comb += control.wrong_digests.eq(sum((check.wrong for check in self._checks), Const(0, 1)))
         m.d.comb += [getattr(control, f"discarded_{name}").eq(sum(out.discarded[kind.value] for out in outs)) for kind, name in DISCARDED.items()]
 
     def _link(self, m, name):
         """What comes from the partner of a port, what limits that, what goes there, and what limits this."""
-        port = getattr(self, name)
+        port, (rx, tx) = getattr(self, name), self._digests(m, name)
         if not (self.in_row and name == "host_b"):
-            return port.rx, port.rx_limits, port.tx, port.tx_limits
+            return rx, port.rx_limits, tx, port.tx_limits
         m.submodules.second = second = AddressAdjuster(self.data_bytes)
         near, far = second.near, second.far
-        connect_streams(m, port.rx, far.rx)
-        connect_streams(m, far.tx, port.tx)
+        connect_streams(m, rx, far.rx)
+        connect_streams(m, far.tx, tx)
         m.d.comb += [port.rx_limits.eq(far.rx_limits), far.tx_limits.eq(port.tx_limits), second.up.eq(self.adjust)]
         return near.tx, near.tx_limits, near.rx, near.rx_limits
+
+    def _digests(self, m, name):
+        """The streams of a port behind what does with digests as ``ecrc`` says. They take no credits (2.6.1)."""
+        port = getattr(self, name)
+        if self.ecrc == "outside":
+            return port.rx, port.tx
+        m.submodules[f"digest_check_{name}"] = check = DigestCheck(self.data_bytes, self.max_payload, renews=self.ecrc == "recompute")
+        self._checks.append(check)
+        connect_streams(m, port.rx, check.i)
+        if self.ecrc == "strip":
+            return check.o, port.tx
+        m.submodules[f"digest_make_{name}"] = make = DigestMake(self.data_bytes)
+        connect_streams(m, make.o, port.tx)
+        return check.o, make.i
 
     def _upstream(self, m, device, table, owners, hosts):
         """Device to hosts: page owners, outstanding requests, room for their completions."""

@@ -159,13 +159,14 @@ class Cutter(wiring.Component):
         return now
 
     def _prefix(self, m, begins):
-        """A prefix goes before each piece."""
-        beat, out, prefix, prefix_valid = self.i.payload.beat, self.o.payload, Signal(32), Signal()
+        """A prefix goes before each piece, and the digest of each is wrong when that of the whole was."""
+        beat, out, prefix, prefix_valid, wrong = self.i.payload.beat, self.o.payload, Signal(32), Signal(), Signal()
         with m.If(self.i.valid & beat.first):
-            m.d.sync += [prefix.eq(beat.prefix), prefix_valid.eq(beat.prefix_valid)]
+            m.d.sync += [prefix.eq(beat.prefix), prefix_valid.eq(beat.prefix_valid), wrong.eq(beat.digest_wrong)]
         return [
             out.prefix.eq(Mux(beat.first, beat.prefix, Mux(begins, prefix, 0))),
             out.prefix_valid.eq(Mux(beat.first, beat.prefix_valid, begins & prefix_valid)),
+            out.digest_wrong.eq(Mux(beat.first, beat.digest_wrong, begins & wrong)),
         ]
 
     def _shifted(self, m, taken, ends, final, left):

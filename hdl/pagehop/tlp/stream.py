@@ -20,14 +20,15 @@ class TlpBeat(data.StructLayout):
 
     The payload starts at byte 0 of the first beat and fills every beat but the last. Widths in bits, least significant first:
     ``data`` 8 x data_bytes (``data[7:0]`` is the first payload byte), ``header`` 128, ``prefix`` 32, ``dwords`` 6 (valid double words
-    in this beat, 0 without payload), ``first`` 1, ``last`` 1, ``prefix_valid`` 1, ``poisoned`` 1. Header and prefix are 0 in later beats.
+    in this beat, 0 without payload), ``first`` 1, ``last`` 1, ``prefix_valid`` 1, ``poisoned`` 1, ``digest_wrong`` 1. Header and prefix are 0 in
+    later beats. ``digest_wrong`` is 0 at ports; inside it says, with the first beat, that the digest that this TLP gets must be wrong.
     """
     def __init__(self, data_bytes=64):
         check_data_bytes(data_bytes)
         self.data_bytes = data_bytes
         super().__init__({
             "data": 8 * data_bytes, "header": 128, "prefix": 32,
-            "dwords": 6, "first": 1, "last": 1, "prefix_valid": 1, "poisoned": 1,
+            "dwords": 6, "first": 1, "last": 1, "prefix_valid": 1, "poisoned": 1, "digest_wrong": 1,
         })
 
 

@@ -33,6 +33,7 @@ class BenchConfig:
         self.chunk_bytes: int = given.get("hardware", {}).get("chunk_bytes", 128)
         self.hosts: int = given.get("hardware", {}).get("hosts", 2)
         self.in_row: bool = given.get("hardware", {}).get("in_row", False)
+        self.ecrc: str = given.get("hardware", {}).get("ecrc", "outside")
         self.tags: int = given.get("hardware", {}).get("tags", 0)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)

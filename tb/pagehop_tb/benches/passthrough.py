@@ -2,7 +2,8 @@
 
 The guest window is closed, so one host gets all. Documented fields: IDO is cleared toward a host; requests of a host get the requester ID of the
 device port and a tag of the interposer's, and their completions get the old ones back. When registers say so, what exceeds a limit of payload comes
-in pieces, and hints are stripped toward a host.
+in pieces, and hints are stripped toward a host. Where ports carry digests, most TLPs have one, some a wrong one: it is that of the TLP that comes
+out, and wrong if it was, or it has been taken off.
 """
 
 from collections import deque
@@ -29,17 +30,19 @@ LARGEST_UNITS = MPS // 16
 class Path:
     """One direction between two ports: what was sent, in order of each class, is what must come out, cut to the limit of payload at its end.
 
-    ``strip``: without processing hints.
+    ``strip``: without processing hints, ``bare``: without digests.
     """
 
-    def __init__(self, name: str, to_host: bool, limit: int = MPS, strip: bool = False) -> None:
-        self.name, self.to_host, self.limit, self.strip = name, to_host, limit, strip
+    def __init__(self, name: str, to_host: bool, limit: int = MPS, strip: bool = False, bare: bool = False) -> None:
+        self.name, self.to_host, self.limit, self.strip, self.bare = name, to_host, limit, strip, bare
         self.sent: tuple[deque[tuple[Tlp, int]], ...] = (deque(), deque(), deque())
         self.posted_sent = self.posted_received = self.compared = 0
 
     def on_sent(self, tlp: Tlp, expected: Tlp) -> None:
         """``tlp`` was put on the wire, ``expected`` must come out."""
         changed = replace(expected, id_ordering=False) if self.to_host else expected
+        if self.bare:
+            changed = replace(changed, digest=False, digest_wrong=False)
         for piece in cut(without_hints(changed) if self.strip else changed, self.limit):
             self.sent[tlp.flow].append((piece, self.posted_sent))
             self.posted_sent += tlp.flow is FlowClass.POSTED
@@ -74,10 +77,11 @@ class Bench:
         self.random, self.scarce_data, self.limit, self.strip = config.random(name), scarce_data, limit, strip
         self.fabric = Fabric(dut.clk, dut.rst, seed=self.random.getrandbits(32))
         identify(dut)
-        beats = BeatFormat(config.data_bytes)
+        self.digests = config.ecrc != "outside"
+        beats, bare = BeatFormat(config.data_bytes, self.digests), config.ecrc == "strip"
         self.agents = {name: self._agent(dut, name, beats) for name in ("device", "host_a", "host_b")}
         self.device, self.host, self.host_number = self.agents["device"], self.agents[("host_a", "host_b")[host]], host
-        self.up, self.down = Path("upstream", True, limit, strip), Path("downstream", False, limit)
+        self.up, self.down = Path("upstream", True, limit, strip, bare), Path("downstream", False, limit, bare=bare)
         self.device_tags: dict[int, int] = {}                    # tag: requester ID of a read of the device
         self.host_tags: set[int] = set()
         self.proxied: dict[int, tuple[int, int]] = {}            # tag of the interposer: requester ID and tag of the host's request
@@ -137,11 +141,17 @@ class Bench:
         self._answer_later(self.device, tlp, DEVICE_ID | 1)
 
     def _answer_later(self, agent: TlpPortAgent, request: Tlp, completer: int) -> None:
-        completions = random_answer(self.random, request, completer)
+        completions = [self._with_digest(completion) for completion in random_answer(self.random, request, completer)]
         at, gap = self.fabric.cycle, self.random.choice((0, 30))
         for completion in completions:
             at += self.random.choice((1, 5, 40, 300)) if completion is completions[0] else self.random.randint(0, gap)
             self.fabric.at(at, partial(agent.queue, completion))
+
+    def _with_digest(self, tlp: Tlp) -> Tlp:
+        if self.digests:
+            tlp.digest = self.random.random() < 0.7
+            tlp.digest_wrong = tlp.digest and self.random.random() < 0.1
+        return tlp
 
     # The run
 
@@ -162,11 +172,11 @@ class Bench:
         """Send ``count`` random requests, now and then with a rest."""
         for _ in range(count):
             if random.random() < 0.6:
-                await agent.send(requests.posted())
+                await agent.send(self._with_digest(requests.posted()))
             else:
                 free = [tag for tag in tags if tag not in taken]
                 if free:
-                    tlp = requests.non_posted(random.choice(free))
+                    tlp = self._with_digest(requests.non_posted(random.choice(free)))
                     taken.update({tlp.tag: tlp.requester_id} if isinstance(taken, dict) else {tlp.tag})
                     await agent.send(tlp)
             # When data is scarce, lanes must run empty while credits are out, too.

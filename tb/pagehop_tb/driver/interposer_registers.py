@@ -684,6 +684,14 @@ class SlideStatus:
     ERROR = Field(4, 3)
 
 
+class WrongDigests:
+    """wrong_digests (read only)"""
+    offset = 0x258
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
 class PageSizes:
     """page_sizes (read only)"""
     offset = 0x268

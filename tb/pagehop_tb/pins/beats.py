@@ -1,10 +1,10 @@
 """A TLP as beats of a stream, and back.
 
 A beat is one integer, laid out as the ports of the hardware are documented. Least significant first: data, header 128, prefix 32, dwords 6, first,
-last, prefix_valid, poisoned.
+last, prefix_valid, poisoned, digest_wrong, which is 0. Where ports carry digests the one of a TLP with TD set stands behind its data.
 """
 
-from pagehop_tb.protocol import Tlp, decode, encode
+from pagehop_tb.protocol import Tlp, decode, digest_of, encode
 
 __all__ = ["BeatError", "BeatFormat"]
 
@@ -14,11 +14,11 @@ class BeatError(AssertionError):
 
 
 class BeatFormat:
-    """Packing of TLPs into beats of ``data_bytes``."""
+    """Packing of TLPs into beats of ``data_bytes``, with ``digests`` or, where TD is not allowed, without."""
 
-    def __init__(self, data_bytes: int = 64) -> None:
-        self.data_bytes = data_bytes
-        self.bits = 8 * data_bytes + 128 + 32 + 6 + 4
+    def __init__(self, data_bytes: int = 64, digests: bool = False) -> None:
+        self.data_bytes, self.digests = data_bytes, digests
+        self.bits = 8 * data_bytes + 128 + 32 + 6 + 5
         self._data_bits = 8 * data_bytes
         self._data_mask = (1 << self._data_bits) - 1
         base = self._data_bits + 160
@@ -28,7 +28,7 @@ class BeatFormat:
 
     def pack(self, tlp: Tlp) -> list[int]:
         """Beats of ``tlp``, at least one."""
-        data, width = tlp.data, self.data_bytes
+        data, width = tlp.data + digest_of(tlp) if tlp.digest else tlp.data, self.data_bytes
         size = len(data)
         common = self._poisoned if tlp.poisoned else 0
         head = encode(tlp) << self._data_bits | self._first | common
@@ -54,6 +54,8 @@ class BeatFormat:
             raise BeatError("the first beat of a TLP does not say first")
         flags = head >> dwords_at
         prefix = head >> self._data_bits + 128 & 0xFFFFFFFF
+        if flags & 0x400:
+            raise BeatError("digest_wrong at a port")
         if flags & 0x100:
             used: int | None = prefix
         elif prefix:
@@ -68,17 +70,29 @@ class BeatFormat:
         else:
             data = self._join(beats)
         tlp = decode(head >> self._data_bits & (1 << 128) - 1, data, used)
+        if tlp.digest:
+            self._take_digest(tlp)
+            data = tlp.data
         if len(data) != (4 * tlp.length if tlp.has_data else 0):
             raise BeatError(f"{len(data)} bytes in the beats of {tlp}")
         if flags & 0x200:
             tlp.poisoned = True
         return tlp
 
+    def _take_digest(self, tlp: Tlp) -> None:
+        if not self.digests:
+            raise BeatError(f"TD is set where no digests are: {tlp}")
+        tlp.data, digest = tlp.data[:-4], tlp.data[-4:]
+        if digest != digest_of(tlp):
+            tlp.digest_wrong = True
+            if digest != digest_of(tlp):
+                raise BeatError(f"the digest {digest.hex()} of {tlp} is neither right nor made wrong")
+
     def _join(self, beats: list[int]) -> bytes:
         width, mask, full = self.data_bytes, self._data_mask, self.data_bytes // 4
         for index, beat in enumerate(beats):
             flags = beat >> self._dwords_at
-            if index and (flags & 0x140 or beat >> self._data_bits & (1 << 160) - 1):
+            if index and (flags & 0x540 or beat >> self._data_bits & (1 << 160) - 1):
                 raise BeatError("first, header or prefix in a later beat")
             if index < len(beats) - 1 and flags & 0x3F != full:
                 raise BeatError(f"a beat with {flags & 0x3F} dwords before the last")

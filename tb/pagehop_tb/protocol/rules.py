@@ -20,8 +20,6 @@ def violations(tlp: Tlp, mps: int = 4096, mrrs: int = 4096, rcb: int = 64) -> li
             found.append(f"payload of {4 * tlp.length} bytes exceeds the maximum of {mps}")
     elif tlp.data:
         found.append("payload on a TLP without data")
-    if tlp.digest:
-        found.append("TD is set inside a stream that carries no digest")
     if tlp.prefix is not None and tlp.prefix >> 29 != 0b100:
         found.append(f"prefix {tlp.prefix:#010x} does not start with the Fmt of a prefix")
     if tlp.is_memory:

@@ -91,6 +91,8 @@ class Tlp:
     processing_hint: int = 0
     lightweight: bool = False
     digest: bool = False
+    #: With ``digest``: the double word behind the data is not the right one.
+    digest_wrong: bool = False
     completer_id: int = 0
     status: int = 0
     byte_count: int = 0
