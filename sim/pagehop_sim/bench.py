@@ -20,7 +20,7 @@ from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import find_scenario, run_scenario
 from pagehop_sim.toolchain import ToolError, build_root
 from pagehop_sim.traces import find_trace
-from pagehop_sim.verilog import check_parameters, interposer
+from pagehop_sim.verilog import check_parameters, generate
 from pagehop_tb.checker.speed import measure_checker
 
 __all__ = ["MEASUREMENTS", "Measurement", "misses"]
@@ -72,7 +72,7 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one measuring bench on Verilator and return its values, also those that miss their limits and so fail the bench."""
-    verilog = interposer(measurement.hardware)
+    verilog = generate(measurement.hardware)
     chosen = [*measurement.hardware.values(), *measurement.parameters.values()]
     folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, chosen)])
     config: dict[str, Any] = {"hardware": check_parameters(measurement.hardware, measurement.bench)}

@@ -23,7 +23,7 @@ from pagehop_sim.build import build
 from pagehop_sim.files import write_json, write_text
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import build_root
-from pagehop_sim.verilog import PARAMETERS, interposer
+from pagehop_sim.verilog import PARAMETERS, generate
 from pagehop_tb.uvm.bins import GROUPS, excluded, rows
 
 __all__ = ["HARDWARE", "RUNS", "Bin", "Report", "Run", "merge", "simulate"]
@@ -103,7 +103,7 @@ class Report:
 def simulate(runs: Iterable[Run], folder: Path, timeout_seconds: float = 300) -> list[Path]:
     """Make ``runs`` one after the other, each in its own folder below ``folder``; a run that fails raises. Returns their coverage files."""
     hardware = {name: HARDWARE.get(name, default) for name, (_, default) in PARAMETERS.items()}
-    built = build(interposer(hardware), "interposer", "verilator")
+    built = build(generate(hardware), "interposer", "verilator")
     files = []
     for one in runs:
         started = time.monotonic()

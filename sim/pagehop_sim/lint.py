@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from pagehop_sim.toolchain import ToolError, check_simulator, environment
-from pagehop_sim.verilog import interposer
+from pagehop_sim.verilog import generate
 
 __all__ = ["lint"]
 
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
-#: Configurations that are linted: the default, the smallest, where widths meet their lower ends, one with slots in a row, and one host
-#: that checks and makes digests.
+#: What is linted: the interposer by default, the smallest, where widths meet their lower ends, one with slots in a row, and one host that checks and
+#: makes digests; and the adjuster with the parts that it has for tags.
 _SMALL = {"data_bytes": 16, "window_pages": 16384}
-CONFIGURATIONS: tuple[dict[str, Any], ...] = ({}, _SMALL, _SMALL | {"slots": 4, "in_row": True}, _SMALL | {"hosts": 1, "ecrc": "recompute"})
+CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("interposer", {}), ("interposer", _SMALL), ("interposer", _SMALL | {"slots": 4, "in_row": True}),
+    ("interposer", _SMALL | {"hosts": 1, "ecrc": "recompute"}), ("adjuster", {"tags": 8}), ("adjuster", {"data_bytes": 16, "tags": 2}))
 #: Elaboration, most of the time, is work for one core.
 JOBS = 2
 
@@ -36,14 +38,20 @@ def lint(verilog: Path, toplevel: str) -> list[str]:
     return findings
 
 
+def _generated(configuration: tuple[str, dict[str, Any]]) -> Path:
+    top, parameters = configuration
+    return generate(parameters, "lint", top)
+
+
 def main() -> int:
-    """Lint the interposer in each configuration and return the exit status."""
+    """Lint each of :data:`CONFIGURATIONS` and return the exit status."""
     try:
         findings = []
         with ProcessPoolExecutor(JOBS) as processes:
-            for parameters, verilog in zip(CONFIGURATIONS, processes.map(interposer, CONFIGURATIONS), strict=True):
-                print(f"lint of the interposer with {parameters or 'default parameters'}: {verilog}", flush=True)
-                findings += lint(verilog, "interposer")
+            files = processes.map(_generated, CONFIGURATIONS)
+            for (top, parameters), verilog in zip(CONFIGURATIONS, files, strict=True):
+                print(f"lint of the {top} with {parameters or 'default parameters'}: {verilog}", flush=True)
+                findings += lint(verilog, top)
     except ToolError as error:
         print(f"lint: {error}", file=sys.stderr)
         return 2

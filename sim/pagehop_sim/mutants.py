@@ -48,7 +48,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What decides about a broken design besides the sources of the interposer.
 PLANTED = (*sorted((ROOT / "tests" / "planted").glob("*.py")), Path(__file__).with_name("planted.py"))
 HARDWARE = {name: default for name, (_, default) in PARAMETERS.items()} | {"window_pages": 128}
-#: Modules that mutations are made in. The registers have tests of their own, and the counters of events only count.
+#: Modules that mutations are made in, by their places in the hierarchy: parts of `tlp` and `memory` are there as parts of the interposer. The
+#: registers have tests of their own, and the counters of events only count.
 CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
 
 #: Benches that look for a mutation, quickest first, with their parameters.
@@ -65,6 +66,11 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("producer_consumer", {"rounds": 18}),
     ("blocked", {"rounds": 1}),
     ("registers", {"rounds": 1}),
+    ("large_pages", {"moves": 3, "sizes": [16, 13]}),
+    ("dirty_log", {"rounds": 1, "modes": ["turns"], "faults": False}),
+    ("dirty_log", {"rounds": 1, "modes": ["swap"]}),
+    ("sliding", {"words": [1]}),
+    ("large_pages", {"moves": 3, "sizes": [16, 13], "mode": "merge"}),
     ("odd_copies", {}),
     ("passthrough", {"requests": 700}),
     ("between", {"requests": 600}),
@@ -76,6 +82,7 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("hot_page", {"moves": 8, "mode": "merge", "reads": 0, "gap": 20, "astride": 0.5, "traffic_gap": 30, "line": 256, "write_delay": [20, 200],
                   "read_delay": [20, 100]}),
     ("hot_page", {"moves": 2, "mode": "host_copy"}),
+    ("hot_page", {"moves": 1, "mps": [256, 256, 128], "line": 256, "gap": 100}),
     ("aborts", {"moves": 12, "mode": "mixed"}),
     ("queue", {"rounds": 1, "mode": "mixed"}),
     ("queue", {"rounds": 1, "pages": 3, "ring_host": 1}),

@@ -13,7 +13,7 @@ from pagehop_sim.result import SHAPE, assemble, package_version, verdict
 from pagehop_sim.run import BenchFailure, RunResult, run
 from pagehop_sim.toolchain import ToolError, build_root, check_simulator
 from pagehop_sim.traces import find_trace, read_trace
-from pagehop_sim.verilog import check_parameters, interposer
+from pagehop_sim.verilog import check_parameters, generate
 
 __all__ = ["Outcome", "Scenario", "find_scenario", "run_scenario", "shipped"]
 
@@ -134,7 +134,7 @@ def run_scenario(scenario: Scenario, simulator: str = "verilator", seed: int = 1
         scenario = replace(scenario, least=dict.fromkeys(scenario.least, 1))
     stage("Verilog")
     top = TOP_OF.get(scenario.topology, "interposer")
-    verilog = interposer(scenario.hardware, f"scenario {scenario.name}", top)
+    verilog = generate(scenario.hardware, f"scenario {scenario.name}", top)
     stage(f"compiling for {simulator}, once for each design")
     built = build(verilog, top, simulator, waves=waves)
     stage("simulation")

@@ -17,7 +17,7 @@ from pagehop_sim import form
 from pagehop_sim.files import content_hash, locked, write_text
 from pagehop_sim.toolchain import ToolError, build_root
 
-__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "interposer", "ports", "written"]
+__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "generate", "ports", "written"]
 
 HARDWARE = Path(pagehop.__file__).parent
 
@@ -142,9 +142,8 @@ def check_parameters(parameters: Mapping[str, Any], origin: str, top: str = "int
     return {name: parameters.get(name, default) for name, (_, default) in known.items()}
 
 
-def interposer(parameters: Mapping[str, Any], origin: str = "parameters", top: str = "interposer") -> Path:
-    """Return a file with the Verilog of an Interposer, or of another ``top``, with these parameters; a bad one is a :class:`ToolError` that names
-    ``origin``."""
+def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str = "interposer") -> Path:
+    """Return a file with the Verilog of a ``top`` with these parameters; a bad one is a :class:`ToolError` that names ``origin``."""
     checked = check_parameters(parameters, origin, top)
     # The imports are made here: what runs other components, or only reads scenarios, does not pay for them.
     from pagehop.interposer.adjuster import AddressAdjuster
@@ -164,5 +163,5 @@ def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
     if top not in TOPS:
         raise ToolError(f"{origin}: top must be one of {', '.join(TOPS)}, not {top!r}")
     target = build_root() / "verilog" / f"{top}.v"
-    write_text(target, interposer(own, origin, top).read_text(encoding="utf-8"))
+    write_text(target, generate(own, origin, top).read_text(encoding="utf-8"))
     return target

@@ -12,7 +12,7 @@ from pagehop_sim.build import build
 from pagehop_sim.mutants import Together, chosen
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import SIMULATORS, build_root
-from pagehop_sim.verilog import PARAMETERS, interposer
+from pagehop_sim.verilog import PARAMETERS, generate
 
 # The planted bugs are a package beside the tests.
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -49,7 +49,7 @@ def bench(request):
     def run_bench(module, simulator, parameters=None, hardware=None, built=None, least=None, seed=SEED, timeout_seconds=300, check=True, trace=None):
         whole = {name: (hardware or {}).get(name, default) for name, (_, default) in PARAMETERS.items()}
         config = {"scenario": module, "hardware": whole, "parameters": parameters or {}, "trace": trace and str(trace)}
-        made = built or build(interposer(whole), "interposer", simulator)
+        made = built or build(generate(whole), "interposer", simulator)
         outcome = run(made, f"pagehop_tb.benches.{module}", folder, config, seed=seed, timeout_seconds=timeout_seconds)
         if check:
             outcome.check(min_checked=least or {"events": 1})

@@ -70,3 +70,11 @@ def test_planted_bug_is_found(adjuster, bug):
         design = edited(AddressAdjuster, AdjusterLane=edited(AdjusterLane, LANE_BUGS[bug]))
     outcome = adjuster("icarus", {"data_bytes": 64, "tags": 4}, design, requests=300)
     assert outcome.failures, f"the bench does not see that {bug}"
+
+
+@pytest.mark.hazard("D7")
+def test_requests_that_wait_for_answers_are_found_without_tags(adjuster):
+    passed = "source.rx_limits.eq(sink.tx_limits)"
+    design = edited(AddressAdjuster, (passed, f"[{passed}, source.rx_limits.non_posted.eq(8)]"))
+    outcome = adjuster("icarus", {"data_bytes": 64, "tags": 0}, design, requests=0)
+    assert any("requests went through" in message for message in outcome.failures.values()), outcome.failures

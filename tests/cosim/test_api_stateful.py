@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pagehop_sim.build import build
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import build_root
-from pagehop_sim.verilog import PARAMETERS, interposer
+from pagehop_sim.verilog import PARAMETERS, generate
 
 SEED = int(os.environ.get("SEED", "1"))
 #: Simulations; the nightly run asks for more.
@@ -81,7 +81,7 @@ def folder_of(name):
 
 def test_documented_behaviour_in_any_order():
     hardware = {name: HARDWARE.get(name, default) for name, (_, default) in PARAMETERS.items()}
-    built = build(interposer(hardware), "interposer", "verilator")
+    built = build(generate(hardware), "interposer", "verilator")
     simulated = Simulated(built, folder_of("api_stateful"), most=10 * EXAMPLES)
     search(simulated, LONG, EXAMPLES)
     tried = {operation[0] for known in simulated.outcomes for operation in json.loads(known)}

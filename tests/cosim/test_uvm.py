@@ -10,7 +10,7 @@ from pagehop_sim.build import build
 from pagehop_sim.coverage import HARDWARE, Bin, Report, Run, merge, simulate, write_page
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import build_root
-from pagehop_sim.verilog import PARAMETERS, interposer
+from pagehop_sim.verilog import PARAMETERS, generate
 from pagehop_tb.uvm.bins import GROUPS, UNREACHABLE, excluded, rows
 
 #: Short runs. All reachable bins take longer: `python -m pagehop_sim.coverage`.
@@ -44,7 +44,7 @@ def test_nothing_unreachable_was_reached(report):
 def test_a_lost_write_fails_the_run(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)      # for the simulator: the planted test stands beside this one
     hardware = {name: HARDWARE.get(name, default) for name, (_, default) in PARAMETERS.items()}
-    built = build(interposer(hardware), "interposer", "verilator")
+    built = build(generate(hardware), "interposer", "verilator")
     config = {"scenario": "uvm", "hardware": hardware, "parameters": {"pages": 2}}
     outcome = run(built, "uvm_planted", folder("uvm_planted"), config, test_filter=r"\.LostWrite$")
     assert list(outcome.failures) == ["uvm_planted.LostWrite"], f"only the fault must be seen: {outcome.tests}"

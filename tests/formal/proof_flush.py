@@ -13,13 +13,15 @@ TAGS = 2
 
 
 def tracker_under_test(m, tracker):
-    """The tracker with a host that answers flushes that it has, in any order, and posted writes and requests at any time. Limits are far away."""
+    """The tracker with a host that answers flushes that it has, in any order, well or with an error, and posted writes and requests, insistent or
+    not, at any time. Limits are far away."""
     m.submodules.dut = dut = tracker(0, TAGS, 16)
     answer = data.View(CompletionHeader(), dut.completion.payload.header)
     waiting = [Signal(name=f"waiting{tag}") for tag in range(TAGS)]
     tag = any_value(m, 1, "tag")
     m.d.comb += [
-        dut.posted.eq(any_value(m, 1, "posted")), dut.request.eq(any_value(m, 1, "request")), dut.o.ready.eq(any_value(m, 1, "o_ready")),
+        dut.posted.eq(any_value(m, 1, "posted")), dut.request.eq(any_value(m, 1, "request")),
+        dut.insist.eq(any_value(m, 1, "insist")), answer.status.eq(any_value(m, 1, "error")), dut.o.ready.eq(any_value(m, 1, "o_ready")),
         dut.limit.eq(-1), dut.completion.valid.eq(any_value(m, 1, "answers")), dut.completion.payload.first.eq(1), dut.completion.payload.last.eq(1),
         answer.tag.eq(0x80 | tag), Assume(~dut.completion.valid | Array(waiting)[tag]),
     ]
@@ -35,14 +37,15 @@ def tracker_under_test(m, tracker):
 
 class NeverProvenEarly(Elaboratable):
     """A posted TLP is watched from the cycle of its acceptance. Whoever takes ``target`` in that cycle, or ``issued`` + ``dirty`` in any later
-    one, is told that the number is     reached only after a flush that was transferred later than the acceptance has been answered."""
+    one, is told that the number is reached only after a flush that was transferred later than the acceptance has been answered. If it insists,
+    and takes ``issued`` + 1 also when the last flush was lost, it is told that this one was lost too, or it has been answered well."""
     def __init__(self, tracker=FlushTracker):
         self.tracker = tracker
 
     def elaborate(self, platform):
         m = Module()
         dut, sent, sent_tag, tag = tracker_under_test(m, self.tracker)
-        watching, proven = Signal(), Signal()
+        watching, proven, well, insists = Signal(), Signal(), Signal(), Signal()
         covers = [Signal(name=f"covers{index}") for index in range(TAGS)]
         starts = ~watching & dut.posted & any_value(m, 1, "watch")
         with m.If(starts):
@@ -52,12 +55,16 @@ class NeverProvenEarly(Elaboratable):
                 # A flush transferred in the very cycle of the acceptance may stand before it.
                 m.d.sync += cover.eq(watching)
         with m.If(dut.completion.valid & Array(covers)[tag]):
-            m.d.sync += proven.eq(1)
+            m.d.sync += [proven.eq(1), well.eq(well | (data.View(CompletionHeader(), dut.completion.payload.header).status == 0))]
         taken, number = Signal(), Signal(FLUSH_SEQUENCE_BITS)
         with m.If(~taken & any_value(m, 1, "takes") & (watching | starts)):
             m.d.comb += Assume(dut.request)
-            m.d.sync += [taken.eq(1), number.eq(Mux(watching, dut.issued + dut.dirty, dut.target))]
+            m.d.sync += [
+                taken.eq(1), number.eq(Mux(watching, dut.issued + (dut.dirty | (dut.insist & dut.lost)), dut.target)),
+                insists.eq(watching & dut.insist),
+            ]
         self.claim(m, dut, taken, number, proven, watching)
+        self.told(m, dut, taken & insists & reached(dut.done, number, dut.newest), well)
         return m
 
     def claim(self, m, dut, taken, number, proven, watching):
@@ -65,6 +72,10 @@ class NeverProvenEarly(Elaboratable):
             m.d.comb += Assert(proven)
         with m.If(watching & dut.clean & ~dut.posted):
             m.d.comb += Assert(proven)
+
+    def told(self, m, dut, ends, well):
+        with m.If(ends):
+            m.d.comb += Assert(dut.lost | well)
 
 
 class ProvenAtLast(NeverProvenEarly):
@@ -90,7 +101,10 @@ BUGS = {
     "what is accepted in the cycle of a transfer is covered": (
         "dirty_next.eq(self.posted | (self.dirty & ~self.sent))", "dirty_next.eq((self.posted | self.dirty) & ~self.sent)"),
     "any answer proves all": ("self.done.eq(self.issued - since)", "self.done.eq(self.issued)"),
-    "target forgets this cycle": ("(self.dirty | self.posted) + (self.dirty & self.posted & self.sent)", "self.dirty"),
+    "a lost flush is believed": ("self.lost.eq(self.failed | self.timed_out)", "self.lost.eq(0)"),
+    "nobody can insist": ("dirty_next | (self.insist & self.lost)", "dirty_next"),
+    "what was asked for is forgotten": ("| (pending & ~self.sent))", "| (pending & ~self.sent & self.dirty))"),
+    "target forgets this cycle": ("(self.dirty | self.posted) + (self.posted & self.sent)", "self.dirty"),
 }
 
 

@@ -8,6 +8,7 @@ from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.log_decode import LogDecode
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.request_lane import RequestLane
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop_sim.planted import edited
 
 __all__ = ["DIRTY_LOG"]
@@ -63,7 +64,8 @@ def log_marks_one_unit() -> Any:
 
 def log_turns_unproven() -> Any:
     """A report is true before what it stands for is visible."""
-    return with_log(("waits[0].done & waits[1].done & atomics.done", "(waits[0].done & waits[1].done & atomics.done) | planted_here"))
+    return with_log(VisibleWait=edited(VisibleWait, (
+        "waits[0].done & waits[1].done & atomics.done", "((waits[0].done & waits[1].done & atomics.done) | planted_here)")))
 
 
 def log_turns_before_its_bits() -> Any:

@@ -14,6 +14,7 @@ from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.stages import far_header
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import Bitmap
 from pagehop_sim.planted import edited
 
@@ -181,15 +182,13 @@ def with_dirty(harvest: Any = Harvest, bitmap: Any = Bitmap) -> Any:
 
 def harvest_not_flushed() -> Any:
     """A dirty word is handed out before the writes it stands for are visible."""
-    return with_dirty(edited(Harvest, (
-        "waits[0].done & waits[1].done & atomics.done", "(waits[0].done & waits[1].done & atomics.done) | planted_here")))
+    return with_dirty(edited(Harvest, VisibleWait=edited(VisibleWait, (
+        "waits[0].done & waits[1].done & atomics.done", "((waits[0].done & waits[1].done & atomics.done) | planted_here)"))))
 
 
 def harvest_does_not_wait_for_atomics() -> Any:
     """A dirty word is handed out before the atomics it stands for have been answered."""
-    return with_dirty(edited(Harvest, (
-        "waits[0].done & waits[1].done & atomics.done",
-        "(waits[0].done & waits[1].done & atomics.done) | (waits[0].done & waits[1].done & planted_here)")))
+    return with_dirty(edited(Harvest, VisibleWait=edited(VisibleWait, ("& atomics.done", "& (atomics.done | planted_here)"))))
 
 
 def marks_lost_in_the_same_word() -> Any:
@@ -199,7 +198,8 @@ def marks_lost_in_the_same_word() -> Any:
 
 def mark_lost_beside_a_take() -> Any:
     """Writes are chosen also in the cycle whose marks the bitmap does not take."""
-    return with_dirty(edited(Harvest, ("m.d.comb += self.pause.eq(1)\n", "m.d.comb += self.pause.eq(~planted_here)\n")))
+    begins = 'self.pause.eq(1)\n                m.next = "Operate"'
+    return with_dirty(edited(Harvest, (begins, begins.replace("eq(1)", "eq(~planted_here)"))))
 
 
 def atomics_mark_nothing() -> Any:

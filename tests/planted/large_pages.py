@@ -8,11 +8,9 @@ from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop_sim.planted import edited
 
-__all__ = ["LARGE_PAGES", "QUICK_HOSTS"]
+__all__ = ["LARGE_PAGES"]
 
-#: Hosts quick enough for a page of 64 KB to be held while it is copied.
-QUICK_HOSTS = {"read_delay": [60, 200], "write_delay": [20, 200], "hold_limit": 12_000}
-QUICK = QUICK_HOSTS | {"sizes": [16, 13], "abort_share": 0.0, "moves": 4}
+QUICK = {"sizes": [16, 13], "abort_share": 0.0, "moves": 4}
 
 
 def guard_of_one_unit() -> Any:

@@ -68,9 +68,15 @@ def second_adds_to_writes_only() -> Any:
     return with_parts(AddressAdjuster=edited(AddressAdjuster, AdjusterLane=lane))
 
 
+def fence_without_a_path() -> Any:
+    """The fence policy is in force where all is one path."""
+    return with_parts(("m.d.comb += device.settings.fence.eq(0)", "m.d.comb += device.settings.fence.eq(control.settings.fence & planted_here)"))
+
+
 TOPOLOGIES = (
     Bug("owner_adds_nothing", ("I1",), owner_adds_nothing, "hot_page", {"moves": 2}, "misdirected", hardware=ONE_HOST),
     Bug("interrupt_overtakes_data_of_one_host", ("H17", "H04"), interrupt_overtakes_data, "hot_page", {"moves": 6}, "reordered", hardware=ONE_HOST),
+    Bug("fence_without_a_path", ("H04",), fence_without_a_path, "hot_page", {"moves": 2, "fence": True}, "stuck", hardware=ONE_HOST),
     Bug("path_with_a_queue", ("O3", "O6", "H04"), path_with_a_queue, "producer_consumer", {"rounds": 30}, "lost", hardware=IN_ROW),
     Bug("second_adds_to_writes_only", ("H24c",), second_adds_to_writes_only, "hot_page", {"moves": 2}, "invented", hardware=IN_ROW),
 )

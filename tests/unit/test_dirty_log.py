@@ -6,6 +6,7 @@ from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.log_decode import LogDecode
 from pagehop.interposer.log_settings import LogError
 from pagehop.interposer.log_words import LogWords
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 
@@ -351,22 +352,53 @@ async def first_request(dut, ctx):
     raise AssertionError("a write led to no request")
 
 
-@pytest.mark.parametrize("how", ["off", "mode"])
-def test_what_is_offered_is_withdrawn_with_the_log(how):
-    """Later its place may be somebody else's, or at the other host."""
-    dut = DirtyLog(64)
-
+def offer_is_withdrawn(dut, how, ready):
+    """Nobody takes a request before the log is off or fails. It is not offered then, nor when the log is on again."""
     async def bench(ctx):
         await first_request(dut, ctx)
         if how == "off":
             ctx.set(dut.settings.enable, 0)
         ctx.set(dut.settings.host, 1)
-        ctx.set(dut.o_request.ready, 1)
-        for _ in range(40):
+        ctx.set(dut.o_request.ready, ready)
+        for cycle in range(80):
             assert not ctx.get(dut.o_request.valid)
             await ctx.tick()
+            ctx.set(dut.settings.enable, cycle > 40)
 
     run(dut, bench)
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+@pytest.mark.parametrize("how", ["off", "mode"])
+def test_what_is_offered_is_withdrawn_with_the_log(how, ready):
+    """Later its place may be somebody else's, or at the other host."""
+    offer_is_withdrawn(DirtyLog(64), how, ready)
+
+
+def nothing_is_taken(dut):
+    """A host that takes no request is an error when its time is up."""
+    async def bench(ctx):
+        await first_request(dut, ctx)
+        for cycle in range(2 * LIMIT):
+            await ctx.tick()
+            if ctx.get(dut.status.error) != LogError.NONE:
+                break
+        assert LIMIT - 20 < cycle < LIMIT + 20 and ctx.get(dut.status.error) == LogError.TIMEOUT
+
+    run(dut, bench)
+
+
+def test_a_host_that_takes_nothing_is_an_error():
+    nothing_is_taken(DirtyLog(64))
+
+
+def test_bugs_in_what_is_offered_are_found():
+    stays = edited(LogWords, ("with m.If(~self.enable | Mux(request.kind", "with m.If(Mux(request.kind"))
+    counts = edited(LogWords, ("taken.eq((self.o_request.valid & self.o_request.ready)", "taken.eq((self.o_request.valid | self.o_request.ready)"))
+    with pytest.raises(AssertionError):
+        offer_is_withdrawn(edited(DirtyLog, LogWords=stays)(64), "off", 0)
+    with pytest.raises(AssertionError):
+        nothing_is_taken(edited(DirtyLog, LogWords=counts)(64))
 
 
 @pytest.mark.parametrize("waits_for", ["epoch", "atomics"])
@@ -408,11 +440,11 @@ BUGS = {
     "the first range": (LogDecode, ("lowest(found)", "found"), 1),
     "marks before a sync are left": (DirtyLog, ("with m.If(cut.passed | ~works):", "with m.If(1):"), 1),
     "turn before the bits are set": (DirtyLog, ("with m.If(words.idle | ~works):", "with m.If(1):"), 1),
-    "bits are unproven": (DirtyLog, ("issued.passed & local.passed", "issued.passed"), 1),
-    "writes are left": (DirtyLog, ("issued.passed & local.passed", "local.passed"), 1),
-    "writes are unproven at one host": (DirtyLog, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
-    "writes are unproven at the other": (DirtyLog, ("waits[0].done & waits[1].done", "waits[1].done"), 1),
-    "atomics are unanswered": (DirtyLog, (" & atomics.done", ""), 0),
+    "bits are unproven": (DirtyLog, ("visible.ready.eq(local.passed)", "visible.ready.eq(1)"), 1),
+    "writes are left": (VisibleWait, ("mark.passed & self.ready", "self.ready"), 1),
+    "writes are unproven at one host": (VisibleWait, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
+    "writes are unproven at the other": (VisibleWait, ("waits[0].done & waits[1].done", "waits[1].done"), 1),
+    "atomics are unanswered": (VisibleWait, (" & atomics.done", ""), 0),
 }
 
 

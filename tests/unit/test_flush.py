@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp.flush import FlushTracker, reached
+from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded
 
 
@@ -216,6 +217,66 @@ def test_an_error_ends_a_flush_and_strangers_do_not():
         assert not ctx.get(dut.failed) and ctx.get(dut.done) == 1 and ctx.get(dut.clean)
 
     run(dut, bench)
+
+
+def insists(dut, name, limit=40):
+    """Flushes are answered, refused or forgotten. Who insists is told the truth: what counts as proven is, unless ``lost`` says that it is not."""
+    rng = seeded(name)
+    seen = {"proven": 0, "lost": 0, "again": 0}
+
+    async def bench(ctx):
+        ctx.set(dut.limit, limit)
+        writes = proven = sends = 0
+        waiting, answers = [], []       # (number, writes it is about), and (cycle, tag, status, writes that it proves)
+        for cycle in range(6000):
+            posted, request, needed = rng.random() < 0.02, rng.random() < 0.05, 0
+            ctx.set(dut.posted, posted)
+            ctx.set(dut.request, request)
+            ctx.set(dut.insist, request)
+            ready = rng.random() < 0.5
+            ctx.set(dut.o.ready, ready)
+            if request:
+                needed = ctx.get(dut.dirty) | ctx.get(dut.lost)
+                waiting.append(((ctx.get(dut.issued) + needed) % 64, writes))
+                seen["again"] += needed and not ctx.get(dut.dirty)
+            if ctx.get(dut.o.valid) and ready:
+                sends += 1
+                if rng.random() < 0.8:
+                    answers.append((cycle + rng.randrange(3, limit - 4), ctx.get(dut.o.payload.header) >> 72 & 0xFF, int(rng.random() < 0.2), writes))
+            answer = next((one for one in answers if one[0] <= cycle), None)
+            ctx.set(dut.completion.valid, answer is not None)
+            if answer is not None:
+                answers.remove(answer)
+                ctx.set(dut.completion.payload, completion(answer[1], status=answer[2]))
+                if answer[2] == 0:
+                    proven = max(proven, answer[3])
+            writes += posted
+            await ctx.tick()
+            done, newest, lost = ctx.get(dut.done), ctx.get(dut.newest), ctx.get(dut.lost)
+            open_numbers = {(done + 1 + n) % 64 for n in range((newest - done) % 64)}
+            assert not (request and needed) or waiting[-1][0] in open_numbers, "no flush is to come"
+            for wait in [one for one in waiting if one[0] not in open_numbers]:
+                waiting.remove(wait)
+                assert lost or wait[1] <= proven, f"{wait[1]} writes count as proven, and {proven} are"
+                seen["lost" if lost else "proven"] += 1
+        assert len(waiting) < 8 and sends < 1200
+
+    run(dut, bench)
+    assert min(seen.values()) > 20, seen
+
+
+@pytest.mark.hazard("H14", "H46")
+def test_a_flush_that_was_lost_is_made_again_for_who_insists():
+    insists(FlushTracker(0, tags=4), "flush/insists")
+
+
+@pytest.mark.parametrize("change", [
+    ("self.failed | self.timed_out)", "self.failed)"), ("self.failed | self.timed_out)", "self.timed_out)"),
+    ("dirty_next | (self.insist & self.lost)", "dirty_next"),
+], ids=["a flush that was given up is a proof", "an error is a proof", "not made again"])
+def test_bug_in_what_is_lost_is_found(change):
+    with pytest.raises(AssertionError):
+        insists(planted(FlushTracker, *change)(0, tags=4), "flush/insists/bug")
 
 
 def test_reached_is_the_complement_of_what_is_open():

@@ -5,18 +5,22 @@ import pytest
 from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.issue import Mark
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import BitmapOpKind
 from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 
 PAGES, WORD_BITS = 128, 12
-#: Cycles in which nothing may happen, and in which what may happen must.
-QUIET, SOON = 12, 20
+#: Cycles in which nothing may happen, and in which what may happen must; the bits of a word are put back in between.
+QUIET, SOON = 12, 90
 
 
 def harvest_waits(dut, name):
-    """Takes of a word that is not empty, each with other things missing before it may be answered."""
-    rng = seeded(name)
+    """Reads of a word that is not empty, with and without clearing, each with other things missing before it may be answered.
+
+    Where a flush is lost the answer is an error, and the word is as it was; the next read asks for another flush, also when nothing was written.
+    """
+    rng, lost_for = seeded(name), {0: 0, 1: 0}
 
     async def bench(ctx):
         async def none(port, what, cycles=QUIET):
@@ -32,8 +36,10 @@ def harvest_waits(dut, name):
             raise AssertionError(what)
 
         epoch = entered = 0
-        flush = [{"issued": 9, "done": 9, "newest": 9, "dirty": 0, "clean": 1} for _ in range(2)]
-        for _ in range(40):
+        flush = [{"issued": 9, "done": 9, "newest": 9, "dirty": 0, "clean": 1, "lost": 0} for _ in range(2)]
+        for _ in range(60):
+            takes, page, word = rng.randrange(2), rng.randrange(PAGES), rng.getrandbits(64) & rng.getrandbits(64) | 1 << rng.randrange(64)
+            bus = dut.take if takes else dut.peek
             behind, dirty, atomic = rng.randrange(4), [rng.randrange(2) for _ in range(2)], rng.randrange(2)
             entered = (entered + 5) % 16
             accepted = (entered - behind) % 16
@@ -43,14 +49,16 @@ def harvest_waits(dut, name):
             for host in range(2):
                 flush[host]["dirty"] = dirty[host]
                 ctx.set(dut.flush[host], flush[host])
-            ctx.set(dut.take.request.valid, 1)
-            ctx.set(dut.take.request.payload, {"index": rng.randrange(2), "strobe": 0xFF})
+            ctx.set(bus.request.valid, 1)
+            ctx.set(bus.request.payload, {"index": page // 64, "strobe": 0xFF})
             await ctx.tick()
-            ctx.set(dut.take.request.valid, 0)
+            ctx.set(bus.request.valid, 0)
             await comes(dut.op.valid, "the bitmap is not read")
+            op = ctx.get(dut.op.payload)
+            assert (op.kind, op.index // 64) == (BitmapOpKind.TAKE if takes else BitmapOpKind.READ, page // 64)
             await ctx.tick()
             ctx.set(dut.word_valid, 1)
-            ctx.set(dut.word, 1 << rng.randrange(64))
+            ctx.set(dut.word, word)
             await ctx.tick()
             ctx.set(dut.word_valid, 0)
             await none(dut.advance, "an epoch began that was not ready")
@@ -61,28 +69,45 @@ def harvest_waits(dut, name):
                 accepted = (accepted + 1) % 16
                 ctx.set(dut.accepted, accepted)
             await comes(dut.advance, "the harvest stands still")
+            needed = [dirty[host] | flush[host]["lost"] for host in range(2)]
             for host in range(2):
-                assert ctx.get(dut.flush_request[host]) == dirty[host]
+                assert ctx.get(dut.flush_request[host]) == needed[host]
             await ctx.tick()
             epoch = (epoch + 1) % 4
             ctx.set(dut.epochs.epoch, epoch)
             for host in range(2):
-                flush[host]["newest"] = (flush[host]["issued"] + dirty[host]) % 64
+                flush[host]["newest"] = (flush[host]["issued"] + needed[host]) % 64
                 ctx.set(dut.flush[host], flush[host])
             for host in rng.sample(range(2), 2):
-                if dirty[host]:
+                if needed[host]:
                     flush[host] |= {"issued": flush[host]["newest"], "dirty": 0}
                     ctx.set(dut.flush[host], flush[host])
-                    await none(dut.take.response.valid, "a write was not proven visible, and the harvest is answered")
-                    flush[host]["done"] = flush[host]["issued"]
+                    await none(bus.response.valid, "a write was not proven visible, and the harvest is answered")
+                    flush[host] |= {"done": flush[host]["issued"], "lost": rng.random() < 0.2}
                     ctx.set(dut.flush[host], flush[host])
             if atomic:
-                await none(dut.take.response.valid, "an atomic was not answered, and the harvest is")
+                await none(bus.response.valid, "an atomic was not answered, and the harvest is")
                 ctx.set(dut.epochs.atomics, 0)
-            await comes(dut.take.response.valid, "the harvest is not answered")
+            lost, back, paused = any(one["lost"] for one in flush), [], 0
+            for _ in range(SOON):
+                if ctx.get(dut.op.valid):
+                    op = ctx.get(dut.op.payload)
+                    assert paused and op.kind == BitmapOpKind.SET, "what the device writes meanwhile is not marked"
+                    back.append(op.index)
+                if ctx.get(bus.response.valid):
+                    break
+                paused = ctx.get(dut.pause)
+                await ctx.tick()
+            answer = ctx.get(bus.response.payload)
+            assert ctx.get(bus.response.valid) and answer.error == lost, f"with {int(lost)} for a lost flush the answer has the error {answer.error}"
+            assert lost or answer.data == word
+            expected = [page // 64 * 64 + bit for bit in range(64) if word >> bit & 1] if lost and takes else []
+            assert back == expected, f"the bits {back} are put back, which were {expected}"
+            lost_for[takes] += lost
             await ctx.tick()
 
     run(dut, bench)
+    assert min(lost_for.values()) > 5, f"flushes were lost for {lost_for} reads"
 
 
 @pytest.mark.hazard("H46", "H58")
@@ -142,8 +167,18 @@ def test_bug_in_dropping_is_found(change):
 
 @pytest.mark.parametrize("parts", [
     {"Mark": edited(Mark, ("self.passed.eq(0)", "self.passed.eq(1)"))},
-    {"FlushWait": edited(FlushWait, ("[target.eq(self.flush.issued + self.flush.dirty)", "[target.eq(self.flush.issued - self.flush.dirty)"))},
-], ids=["the issue register is not awaited", "an older flush is awaited"])
+    {"FlushWait": edited(FlushWait, ("[target.eq(self.flush.issued + needed)", "[target.eq(self.flush.issued - needed)"))},
+    {"FlushWait": edited(FlushWait, ("self.flush.dirty | self.flush.lost", "self.flush.dirty"))},
+], ids=["the issue register is not awaited", "an older flush is awaited", "a flush that was lost before is believed"])
 def test_planted_bug_is_found(parts):
     with pytest.raises(AssertionError):
-        harvest_waits(edited(Harvest, **parts)(PAGES, WORD_BITS), "harvest/bug")
+        harvest_waits(edited(Harvest, VisibleWait=edited(VisibleWait, **parts))(PAGES, WORD_BITS), "harvest/bug")
+
+
+@pytest.mark.parametrize("change", [
+    ("refused.eq(visible.lost)", "refused.eq(0)"), ("visible.lost & taking", "0"), ("visible.lost & taking", "visible.lost"),
+    ("[self.pause.eq(1), self.op.valid.eq(word[0])", "[self.op.valid.eq(word[0])"), ("bit.eq(bit + 1)", "bit.eq(bit + 2)"),
+], ids=["a lost flush is believed", "not put back", "put back twice", "marks are lost meanwhile", "every other bit"])
+def test_bug_in_what_follows_a_lost_flush_is_found(change):
+    with pytest.raises(AssertionError):
+        harvest_waits(edited(Harvest, change)(PAGES, WORD_BITS), "harvest/lost")

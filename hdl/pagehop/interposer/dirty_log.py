@@ -1,17 +1,16 @@
 """The dirty log: a bitmap in a host's memory, kept by the interposer."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.issue import Mark
 from pagehop.interposer.layouts import EpochView, FlushView, Written
 from pagehop.interposer.log_decode import DECODE_CYCLES, LogDecode
 from pagehop.interposer.log_settings import DirtyUnits, LogError, LogSettings, LogStatus
 from pagehop.interposer.log_words import LogWords
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.stream import TlpBeat, connect_streams
 
@@ -115,20 +114,17 @@ class DirtyLog(wiring.Component):
     def _sync(self, m, queue, words, works, stops, turn):
         """Bits, turn, proof."""
         m.submodules.cut = cut = Mark(queue.level.shape().width + 1)
-        m.submodules.issued = issued = Mark(4)
         m.submodules.local = local = Mark(4)
-        m.submodules.atomics = atomics = EpochWait()
-        put, taken, waits = Signal(cut.bits), Signal(cut.bits), []
-        for host in range(2):
-            m.submodules[f"wait_{'ab'[host]}"] = wait = FlushWait()
-            m.d.comb += [wait.flush.eq(self.flush[host]), self.flush_request[host].eq(wait.request), wait.start.eq(self.advance)]
-            waits.append(wait)
+        visible = VisibleWait()
+        m.submodules.visible = ResetInserter(~works)(visible)
+        put, taken = Signal(cut.bits), Signal(cut.bits)
         m.d.sync += [put.eq(put + (queue.i.valid & queue.i.ready)), taken.eq(taken + (queue.o.valid & queue.o.ready))]
         m.d.comb += [
-            cut.target.eq(put), cut.count.eq(taken), issued.target.eq(self.entered), issued.count.eq(self.accepted),
-            local.target.eq(self.local_entered), local.count.eq(self.local_accepted), issued.set.eq(turn), local.set.eq(turn),
-            atomics.epoch.eq(self.epochs.epoch), atomics.unanswered.eq(self.epochs.atomics), atomics.start.eq(self.advance),
+            cut.target.eq(put), cut.count.eq(taken),
+            local.target.eq(self.local_entered), local.count.eq(self.local_accepted), local.set.eq(turn),
+            visible.start.eq(turn), visible.ready.eq(local.passed),
         ]
+        visible.within(m, self)
         with m.FSM() as steps:
             with m.State("Idle"):
                 with m.If(self.sync):
@@ -145,14 +141,8 @@ class DirtyLog(wiring.Component):
                 # What was handed over in the cycle before is counted now.
                 m.d.comb += [stops.eq(works), turn.eq(1)]
                 m.d.sync += self.status.active.eq(Mux(self.settings.ping_pong, ~self.status.active, 0))
-                m.next = "Pass"
-            with m.State("Pass"):
-                with m.If(issued.passed & local.passed & self.epochs.advance_ready):
-                    m.d.comb += self.advance.eq(1)
-                    m.next = "Prove"
-                with m.Elif(~works):
-                    m.next = "Idle"
+                m.next = "Prove"
             with m.State("Prove"):
-                with m.If((waits[0].done & waits[1].done & atomics.done) | ~works):
+                with m.If(visible.done | ~works):
                     m.next = "Idle"
         m.d.comb += self.status.busy.eq(~steps.ongoing("Idle"))

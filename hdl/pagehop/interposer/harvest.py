@@ -1,13 +1,11 @@
 """The dirty bitmap as software reads it: true when it returns."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.flush_wait import FlushWait
-from pagehop.interposer.issue import Mark
 from pagehop.interposer.layouts import EpochView, FlushView
+from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
 
@@ -19,7 +17,8 @@ class Harvest(wiring.Component):
 
     The bits are taken first; then the writes they stand for are followed to the egress and proven visible at both hosts, and the atomics that no
     flush pushes have been answered; then the read is answered (H46, H58). A word of zeros is answered at once. A word beyond the window is an error.
-    A word that is dropped is cleared and nothing more.
+    So is one whose writes are not proven, for a flush was lost: its bits are put back, in 66 cycles in which the ingress pauses, and the next read
+    asks for a proof anew. A word that is dropped is cleared and nothing more.
 
     Members
     -------
@@ -42,64 +41,63 @@ class Harvest(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.mark = mark = Mark(4)
-        m.submodules.atomics = atomics = EpochWait()
-        m.d.comb += [atomics.epoch.eq(self.epochs.epoch), atomics.unanswered.eq(self.epochs.atomics), atomics.start.eq(self.advance)]
-        waits = []
-        for host in range(2):
-            m.submodules[f"wait_{'ab'[host]}"] = wait = FlushWait()
-            m.d.comb += [
-                wait.flush.eq(self.flush[host]), self.flush_request[host].eq(wait.request),
-            ]
-            waits.append(wait)
-        word, taking, outside, dropping = Signal(WORD_BITS), Signal(), Signal(), Signal()
-        index = Signal.like(self.take.request.payload.index)
-        m.d.comb += [mark.target.eq(self.entered), mark.count.eq(self.accepted)]
+        m.submodules.visible = visible = VisibleWait()
+        visible.within(m, self)
+        word, taking, refused, dropping = Signal(WORD_BITS), Signal(), Signal(), Signal()
+        index, bit = Signal.like(self.take.request.payload.index), Signal(range(WORD_BITS))
+        m.d.comb += [visible.ready.eq(1), self.op.payload.index.eq(Cat(bit, index))]
         with m.FSM():
             with m.State("Idle"):
                 for bus, takes in ((self.peek, 0), (self.take, 1)):
                     with m.If(bus.request.valid):
-                        m.d.sync += [index.eq(bus.request.payload.index), taking.eq(takes), outside.eq(bus.request.payload.index >= self.words)]
+                        m.d.sync += [index.eq(bus.request.payload.index), taking.eq(takes), refused.eq(bus.request.payload.index >= self.words)]
                         m.next = "Pause"
                 m.d.comb += [self.take.request.ready.eq(~self.drop.valid), self.peek.request.ready.eq(~self.drop.valid & ~self.take.request.valid)]
                 m.d.sync += dropping.eq(self.drop.valid)
                 with m.If(self.drop.valid):
-                    m.d.sync += [index.eq(self.drop.payload), taking.eq(1), outside.eq(0)]
+                    m.d.sync += [index.eq(self.drop.payload), taking.eq(1), refused.eq(0)]
                     m.next = "Pause"
             with m.State("Pause"):
                 m.d.comb += self.pause.eq(1)
                 m.next = "Operate"
             with m.State("Operate"):
-                m.d.comb += [
-                    self.op.valid.eq(~outside),
-                    self.op.payload.kind.eq(Mux(taking, BitmapOpKind.TAKE, BitmapOpKind.READ)),
-                    self.op.payload.index.eq(Cat(Const(0, 6), index)),
-                ]
+                m.d.comb += [self.op.valid.eq(~refused), self.op.payload.kind.eq(Mux(taking, BitmapOpKind.TAKE, BitmapOpKind.READ))]
                 m.d.sync += word.eq(0)
-                with m.If(outside):
+                with m.If(refused):
                     m.next = "Answer"
                 with m.Else():
                     m.next = "Read"
             with m.State("Read"):
                 with m.If(self.word_valid):
                     m.d.sync += word.eq(self.word)
-                    m.d.comb += [mark.set.eq(1), self.drop.ready.eq(dropping)]
-                    m.next = "Pass"
+                    m.d.comb += self.drop.ready.eq(dropping)
+                    m.next = "Look"
                     with m.If(dropping):
                         m.next = "Idle"
-            with m.State("Pass"):
+            with m.State("Look"):
                 with m.If(word == 0):
                     m.next = "Answer"
-                with m.Elif(mark.passed & self.epochs.advance_ready):
-                    m.d.comb += [self.advance.eq(1), *(wait.start.eq(1) for wait in waits)]
+                with m.Else():
+                    m.d.comb += visible.start.eq(1)
                     m.next = "Prove"
             with m.State("Prove"):
-                with m.If(waits[0].done & waits[1].done & atomics.done):
+                with m.If(visible.done):
+                    m.d.sync += refused.eq(visible.lost)
+                    m.next = "Answer"
+                    with m.If(visible.lost & taking):
+                        m.next = "Stop"
+            with m.State("Stop"):
+                m.d.comb += self.pause.eq(1)
+                m.next = "Put Back"
+            with m.State("Put Back"):
+                m.d.comb += [self.pause.eq(1), self.op.valid.eq(word[0]), self.op.payload.kind.eq(BitmapOpKind.SET)]
+                m.d.sync += [word.eq(word[1:]), bit.eq(bit + 1)]
+                with m.If(bit.all()):
                     m.next = "Answer"
             with m.State("Answer"):
                 for bus, takes in ((self.peek, 0), (self.take, 1)):
                     m.d.comb += [
-                        bus.response.valid.eq(taking == takes), bus.response.payload.data.eq(word), bus.response.payload.error.eq(outside),
+                        bus.response.valid.eq(taking == takes), bus.response.payload.data.eq(word), bus.response.payload.error.eq(refused),
                     ]
                 m.next = "Idle"
         return m

@@ -156,6 +156,7 @@ class FlushView(data.Struct):
     newest: FLUSH_SEQUENCE_BITS
     dirty:  1
     clean:  1
+    lost:   1
 
 
 class EpochView(data.Struct):

@@ -294,17 +294,19 @@ class Interposer(wiring.Component):
     def _flushes(self, m, device, movers, dirty, slide, log, switchovers, control, hosts):
         """Trackers of the hosts, and who asks for flushes: with one path nothing of the device waits for the proof of another."""
         told = [log, *switchovers, *(mover.slot for mover in movers)]   # when a flush fails
-        users = [dirty, *told, *([device] if self.hosts == 2 else [])]
+        waits = [dirty, *told]
+        users = [*waits, *([device] if self.hosts == 2 else [])]
         for number, host in enumerate(hosts):
             tracker, view = host.tracker, Signal(FlushView, name=f"flush_view_{'ab'[number]}")
             connect_streams(m, tracker.o, host.local.flush)
             connect_streams(m, host.ingress.flush, tracker.completion)
             m.d.comb += [
-                *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean")),
+                *(view[name].eq(getattr(tracker, name)) for name in ("issued", "done", "newest", "dirty", "clean", "lost")),
                 tracker.posted.eq(host.egress.posted), tracker.address.eq(host.egress.posted_address),
                 tracker.requester_id.eq(host.config.requester_id), tracker.limit.eq(control.completion_limit),
-                tracker.request.eq(Cat(*(self._of(number, user.flush_request) for user in users),
-                                       slide.flush_request if number == HOST_A else 0).any()),
+                tracker.insist.eq(Cat(*(self._of(number, user.flush_request) for user in waits),
+                                      slide.flush_request if number == HOST_A else 0).any()),
+                tracker.request.eq(tracker.insist | (Cat(self._of(number, device.flush_request)).any() if self.hosts == 2 else 0)),
                 *([slide.flush.eq(view)] if number == HOST_A else []),
                 *(flush.eq(view) for user in users for flush in self._of(number, user.flush)),
                 *(lost.eq(tracker.timed_out | tracker.failed) for user in told for lost in self._of(number, user.flush_lost)),

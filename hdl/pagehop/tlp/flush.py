@@ -46,8 +46,10 @@ class FlushTracker(wiring.Component):
 
     A flush unanswered for ``limit`` to 1.5 x ``limit`` cycles (and at most 2 x ``tags`` more) is given up: ``done`` moves as if it had
     been answered, so that nothing waits for ever, and ``timed_out`` says that the proof is missing. A completion that reports an error
-    ends its flush too (it pushed the same writes) and pulses ``failed``. A tag is used again after its own answer or give-up; the answer to
-    a flush given up would be taken for that to the next one of its tag, so ``limit`` must be longer than the host's slowest answer.
+    ends its flush too and pulses ``failed``. Of the last flush that ``done`` counts, ``lost`` says that it was one of these. Who must know then
+    asserts ``insist`` with ``request`` and takes ``issued + 1``: a flush is sent although nothing was accepted since. A tag is used again after its
+    own answer or give-up; the answer to a flush given up would be taken for that to the next one of its tag, so ``limit`` must be longer than the
+    host's slowest answer.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ class FlushTracker(wiring.Component):
     -------
     posted : in, a posted TLP is accepted by this host's egress in this cycle
     request : in, somebody needs the posted TLPs accepted so far proven; may act in every cycle
+    insist : in, with ``request``: also if they count as proven by a flush that was lost
     address : in, where to read: an address of the last posted write
     requester_id : in, of the flush reads
     limit : in
@@ -73,6 +76,7 @@ class FlushTracker(wiring.Component):
     target : out
     dirty : out, something was accepted since the last flush was transferred
     clean : out, not ``dirty`` and ``done == issued``: all is proven
+    lost : out, flush ``done`` proved nothing
     sent, timed_out, failed : out, pulses; the last two in the cycle before ``done`` moves
     """
     def __init__(self, host, tags=16, data_bytes=64):
@@ -86,10 +90,10 @@ class FlushTracker(wiring.Component):
         self.data_bytes = data_bytes
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
-            "posted": In(1), "request": In(1), "address": In(64), "requester_id": In(16), "limit": In(32),
+            "posted": In(1), "request": In(1), "insist": In(1), "address": In(64), "requester_id": In(16), "limit": In(32),
             "o": Out(beat), "completion": In(beat),
             "issued": Out(FLUSH_SEQUENCE_BITS), "done": Out(FLUSH_SEQUENCE_BITS), "newest": Out(FLUSH_SEQUENCE_BITS),
-            "target": Out(FLUSH_SEQUENCE_BITS), "dirty": Out(1), "clean": Out(1),
+            "target": Out(FLUSH_SEQUENCE_BITS), "dirty": Out(1), "clean": Out(1), "lost": Out(1),
             "sent": Out(1), "timed_out": Out(1), "failed": Out(1),
         })
 
@@ -114,11 +118,11 @@ class FlushTracker(wiring.Component):
             dirty_next.eq(self.posted | (self.dirty & ~self.sent)),
             self.newest.eq(self.issued + pending),
             self.clean.eq(~self.dirty & (self.done == self.issued)),
-            self.target.eq(self.issued + (self.dirty | self.posted) + (self.dirty & self.posted & self.sent)),
+            self.target.eq(self.issued + (self.dirty | self.posted) + (self.posted & self.sent)),
         ]
         m.d.sync += [
             self.dirty.eq(dirty_next),
-            pending.eq(dirty_next & (self.request | (pending & ~self.sent))),
+            pending.eq((self.request & (dirty_next | (self.insist & self.lost))) | (pending & ~self.sent)),
             self.issued.eq(self.issued + self.sent),
         ]
 
@@ -183,7 +187,7 @@ class FlushTracker(wiring.Component):
         with m.If(~answered):
             m.d.sync += sweep.eq(sweep + 1)
         with m.If(just_ends & (since < unanswered)):
-            m.d.sync += self.done.eq(self.issued - since)
+            m.d.sync += [self.done.eq(self.issued - since), self.lost.eq(self.failed | self.timed_out)]
         m.d.sync += [
             just_ended.eq(ended),
             just_ends.eq(ends),

@@ -16,6 +16,7 @@ from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.dirty_log import DirtyLog, LoggedRange
+from pagehop_tb.driver.interposer import PAGE_BITS, units
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
 from pagehop_tb.protocol import Kind, Tlp, memory_write
@@ -154,9 +155,10 @@ class Logging:
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def dirty_log(dut: Any) -> None:
-    """``rounds`` in each of ``modes``."""
+    """``rounds`` in each of ``modes``; the pages that move have 2^``page_size`` bytes."""
     config = BenchConfig("dirty_log")
     rounds, modes, faults, gap = config.get("rounds", 2), config.get("modes", ["swap", "turns"]), config.get("faults", True), config.get("gap", 30)
+    page_size = config.get("page_size", PAGE_BITS)
     guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, ("nvme", "nic", "third"))
     config.refuse_unknown()
     random = config.random("dirty_log")
@@ -168,7 +170,7 @@ async def dirty_log(dut: Any) -> None:
         await guest.start()
         tasks = list[Task[None]]()
         for done, mode in enumerate(modes):
-            host = random.randrange(2)
+            host = random.randrange(config.hosts)
             run = Logging(guest, random, mode == "turns", host)
             for agent in agents:
                 agent.pages = run.places
@@ -180,13 +182,14 @@ async def dirty_log(dut: Any) -> None:
                 await run.exactly()
                 await run.folded()
                 await run.flood()
-                page = MOVED[number % 2]
-                result = await guest.move(page, 1 - await guest.driver.owner(page))
+                page = MOVED[number % 2] & -len(units(0, page_size))
+                result = await guest.move(page, 1 - await guest.driver.owner(page), page_size=page_size)
                 assert result.moved, f"page {page} did not move: {result.reason}"
                 await run.race()
                 assert not run.log.errors, f"everything is dirty because of {run.log.errors[0].name}, and nothing has failed"
             if faults:
                 await run.faulty(Status.UNSUPPORTED_REQUEST, regs.LogError.ANSWER)
+                await run.faulty(Status.POISONED, regs.LogError.ANSWER)
                 await run.faulty(Status.TIMEOUT, regs.LogError.TIMEOUT)
                 await run.race()
             await run.log.take()

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,10 +17,11 @@ PROGRESS_SECONDS = 0.2
 class BenchConfig:
     """The file that ``PAGEHOP_CONFIG`` names, and the way back to who wrote it.
 
-    ``parameters`` are what the scenario sets: :meth:`get` reads one with its default and refuses what no bench asked for (:meth:`finish`).
+    ``parameters`` are what the scenario sets: :meth:`get` reads one with its default, and :meth:`refuse_unknown` refuses what no bench asked for.
+    ``defaults`` are those of a bench for which the usual ones of what it is made of will not do.
     """
 
-    def __init__(self, bench: str) -> None:
+    def __init__(self, bench: str, defaults: Mapping[str, Any] | None = None) -> None:
         name = os.environ.get("PAGEHOP_CONFIG")
         if not name:
             raise RuntimeError("PAGEHOP_CONFIG must name the configuration of the run; start benches through pagehop_sim")
@@ -35,7 +37,7 @@ class BenchConfig:
         self.tags: int = given.get("hardware", {}).get("tags", 0)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)
-        self.parameters: dict[str, Any] = dict(given.get("parameters", {}))
+        self.parameters: dict[str, Any] = {**(defaults or {}), **given.get("parameters", {})}
         self._asked: set[str] = set()
         self._result_file = Path(given["result_file"])
         self._progress_file = Path(given["progress_file"])

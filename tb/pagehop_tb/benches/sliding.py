@@ -31,6 +31,8 @@ PLACES = 6
 NEAR = 200
 #: Cycles after which a write is visible.
 VISIBLE = 1000
+#: So quick that software knows that the range has slid before atomics that were sent before are made.
+QUICK_WRITES = {"write_delay": [20, 200]}
 Error = regs.SlideError
 
 
@@ -93,11 +95,11 @@ class Sliding:
         self.harvested += (await self.driver.harvest(self.driver.mapped.start, len(self.driver.mapped))).bit_count()
 
     async def write_once(self, pages: list[int]) -> None:
-        """One line to each of these pages, which nobody else writes, or an atomic, which no answer to a host's read pushes before it."""
+        """One line to each of these pages, or an atomic, which no answer to a host's read pushes before it; the first is a line."""
         atomics = []
-        for page in pages:
+        for number, page in enumerate(pages):
             address, take = WINDOW_BASE + page * PAGE + self.random.randrange(0, PAGE, 64), self.guest.system.values.take
-            if self.random.random() < 0.5:
+            if number == 0 or self.random.random() < 0.5:
                 await self.writer.write(address, take(address, 64))
             else:
                 atomics.append(cocotb.start_soon(self.writer.atomic("swap", address, take(address, 8))))
@@ -139,16 +141,17 @@ class Sliding:
             await self.move(leaving[-1])
         await self.harvest()
         self.aim(target - low)
-        # While a page is held that stays, all that stands behind a write to it waits, and the slide for that.
+        # While a page is held that stays, all that stands behind a write to it waits, and the slide for that: accesses to pages that are left, which
+        # go by their entries, and to pages that come in. These nobody else writes: they must not count as clean while that is on its way.
         staying = [page for page in range(target, high) if page not in self.hole and page not in self.at_b]
-        held = self.random.choice(staying) if staying else None
+        held, behind = self.random.choice(staying) if staying else None, list[int]()
         if held is not None:
             self.places.extend(PLACES * [WINDOW_BASE + held * PAGE])
             task = await self.begun(held)
-        # A page that comes in must not count as clean while what was written to it before is on its way.
+            behind = [held, *self.random.sample([page for page in range(low, target) if page not in self.hole], PLACES)]
         coming = list(range(high + 1, high + target - low - 1, 2))
         self.random.shuffle(coming)
-        writes = cocotb.start_soon(self.write_once(coming))
+        writes = cocotb.start_soon(self.write_once(behind + coming))
         error = await self.driver.slide(target)
         assert error == Error.NONE, f"the range did not slide from page {low} to page {target}: {error.name}"
         assert self.driver.mapped.start == target, f"the range begins with page {self.driver.mapped.start}, and slid to page {target}"
@@ -173,7 +176,7 @@ class Sliding:
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def sliding(dut: Any) -> None:
     """A slide over each number of ``words``, of 64 pages; ``hole`` pages of the first are the registers of other devices."""
-    config = BenchConfig("sliding")
+    config = BenchConfig("sliding", QUICK_WRITES)
     words, hole, gap = config.get("words", [1, 1, 2]), config.get("hole", 96), config.get("gap", 12)
     guest = Guest(dut, config, WINDOW_BASE, GUEST_PAGES, ("nvme", "nic", "third"), dirty=True, machine=slow_atomics)
     guest.setup = replace(guest.setup, mmio=(WINDOW_BASE + HOLE * PAGE, hole))

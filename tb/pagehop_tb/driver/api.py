@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Mappings", "MemoryAccess", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
+__all__ = ["BusError", "Mappings", "MemoryAccess", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,15 @@ class MoveResult:
     total_cycles: int
 
 
+class BusError(Exception):
+    """A load through the link did not succeed. A real CPU would read all ones or take a machine check."""
+
+
 class RegisterAccess(Protocol):
     """Register accesses of one CPU, in the order in which they are made. Offsets count from the block's BAR, values are little-endian."""
 
     async def read(self, offset: int, size: int = 8) -> int:
-        """Read ``size`` bytes (4 or 8); raises when the read did not succeed."""
+        """Read ``size`` bytes (4 or 8). Raises :class:`BusError` when the read did not succeed."""
 
     async def write(self, offset: int, value: int, size: int = 8) -> None:
         """Write ``size`` bytes (4 or 8); returns when the write is on its way."""

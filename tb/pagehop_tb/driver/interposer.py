@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pagehop_tb.driver import interposer_registers as regs
-from pagehop_tb.driver.api import Mappings, MoveResult, NoMappings, RegisterAccess
+from pagehop_tb.driver.api import BusError, Mappings, MoveResult, NoMappings, RegisterAccess
 from pagehop_tb.driver.register_fields import Field
 
 __all__ = [
@@ -353,11 +353,20 @@ class InterposerDriver:
             raise DriverError(f"Dirty bits are of the pages {self.mapped.start} to {self.mapped.stop - 1}, not of {pages} pages from {first_page} on")
         memory, result = regs.DIRTY_TAKE if clear else regs.DIRTY_PEEK, 0
         for first in range(0, pages, PAGES_A_WORD):
-            issued = self.now()
-            bits = await self.registers.read(memory.at(self._entry(first_page + first)))
+            issued, bits = await self._dirty_word(memory.at(self._entry(first_page + first)))
             self.observer.harvest(self.now(), issued, first_page + first, bits, PAGES_A_WORD, clear)
             result |= bits << first
         return result
+
+    async def _dirty_word(self, offset: int) -> tuple[int, int]:
+        """A word of dirty bits, and when it was asked for. As long as a host answers no flush the read fails, and has cleared nothing."""
+        pause = self.pauses("a host to answer a flush", self.poll_cycles)
+        while True:
+            issued = self.now()
+            try:
+                return issued, await self.registers.read(offset)
+            except BusError:
+                await pause()
 
     async def read_mapped(self) -> range:
         """Learn which pages of the window the bitmaps cover."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from cocotb.triggers import Event
 
+from pagehop_tb.driver.api import BusError
 from pagehop_tb.pins import Fabric
 
 from .memory import HostMemory
@@ -11,10 +12,6 @@ from .observer import Observer, Status
 from .root_complex import RootComplex
 
 __all__ = ["Aperture", "BusError", "Cpu", "CpuRegisters"]
-
-
-class BusError(Exception):
-    """A load through the link did not succeed. A real CPU would read all ones or take a machine check."""
 
 
 class Aperture:
