@@ -129,10 +129,12 @@ class OrderingQueue(wiring.Component):
         m.d.sync += [
             self.accepted.eq(self.accepted + enters),
             self.posted.left.eq(self.posted.left + self.posted_left),
-            self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
             # Not from the sum: whether one enters is known last.
             self.posted.none.eq(~enters & self.none_older),
         ]
+        # Whether one enters is known last, and only enables the counter.
+        with m.If(enters != self.posted_left):
+            m.d.sync += self.posted.waiting.eq(self.posted.waiting + Mux(self.posted_left, -1, 1))
         m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
             self._lane(m, lane, depth, 0 if lane == POSTED else stamp)

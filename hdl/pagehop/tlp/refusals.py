@@ -20,8 +20,8 @@ class Refusals(wiring.Component):
     """Answer each request with one completion that says Unsupported Request, in order (2.3.1), as if the partner had.
 
     The answer needs no credits of the partner, and room for it was reserved before the request was forwarded (D7), so it always comes through. Two
-    cycles from ``i`` to ``o``, one answer a cycle. Requester ID, tag, TC, RO and NS are those of the request; IDO, TH, EP, AT and BCM are 0. Byte
-    Count and Lower Address follow 2.2.9; with TH the request has no byte enables, and every byte counts.
+    cycles from ``i`` to ``o``, an answer in two cycles. Requester ID, tag, TC, RO and NS are those of the request; IDO, TH, EP, AT and BCM are 0.
+    Byte Count and Lower Address follow 2.2.9; with TH the request has no byte enables, and every byte counts.
 
     Members
     -------
@@ -40,9 +40,11 @@ class Refusals(wiring.Component):
         m.submodules.fifo = fifo = LaneFifo(RequestHeader(), _PLACES, direct=True)
         wiring.connect(m, wiring.flipped(self.i), fifo.i)
         answer = self._answer(m, fifo.o.payload)
-        m.d.comb += fifo.o.ready.eq(~self.o.valid | self.o.ready)
-        with m.If(fifo.o.ready):
-            m.d.sync += [self.o.valid.eq(fifo.o.valid), self.o.payload.eq(answer)]
+        # Who takes an answer is known late, and ends at its register.
+        m.d.comb += fifo.o.ready.eq(~self.o.valid)
+        m.d.sync += self.o.valid.eq(Mux(self.o.valid, ~self.o.ready, fifo.o.valid))
+        with m.If(~self.o.valid):
+            m.d.sync += self.o.payload.eq(answer)
         m.d.sync += self.room.eq(fifo.level <= _PLACES - _UNDERWAY)
         return m
 
