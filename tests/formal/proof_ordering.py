@@ -158,8 +158,7 @@ BUGS = {
         "self._lane(m, lane, depth, 0 if lane == POSTED else stamp)", "self._lane(m, lane, depth, 0 if lane == POSTED else stamp + 1)"),
     "posted TLPs leave uncounted": ("self.posted.left.eq(self.posted.left + self.posted_left)", "self.posted.left.eq(self.posted.left)"),
     "every beat of a posted TLP is counted": ("self.free[POSTED] & self.i.payload.beat.first & (", "self.free[POSTED] & ("),
-    "a posted TLP that enters as another leaves is not counted": (
-        "self.posted.waiting + enters - self.posted_left", "self.posted.waiting + (enters & ~self.posted_left) - self.posted_left"),
+    "a posted TLP that enters as another leaves is not counted": ("enters != self.posted_left", "enters | self.posted_left"),
     "only posted TLPs are offered": ("self.o[lane].valid.eq(fifo.o.valid)", "self.o[lane].valid.eq(fifo.o.valid & (lane == POSTED))"),
     "one full lane stops all": ("self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))", "self.i.ready.eq(self.free.all())"),
 }

@@ -14,9 +14,10 @@ from pagehop_tb.simulate import run, seeded
 class CoversTooMuch(FlushTracker):
     """Planted bug: a write accepted in the cycle of the transfer counts as covered."""
     def _count(self, m):
-        super()._count(m)
+        pending = super()._count(m)
         with m.If(self.sent):
             m.d.sync += self.dirty.eq(0)
+        return pending
 
 
 class LateAnswersProveLater(FlushTracker):

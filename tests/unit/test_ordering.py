@@ -173,3 +173,8 @@ def test_planted_bug_is_caught(bug: str) -> None:
 def test_one_lane_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^An ordering queue needs a posted lane and at least one other, not 1 lanes$"):
         OrderingQueue(16, INFO, (8,))
+
+
+def test_posted_lane_as_lane_of_completions_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^The posted lane gets no completions, so lanes of completions must be others, not \(0, 1\)$"):
+        OrderingQueue(16, {"info": 1}, (2, 2), completions=(0, 1))

@@ -89,7 +89,8 @@ class DeviceIngress(wiring.Component):
         self.slots, self.aside, self.hosts = slots, aside, hosts
         self.data_bytes, self.window_pages, self.rows, self.entries = data_bytes, window_pages, rows, entries
         self.return_lines, self.depths, self.max_payload = return_lines, depths, max_payload
-        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, keeps=_KEEPS, ahead=_AHEAD, outside=16 + aside[0])
+        self._queue = OrderingQueue(data_bytes, DeviceInfo(window_pages, rows), depths, completions=(EgressLane.COMPLETION,), keeps=_KEEPS,
+                                    ahead=_AHEAD, outside=16 + aside[0])
         page = range(window_pages)
         requests_bits, aside_bits = (mark_bits(depth + 16) for depth in (depths[EgressLane.NON_POSTED], aside[1]))
         super().__init__({

@@ -95,7 +95,8 @@ class HostIngress(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.decode = decode = HostDecode(self.data_bytes, self.host, self.wide_copy_tags)
-        m.submodules.queue = queue = OrderingQueue(self.data_bytes, HostInfo, self.depths, keeps=_KEEPS, ahead=_AHEAD)
+        m.submodules.queue = queue = OrderingQueue(
+            self.data_bytes, HostInfo, self.depths, completions=_CREDIT_LANES["completion"], keeps=_KEEPS, ahead=_AHEAD)
         m.submodules.gate = gate = TlpArbiter(Issued(self.data_bytes), 4)
         m.submodules.issue = issue = IssueRegister(Issued(self.data_bytes))
         posted, to_device, to_other, requests = self._lanes(m, queue.lane_shape, queue.ahead_shape)

@@ -122,7 +122,8 @@ class Egress(wiring.Component):
         m.submodules.arbiter = arbiter = TlpArbiter(_Arriving(self.data_bytes), self.sources)
         keeps = [("cut", "end", "units", "stamp") if self.cuts and lane in _LANES_CUT else ("stamp",) for lane in range(len(self.depths))]
         m.submodules.queue = queue = OrderingQueue(self.data_bytes, Cutting, self.depths,
-                                                   bare=range(EgressLane.ENGINE, len(self.depths)), keeps=keeps)
+                                                   bare=range(EgressLane.ENGINE, len(self.depths)), completions=(EgressLane.COMPLETION,),
+                                                   keeps=keeps)
         for source, sink in zip(self.i, arbiter.i, strict=True):
             arriving = source.payload
             m.d.comb += [

@@ -103,14 +103,14 @@ class FlushTracker(wiring.Component):
         start, end = Signal(self.tags), Signal(self.tags)
         m.d.comb += self.completion.ready.eq(1)
         m.d.sync += busy.eq((busy & ~end) | start)
-        self._count(m)
-        self._send(m, busy, start)
+        pending = self._count(m)
+        self._send(m, busy, start, pending)
         self._age(m, start, old)
         self._finish(m, busy, old, end)
         return m
 
     def _count(self, m):
-        """What was accepted since the last flush, and who waits for the next."""
+        """What was accepted since the last flush. Returns whether somebody waits for the next."""
         pending = Signal()
         dirty_next = Signal()
         m.d.comb += [
@@ -125,8 +125,9 @@ class FlushTracker(wiring.Component):
             pending.eq((self.request & (dirty_next | (self.insist & self.lost))) | (pending & ~self.sent)),
             self.issued.eq(self.issued + self.sent),
         ]
+        return pending
 
-    def _send(self, m, busy, start):
+    def _send(self, m, busy, start, pending):
         """One read while somebody waits and the next tag is free. Tags are taken in turn, so the number of a flush follows from its tag."""
         header = Signal(RequestHeader())
         index = self.issued[:exact_log2(self.tags)]
@@ -136,7 +137,7 @@ class FlushTracker(wiring.Component):
             header.type.eq(TlpType.MEMORY),
             header.length.eq(1),
             header.tag.eq(flush_tag(self.host, index)),
-            self.o.valid.eq((self.newest != self.issued) & ~busy.bit_select(index, 1)),
+            self.o.valid.eq(pending & ~busy.bit_select(index, 1)),
             self.o.payload.header.eq(header),
             self.o.payload.first.eq(1),
             self.o.payload.last.eq(1),

@@ -80,19 +80,24 @@ class OrderingQueue(wiring.Component):
     relaxed_ordering : completions and requests with data that have RO set may pass posted TLPs (D2b, C2b).
     id_ordering : what has IDO set may pass posted TLPs when all that are queued come from another ID (B2b, C2b, D2b).
     bare : lanes, not the posted one, that only get TLPs of one beat without prefix, whose payload is nothing or 16 bytes. Such a lane stores no more.
+    completions : lanes that only get completions, whose headers have three double words. Such a lane does not store the fourth.
     keeps : for each lane, the fields of ``info`` that stay with its beats, and whether ``stamp`` does; the others read 0. All by default.
     ahead : for each lane whose TLPs are shown ahead, the fields of ``info`` that are; the stamp always is.
     outside : posted TLPs that have left the lane and of which the owner waits for one or counts it, at most.
     """
-    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=(), keeps=None, ahead=None, outside=16):
+    def __init__(self, data_bytes, info, depths, *, relaxed_ordering=False, id_ordering=False, bare=(), completions=(), keeps=None, ahead=None,
+                 outside=16):
         if len(depths) < 2:
             raise ValueError(f"An ordering queue needs a posted lane and at least one other, not {len(depths)} lanes")
         for lane in bare:
             if lane not in range(1, len(depths)):
                 raise ValueError(f"A lane of bare headers must be one of 1 to {len(depths) - 1}, not {lane!r}")
+        if POSTED in completions:
+            raise ValueError(f"The posted lane gets no completions, so lanes of completions must be others, not {completions!r}")
         info = data.Layout.cast(info)
         self.depths = tuple(depths)
         self.bare = tuple(bare)
+        self.completions = tuple(completions)
         self.relaxed_ordering = relaxed_ordering
         self.id_ordering = id_ordering
         self.keeps = keeps or [(*(name for name, _ in info), "stamp")] * len(depths)
@@ -124,10 +129,12 @@ class OrderingQueue(wiring.Component):
         m.d.sync += [
             self.accepted.eq(self.accepted + enters),
             self.posted.left.eq(self.posted.left + self.posted_left),
-            self.posted.waiting.eq(self.posted.waiting + enters - self.posted_left),
             # Not from the sum: whether one enters is known last.
             self.posted.none.eq(~enters & self.none_older),
         ]
+        # Whether one enters is known last, and only enables the counter.
+        with m.If(enters != self.posted_left):
+            m.d.sync += self.posted.waiting.eq(self.posted.waiting + Mux(self.posted_left, -1, 1))
         m.d.comb += self.i.ready.eq(self.free.bit_select(self.i.payload.lane, 1))
         for lane, depth in enumerate(self.depths):
             self._lane(m, lane, depth, 0 if lane == POSTED else stamp)
@@ -160,6 +167,9 @@ class OrderingQueue(wiring.Component):
             ]
         else:
             m.d.comb += [stored.beat.eq(self.i.payload.beat), head.beat.eq(fifo.o.payload.beat)]
+        if lane in self.completions:
+            # Bits of a memory that are never anything but 0 take no place in it.
+            m.d.comb += data.View(headers.CompletionHeader(), stored.beat.header).dw3.eq(0)
 
     def _fields(self, names):
         """Shapes of these fields of ``info`` and of the stamp."""

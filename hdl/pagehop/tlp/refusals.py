@@ -1,12 +1,11 @@
 """Answers in place of a partner that takes no requests (D12)."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.tlp.completion import CompletionBuilder
 from pagehop.tlp.fifo import LaneFifo
-from pagehop.tlp.headers import CompletionHeader, CompletionStatus, RequestHeader
+from pagehop.tlp.headers import CompletionHeader, CompletionStatus, RequestHeader, TlpType, address_of, is_atomic, is_memory, whole_tag
 
 __all__ = ["Refusals"]
 
@@ -20,8 +19,9 @@ _UNDERWAY = 4
 class Refusals(wiring.Component):
     """Answer each request with one completion that says Unsupported Request, in order (2.3.1), as if the partner had.
 
-    The answer needs no credits of the partner, and room for it was reserved before the request was forwarded (D7), so it always comes through. Six
-    cycles from ``i`` to ``o``, one answer a cycle.
+    The answer needs no credits of the partner, and room for it was reserved before the request was forwarded (D7), so it always comes through. Two
+    cycles from ``i`` to ``o``, an answer in two cycles. Requester ID, tag, TC, RO and NS are those of the request; IDO, TH, EP, AT and BCM are 0.
+    Byte Count and Lower Address follow 2.2.9; with TH the request has no byte enables, and every byte counts.
 
     Members
     -------
@@ -38,12 +38,40 @@ class Refusals(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fifo = fifo = LaneFifo(RequestHeader(), _PLACES, direct=True)
-        m.submodules.builder = builder = CompletionBuilder(16)   # of no data
         wiring.connect(m, wiring.flipped(self.i), fifo.i)
-        m.d.comb += [
-            self.o.valid.eq(builder.o.valid), self.o.payload.eq(builder.o.payload.header), builder.o.ready.eq(self.o.ready),
-            builder.request.valid.eq(fifo.o.valid), fifo.o.ready.eq(builder.request.ready), builder.request.payload.header.eq(fifo.o.payload),
-            builder.request.payload.completer_id.eq(self.completer_id), builder.request.payload.status.eq(CompletionStatus.UNSUPPORTED_REQUEST),
-        ]
+        answer = self._answer(m, fifo.o.payload)
+        # Who takes an answer is known late, and ends at its register.
+        m.d.comb += fifo.o.ready.eq(~self.o.valid)
+        m.d.sync += self.o.valid.eq(Mux(self.o.valid, ~self.o.ready, fifo.o.valid))
+        with m.If(~self.o.valid):
+            m.d.sync += self.o.payload.eq(answer)
         m.d.sync += self.room.eq(fifo.level <= _PLACES - _UNDERWAY)
         return m
+
+    def _answer(self, m, request):
+        """Header of the answer to this request."""
+        answer, length = Signal(CompletionHeader()), Cat(request.length, request.length == 0)
+        m.d.comb += [
+            answer.type.eq(Mux(request.type == TlpType.MEMORY_LOCKED, TlpType.COMPLETION_LOCKED, TlpType.COMPLETION)),
+            answer.traffic_class.eq(request.traffic_class), answer.relaxed_ordering.eq(request.relaxed_ordering),
+            answer.no_snoop.eq(request.no_snoop), answer.requester_id.eq(request.requester_id), whole_tag(answer).eq(whole_tag(request)),
+            answer.completer_id.eq(self.completer_id), answer.status.eq(CompletionStatus.UNSUPPORTED_REQUEST), answer.byte_count.eq(4),
+        ]
+        with m.If(is_memory(request)):
+            skipped, count = self._bytes(request, length)
+            m.d.comb += [answer.byte_count.eq(count), answer.lower_address.eq(Cat(skipped, address_of(request)[2:7]))]
+        with m.Elif(is_atomic(request) & (request.type != TlpType.DEFERRED_WRITE)):
+            # A compare-and-swap carries two operands and would return one.
+            m.d.comb += answer.byte_count.eq(Mux(request.type == TlpType.COMPARE_AND_SWAP, length << 1, length << 2))
+        return answer
+
+    @staticmethod
+    def _bytes(fields, length):
+        """Bytes before the first enabled one in its double word, and from the first to the last enabled one (table 2-37)."""
+        single = length == 1
+        first = Mux(fields.hints, 0xF, fields.first_be)
+        last = Mux(single, first, Mux(fields.hints, 0xF, fields.last_be))
+        before = Mux(first[0], 0, Mux(first[1], 1, Mux(first[2], 2, 3)))
+        after = Mux(last[3], 0, Mux(last[2], 1, Mux(last[1], 2, 3)))
+        nothing = single & (first == 0)
+        return Mux(nothing, 0, before), Mux(nothing, 1, (length << 2) - before - after)
