@@ -12,9 +12,9 @@ __all__ = ["DirectoryCache"]
 class DirectoryCache(wiring.Component):
     """The contexts of the last ``entries`` devices.
 
-    A look-up takes a cycle: in that after ``look`` with a ``device_id``, ``there`` says whether it has a ``context``, and both stay until the next.
-    ``fill`` takes the entries in turns. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_id``; what was looked up
-    in that cycle or before may be there still.
+    A look-up takes a cycle: in that after one with ``look`` and a ``device_id``, ``there`` says whether it has a ``context``; both stay until the
+    next. ``fill`` takes the entries in turns. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_id``; what was
+    looked up in that cycle or before may be there still.
 
     Parameters
     ----------

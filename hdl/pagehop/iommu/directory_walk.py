@@ -54,13 +54,13 @@ class DirectoryWalk(wiring.Component):
         m = Module()
         device, ask, answer = self.device_id.payload, self.memory.a.payload, self.memory.d.payload
         table, beat, cause, entry = Signal(PPN_BITS), Signal(2), Signal(Cause), data.View(_Entry, answer.data)
-        asks_table = Signal()
+        self._kept, asks_table = Signal(Context), Signal()
         two = self.directory.mode == DirectoryMode.TWO_LEVEL
         m.d.comb += [
             self.memory.d.ready.eq(1), ask.opcode.eq(OpA.GET), ask.mask.eq(~0),
             ask.size.eq(Mux(asks_table, SIZE_WORD, SIZE_CONTEXT)),
             ask.address.eq(Cat(Mux(asks_table, Cat(Const(0, 3), device[LEAF_BITS:16]), Cat(Const(0, SIZE_CONTEXT), device[:LEAF_BITS])), table)),
-            self.cause.eq(cause),
+            self.cause.eq(cause), self.context.eq(self._kept),
         ]
         with m.FSM():
             with m.State("idle"), m.If(self.device_id.valid):
@@ -103,9 +103,8 @@ class DirectoryWalk(wiring.Component):
 
     def _word(self, m, beat, answer, cause):
         """Take a word of the context. The first thing that is wrong counts, but a context that is not valid may hold anything."""
-        word, context = data.View(DeviceContext, answer.data.replicate(4)), self.context
-        kept, pdtv, wrong = Signal(Context), Signal(), Signal()
-        m.d.comb += context.eq(kept)
+        word, kept = data.View(DeviceContext, answer.data.replicate(4)), self._kept
+        pdtv, wrong = Signal(), Signal()
         with m.Switch(beat):
             with m.Case(0):
                 tc = word.tc

@@ -207,7 +207,7 @@ class Misses(wiring.Component):
                     m.next = "idle"
 
     def _guest_place(self):
-        """``iotval2`` of a fault of the second stage: the guest's address, and whether it is one of a table that is read or, for its marks, written."""
+        """``iotval2`` of a fault of the second stage: the guest's address, whether it is that of a table, and whether that was to be written."""
         request, context = self._looked.request, self._context
         table = Cat(Const(1, 1), context.sade, Const(0, 1), self.index, self.guest_page)
         page = Cat(Const(0, 2), request.iova[2:PAGE_BITS], self.guest_page)
