@@ -107,9 +107,6 @@ def misconfiguration(context: DeviceContext, subset: Subset) -> str:
 _NO_PAGE = (Cause.READ_PAGE_FAULT, Cause.WRITE_PAGE_FAULT, Cause.READ_GUEST_PAGE_FAULT, Cause.WRITE_GUEST_PAGE_FAULT)
 #: Bad data is answered with CA, too (section 8.4).
 _ABORTS = (Cause.READ_ACCESS_FAULT, Cause.WRITE_ACCESS_FAULT, Cause.DIRECTORY_CORRUPTED, Cause.TABLE_CORRUPTED)
-#: Causes that leave a record even with DTF = 1 (table of section 4.2).
-_TOLD_ALWAYS = (Cause.ALL_DISALLOWED, Cause.DIRECTORY_ACCESS_FAULT, Cause.DIRECTORY_NOT_VALID, Cause.DIRECTORY_MISCONFIGURED,
-                Cause.DIRECTORY_CORRUPTED)
 
 
 class _PageFault(Exception):
@@ -366,8 +363,9 @@ def _refusal(request: Request, fault: Fault, context: DeviceContext | None) -> O
     if request.is_ats and cause in _NO_PAGE:
         return Outcome(Status.TRANSLATED, cause=cause)
     status = Status.COMPLETER_ABORT if request.is_ats and cause in _ABORTS else Status.UNSUPPORTED_REQUEST
-    # "If a fault condition prevents locating a valid device context then the DTF value assumed for reporting such faults is 0."
-    if context is not None and context.dtf and cause not in _TOLD_ALWAYS:
+    # "If a fault condition prevents locating a valid device context then the DTF value assumed for reporting such faults is 0": so the causes that
+    # table 11 has reported even with DTF = 1 are, and of those that are left none is.
+    if context is not None and context.dtf:
         return Outcome(status, cause=cause)
     # "If PV is 0, then PID and PRIV are 0."
     process = {} if request.process_id is None else {"process_id": request.process_id, "process_valid": 1, "privileged": int(request.privileged)}
