@@ -70,7 +70,8 @@ HERE, THERE = {"av": 1, "page": 0x12345}, {"av": 1, "page": 0x12346}
     (Invalidation(func3=1, gv=1, gscid=6), set()), (Invalidation(func3=1, gv=1, gscid=7, av=1, page=0x87654), {"second"}),
     (Invalidation(func3=1, gv=1, gscid=7, **HERE), set()),
     (DirectoryCommand(), {"context", "upper"}), (DirectoryCommand(device_id=9), {"context", "upper"}),
-    (DirectoryCommand(dv=1, device_id=0x123), {"context"}), (DirectoryCommand(dv=1, device_id=0x23), set()), (DirectoryCommand(func3=1, dv=1, device_id=0x123), set()),
+    (DirectoryCommand(dv=1, device_id=0x123), {"context"}), (DirectoryCommand(dv=1, device_id=0x23), set()),
+    (DirectoryCommand(func3=1, dv=1, device_id=0x123), set()),
     (Fence(), set()), (AtsCommand(), set()),
 ])
 def test_what_commands_invalidate(command, names):
