@@ -7,6 +7,7 @@ from itertools import count, product
 import pytest
 
 from pagehop_tb.models.iommu import (
+    BUILT,
     EVERYTHING,
     NAPOT_SIZE,
     PAGE,
@@ -177,6 +178,13 @@ DIRECTORY_CASES = [
     Case("context misconfigured with DTF", ONE_STAGE, {TC: V | DTF | SXL}, "UR 259"),
     Case("both stages Bare", ONE_STAGE, {FSC: 0}, PLAIN, WRITE),
     Case("both stages Bare, high address", ONE_STAGE, {FSC: 0}, f"{(1 << 63) + 5:#x} all rw", iova=(1 << 63) + 5),
+    Case("high address refused", ONE_STAGE, {FSC: 0}, "UR 5", subset=BUILT, iova=1 << 56),
+    Case("high address refused, ats", ONE_STAGE, {TC: V | EN_ATS, FSC: 0}, "CA 5", ATS, subset=BUILT, iova=1 << 56),
+    Case("high address refused, bare", ONE_STAGE, {}, "UR 7", WRITE, mode=BARE, subset=BUILT, iova=1 << 63),
+    Case("high address refused, translated", ONE_STAGE, {TC: V | EN_ATS | DTF}, "UR 7 silent", TRANSLATED_WRITE, subset=BUILT, iova=1 << 56),
+    Case("highest address", ONE_STAGE, {FSC: 0}, "0xffffffffffffff all rw", subset=BUILT, iova=(1 << 56) - 1),
+    Case("custom bits refused", ONE_STAGE, {TC: V | 1 << 24}, "UR 259", subset=BUILT),
+    Case("processes refused", ONE_STAGE, {TC: V | PDTV, FSC: 0}, "UR 260", subset=BUILT, process_id=1),
     Case("ats not enabled", ONE_STAGE, {}, "UR 260", ATS),
     Case("ats not enabled with DTF", ONE_STAGE, {TC: V | DTF}, "UR 260 silent", ATS),
     Case("translated not enabled", ONE_STAGE, {}, "UR 260", TRANSLATED_READ),

@@ -35,7 +35,7 @@ from pagehop_tb.models.iommu.tables import (
     RiscvEntry,
 )
 
-__all__ = ["Fault", "Implicit", "Iommu", "Memory", "Subset", "misconfiguration"]
+__all__ = ["BUILT", "Fault", "Implicit", "Iommu", "Memory", "Subset", "misconfiguration"]
 
 
 class Memory(Protocol):
@@ -62,8 +62,12 @@ class Implicit(Enum):
 
 @dataclass(frozen=True)
 class Subset:
-    """What an IOMMU can do, as its ``capabilities`` say: modes of both stages and of the directory, ATS, AMO_HWAD (``updates``), PAS, the format of
-    the second stage's entries."""
+    """What an IOMMU can do, as its ``capabilities`` say: modes of both stages, ATS, AMO_HWAD (``updates``), PAS, the format of the second stage's
+    entries; and what it makes of what the specification leaves open.
+
+    ``implicit``: see there. ``custom``: the custom bits of a context may be set. ``processes``: requests with a PASID are of a type that it knows, for
+    contexts whose PDTV is 1. ``beyond``: an address that nothing translates is passed on when it has more bits than PAS, and is no access fault.
+    """
     first: tuple[Mode, ...] = (Mode.BARE, Mode.SV39, Mode.SV48)
     second: tuple[Mode, ...] = (Mode.BARE, Mode.SV39, Mode.SV48)
     ats: bool = True
@@ -71,6 +75,13 @@ class Subset:
     pas: int = 56
     second_entries: type[Entry] = RiscvEntry
     implicit: Implicit = Implicit.AHEAD
+    custom: bool = True
+    processes: bool = True
+    beyond: bool = True
+
+
+#: The IOMMU that is built (docs/iommu.md).
+BUILT = Subset(implicit=Implicit.STORE, custom=False, processes=False, beyond=False)
 
 
 class Fault(Exception):
@@ -85,7 +96,7 @@ def misconfiguration(context: DeviceContext, subset: Subset) -> str:
     """Which of the "Device-context configuration checks" (section 3.1.4) a valid context fails; empty when it is in order."""
     first = (Mode.BARE,) if context.pdtv else subset.first
     rules = {
-        "any bits or encodings that are reserved for future standard use are set": context.reserved,
+        "any bits or encodings that are reserved for future standard use are set": context.reserved or (context.custom and not subset.custom),
         "capabilities.ATS is 0 and EN_ATS, EN_PRI or PRPR is 1": not subset.ats and (context.ats or context.pri or context.prpr),
         "EN_ATS is 0 and T2GPA is 1": not context.ats and context.t2gpa,
         "EN_ATS is 0 and EN_PRI is 1": not context.ats and context.pri,
@@ -166,29 +177,37 @@ class Iommu:
             if self.mode is DirectoryMode.BARE:
                 if request.is_translated or request.is_ats:
                     raise Fault(Cause.TYPE_DISALLOWED)
-                return _success(_Found(request.iova))
+                return self._as_it_is(request)
             # 3. to 5. "If the device_id is wider than that supported by the IOMMU mode", "Transaction type disallowed".
             if request.device_id >> self.mode.device_bits:
                 raise Fault(Cause.TYPE_DISALLOWED)
             # 6. "Use device_id to then locate the device-context".
             context = self.locate(request.device_id)
             # 7. "Transaction type disallowed" if "transaction type is a Translated request or is a PCIe ATS Translation request and EN_ATS is 0", or
-            # it "has a valid process_id and PDTV is 0". With PDTV, pdtp is Bare here, and process_id has no width to exceed.
+            # it "has a valid process_id and PDTV is 0", or it "is not supported by the IOMMU". With PDTV, pdtp is Bare here, and process_id has no
+            # width to exceed.
             if (request.is_translated or request.is_ats) and not context.ats:
                 raise Fault(Cause.TYPE_DISALLOWED)
-            if request.process_id is not None and not context.pdtv:
+            if request.process_id is not None and not (context.pdtv and self.subset.processes):
                 raise Fault(Cause.TYPE_DISALLOWED)
             # 8. "If request is a Translated request and T2GPA is 0 then the translation process is complete". 9. is for T2GPA, which is always 0.
             if request.is_translated:
-                return _success(_Found(request.iova))
+                return self._as_it_is(request)
             # 10. "If PDTV is set to 0 then [...] let iosatp be [...] the DC.fsc field". 11. to 16. With PDTV, pdtp.MODE is Bare: "let iosatp.MODE be
             # Bare". Either way first_mode says it.
+            if context.first_mode == context.second_mode == Mode.BARE:
+                return self._as_it_is(request)
             # 17. "Determine the GPA accessed by the transaction. If a fault is detected by the first stage address translation process then stop and
             # report the fault". 18. There are no MSI page tables. 19. "Use the second-stage address translation process [...] to translate the GPA".
             # 20. "Translation process is complete".
             return self._translate(request, context)
         except Fault as fault:
             return _refusal(request, fault, context)
+
+    def _as_it_is(self, request: Request) -> Outcome:
+        if request.iova >> self.subset.pas and not self.subset.beyond:
+            raise Fault(Cause.WRITE_ACCESS_FAULT if request.access in (Access.WRITE, Access.TRANSLATED_WRITE) else Cause.READ_ACCESS_FAULT)
+        return _success(_Found(request.iova))
 
     def locate(self, device_id: int) -> DeviceContext:
         """"Process to locate the Device-context"; raises :class:`Fault`."""
