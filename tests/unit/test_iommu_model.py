@@ -621,10 +621,11 @@ def test_pointers_stay_when_leaves_are_invalidated():
 
 
 def test_global_entries_stay_when_a_process_is_invalidated():
-    changes = Changes(ONE_STAGE | {MIDDLE: 0x40_0801 | G})
-    changes.write(10, LEAF, MOVED)
-    changes.invalidate(20, Invalidation(pscv=1), done=30)
-    assert changes.at(40) == {OLD, NEW}
+    for pointer, expected in ((0x40_0801 | G, {OLD, NEW}), (0x40_0801, {NEW})):
+        changes = Changes(ONE_STAGE | {MIDDLE: pointer})
+        changes.write(10, LEAF, MOVED)
+        changes.invalidate(20, Invalidation(pscv=1), done=30)
+        assert changes.at(40) == expected
 
 
 def test_what_was_not_valid_is_not_kept():
