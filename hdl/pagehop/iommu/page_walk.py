@@ -101,6 +101,7 @@ class PageWalk(wiring.Component):
         self._first_level = Signal(_LEVEL)     # the level of the first stage while the second is read
         self._found = Signal(Translation)      # by the first stage
         self._readable, self._writable = Signal(), Signal()    # what no pointer of the stage has taken away
+        self._dirties = Signal()    # the entry that is marked gets D, too
         self._asks = Signal()
         for register in ("table", "level", "second"):
             now = getattr(self, f"_{register}_now")
@@ -143,7 +144,7 @@ class PageWalk(wiring.Component):
         ask, place = self.memory.a.payload, Signal(ADDRESS_BITS - 3)
         m.d.comb += [
             place.eq(Cat(self._index(Mux(self._second_now, self._guest_page, self._request.page), self._level_now), self._table_now)),
-            self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
+            self._format.writes.eq(self._dirties), self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
             ask.opcode.eq(OpA.GET), ask.size.eq(SIZE_WORD), ask.mask.eq(~0), ask.address.eq(Cat(Const(0, 3), place)),
             self.update.payload.address.eq(place), self.update.payload.expected.eq(self._format.entry),
             self.update.payload.value.eq(self._format.marked),
@@ -212,7 +213,7 @@ class PageWalk(wiring.Component):
         # Of an ATS request all permissions are told, and none is missed; of a table they all count.
         refused = (table | ~request.lenient) & ((writes & ~writable) | ((table | ~writes) & ~readable)) | ~info.user
         marks = ~info.accessed | (writes & writable & ~info.dirty)
-        m.d.comb += self._format.writes.eq(writes & writable)
+        m.d.sync += self._dirties.eq(writes & writable)
         with m.If(info.fault | (info.leaf & (refused | (marks & ~Mux(self._second, context.gade, context.sade))))):
             self._end(m, Mux(self._second, WalkFault.GUEST, WalkFault.PAGE))
         with m.Elif(info.pointer):
