@@ -65,8 +65,8 @@ class Subset:
     """What an IOMMU can do, as its ``capabilities`` say: modes of both stages, ATS, AMO_HWAD (``updates``), PAS, the format of the second stage's
     entries; and what it makes of what the specification leaves open.
 
-    ``implicit``: see there. ``custom``: the custom bits of a context may be set. ``processes``: requests with a PASID are of a type that it knows, for
-    contexts whose PDTV is 1. ``beyond``: an address that nothing translates is passed on when it has more bits than PAS, and is no access fault.
+    ``implicit``: see there. ``custom``: the custom bits of a context may be set. ``processes``: requests with a PASID are of a type that it knows,
+    for contexts whose PDTV is 1. ``beyond``: an address that nothing translates is passed on when it has more bits than PAS, and is no access fault.
     """
     first: tuple[Mode, ...] = (Mode.BARE, Mode.SV39, Mode.SV48)
     second: tuple[Mode, ...] = (Mode.BARE, Mode.SV39, Mode.SV48)
