@@ -68,7 +68,7 @@ class LineOwner(wiring.Component):
 
     Members
     -------
-    port : coherent port; ``d`` is always ready.
+    port : coherent port; ``d`` is always ready. ``data`` of a message on ``c`` that has none may change while it waits.
     user : who wants to own lines.
     limit : cycles for which ``hold`` counts, from when a probe is seen to be for the line; 0: none.
     """
@@ -86,9 +86,11 @@ class LineOwner(wiring.Component):
         self._waiting, self._without_data = Signal(), Signal()   # a probe for the line, and that it wants no data
         self._voluntary, self._released = Signal(), Signal()     # the line goes, or went: unasked; because the user said so
         self._giving, self._gone, self._other = Signal(), Signal(), Signal()
-        port, user = self.port, self.user
+        port, user, request = self.port, self.user, self.port.a.payload
         m.d.comb += [
-            port.d.ready.eq(1), user.touched.eq(self._waiting),
+            port.d.ready.eq(1), user.touched.eq(self._waiting), request.opcode.eq(OpA.ACQUIRE_BLOCK), request.param.eq(Grow.N_TO_T),
+            request.size.eq(SIZE_LINE), request.source.eq(self.source), request.mask.eq(~0),
+            request.address.eq(Cat(Const(0, SIZE_LINE), user.acquire.payload)),
             user.end.eq(Mux(self._failed, LineEnd.FAILED, Mux(self._released, LineEnd.RELEASED, LineEnd.LOST))),
         ]
         with m.FSM():
@@ -113,12 +115,8 @@ class LineOwner(wiring.Component):
         return m
 
     def _acquire(self, m):
-        request, acquire = self.port.a.payload, self.user.acquire
-        m.d.comb += [
-            self.port.a.valid.eq(acquire.valid), acquire.ready.eq(self.port.a.ready),
-            request.opcode.eq(OpA.ACQUIRE_BLOCK), request.param.eq(Grow.N_TO_T), request.size.eq(SIZE_LINE), request.source.eq(self.source),
-            request.address.eq(Cat(Const(0, SIZE_LINE), acquire.payload)), request.mask.eq(~0),
-        ]
+        acquire = self.user.acquire
+        m.d.comb += [self.port.a.valid.eq(acquire.valid), acquire.ready.eq(self.port.a.ready)]
         m.d.sync += [self._line.eq(acquire.payload), self._failed.eq(0), self._released.eq(0)]
         with m.If(acquire.valid & self.port.a.ready):
             m.next = "grant"

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from pagehop.iommu.tilelink import CoherentPort, MemoryPort, beats_after_first
+from pagehop.iommu.tilelink import SIZE_WORD, CoherentPort, MemoryPort, beats_after_first
 from pagehop.tlp.arbiter import RoundRobin, select_one
 from pagehop.tlp.stream import connect_streams
 
@@ -45,13 +45,13 @@ class MemoryArbiter(wiring.Component):
         sources = [*self.clients, self.owner]
         m.submodules.turns = turns = RoundRobin(len(sources), stays=True)
         a, d, left = self.port.a, self.port.d, Signal(3)     # beats of the message that are still to come
-        after = Mux(left.any(), left - 1, Mux(a.payload.opcode.as_value()[2], 0, beats_after_first(a.payload.size)))
+        alone = [source.a.payload.opcode.as_value()[2] | (source.a.payload.size <= SIZE_WORD) for source in sources]
         m.d.comb += [
             turns.requests.eq(Cat(source.a.valid for source in sources)), turns.served.eq(turns.grant & a.ready.replicate(len(sources))),
-            turns.last.eq(after == 0), a.valid.eq(turns.grant.any()), d.ready.eq(1),
+            turns.last.eq(Mux(left.any(), left == 1, select_one(turns.grant, alone))), a.valid.eq(turns.grant.any()), d.ready.eq(1),
         ]
         with m.If(a.valid & a.ready):
-            m.d.sync += left.eq(after)
+            m.d.sync += left.eq(Mux(left.any(), left - 1, Mux(turns.last, 0, beats_after_first(a.payload.size))))
         for name in a.payload.shape().members:
             m.d.comb += a.payload[name].eq(select_one(turns.grant, [
                 number if name == "source" else source.a.payload[name] for number, source in enumerate(sources)]))

@@ -250,9 +250,9 @@ class Home:
             raise ValueError(f"Line {line:#x} must have no operation that is open")
         self._queues[line] = deque([_Operation(line, state=f"probe {cap.value}")])
 
-    def hammer(self, lines: Sequence[int], rate: float) -> None:
-        """From now on CPUs that are idle begin an access to one of these lines with this probability in a cycle. Each write has its own value."""
-        self._hammer = (lines, rate) if rate else None
+    def hammer(self, addresses: Sequence[int], rate: float) -> None:
+        """From now on CPUs that are idle begin an access to one of these words with this probability in a cycle. Each write has its own value."""
+        self._hammer = (addresses, rate) if rate else None
 
     def word(self, address: int) -> int:
         """What stands there, for all but the master's cache."""
@@ -271,6 +271,8 @@ class Home:
 
     def step(self, saw: FromMaster) -> ToMaster:
         """One cycle in which the master showed ``saw`` while the home showed what the last call returned; what it shows in the next."""
+        if saw.c is not None and saw.c.opcode not in (OpC.PROBE_ACK_DATA, OpC.RELEASE_DATA):
+            saw = saw._replace(c=saw.c._replace(data=0))    # where there are no data their wires may show anything
         shown, before = self.shows, self._saw
         for name in "ace":
             was, now = getattr(before, name), getattr(saw, name)
@@ -425,10 +427,10 @@ class Home:
 
     def _advance(self) -> None:
         if self._hammer is not None:
-            lines, rate = self._hammer
+            addresses, rate = self._hammer
             for cpu in range(len(self._caches)):
                 if cpu not in self._busy and self.random.random() < rate:
-                    self._strike(cpu, self.random.choice(lines))
+                    self._strike(cpu, self.random.choice(addresses))
         for queue in list(self._queues.values()):
             operation = queue[0]
             if operation.state == "queued" or operation.state.startswith("probe "):
@@ -436,10 +438,10 @@ class Home:
             elif operation.state == "waiting" and operation.due <= self.cycle:
                 self._perform(operation)
 
-    def _strike(self, cpu: int, line: int) -> None:
-        address, choice = line * LINE + BEAT * self.random.randrange(LINE // BEAT), self.random.random()
+    def _strike(self, cpu: int, address: int) -> None:
+        choice = self.random.random()
         if choice < 0.1:
-            self._caches[cpu].pop(line, None)
+            self._caches[cpu].pop(address // LINE, None)
         elif choice < 0.5:
             self.access(cpu, address)
         else:
