@@ -86,7 +86,7 @@ def test_a_line_that_cannot_be_had_is_an_error(fault):
 
 
 def hammered(dut, name, *, updates=100, rate=0.2, faulty=0.0, **options):
-    """CPUs write and read three lines while entries in them are updated. What the home saw written is what was updated, each once and in its place."""
+    """CPUs write and read three lines while entries in them are updated. What the home saw written is what was updated, each once, in its place."""
     rng = seeded(name)
     home = Home(rng, fault=lambda _: rng.choice(["denied", "corrupt"]) if rng.random() < faulty else "", **options)
     seen, ended = dict.fromkeys([*EntryUpdateStatus, "raced"], 0), []

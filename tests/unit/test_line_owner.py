@@ -41,7 +41,8 @@ async def acquire(ctx, dut, line=OWN):
 
 
 async def own(ctx, dut, cycles, edits=(), hold=1):
-    """Having the line, edit a word in each cycle and give it back with the last, or after ``cycles``. Returns how it ended, and the edits that counted."""
+    """Having the line, edit a word in each cycle and give it back with the last, or after ``cycles``. Returns how it ended, and the edits that
+    counted."""
     edits, counted = list(edits), {}
     cycles = max(cycles, len(edits) - 1)
     ctx.set(dut.user.hold, hold)
@@ -131,7 +132,7 @@ def meet(offset, *, write, hold, limit=1000, cycles=6, owner=LineOwner, latency=
     assert line_writes(home) == result["edits"], "what the line brought back is not what was edited"
     if spurious is None:
         history = [5] + [write.new for write in home.writes if write.address == OWN * LINE + 16]
-        assert home.word(OWN * LINE + 16) == history[-1] and sorted(history) == sorted([5, *([7] if write else []), *([6] if 2 in result["edits"] else [])])
+        assert home.word(OWN * LINE + 16) == history[-1] and set(history) == {5, *([7] if write else []), *([6] if 2 in result["edits"] else [])}
         assert result["access"].result in history
     return result, home
 
@@ -265,7 +266,7 @@ def hammered(dut, name, *, rounds=60, rate=0.1, limit=60, **options):
     """A user that owns one of three lines, reads all of it, edits some, holds or not, while CPUs want the same words. What it reads is what the home
     has; what it brings is what it edited; what CPUs do meanwhile is all there."""
     rng = seeded(name)
-    home = Home(rng, fault=lambda _: rng.choice(["denied", "corrupt"]) if rng.random() < 0.1 else "", patience=SOON + limit, **options)
+    home = Home(rng, fault=lambda _: rng.choice(["denied", "corrupt"]) if rng.random() < 0.2 else "", patience=SOON + limit, **options)
     ends = dict.fromkeys(LineEnd, 0)
 
     async def bench(ctx):
@@ -310,7 +311,8 @@ BUGS = {
     "any probe is for the line": ("ours.eq(self._begun & (probe.address == self._line))", "ours.eq(self._begun)"),
     "a probe before the grant waits": ("self._begun & (probe.address", "(probe.address"),
     "an answer comes between the beats of another": ("self._other.eq(~self._giving)", "self._other.eq(1)"),
-    "a probe that met the release is forgotten": ("with m.If(self._waiting):\n            m.next = \"give\"", "with m.If(0):\n            m.next = \"give\""),
+    "a probe that met the release is forgotten": (
+        "with m.If(self._waiting):\n            m.next = \"give\"", "with m.If(0):\n            m.next = \"give\""),
     "what was edited stays here": ("self._dirty.eq(1)", "self._dirty.eq(0)"),
     "what was edited leaves twice": ("[self._has.eq(0), self._dirty.eq(0)]", "[self._has.eq(0)]"),
     "a hold has no end": ("~(user.hold & left.any())", "~user.hold"),
