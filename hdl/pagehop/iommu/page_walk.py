@@ -5,10 +5,12 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.entry_format import RiscvEntries
-from pagehop.iommu.layouts import LEVEL_BITS, MAX_LEVEL, PPN_BITS, Context, PageSize, Translation, bits_of_level, translated
+from pagehop.iommu.layouts import (
+    LEVEL_BITS, MAX_LEVEL, PPN_BITS, Context, EntryUpdateRequest, EntryUpdateStatus, PageSize, Translation, bits_of_level, translated,
+)
 from pagehop.iommu.tilelink import ADDRESS_BITS, SIZE_WORD, MemoryPort, OpA
 
-__all__ = ["EntryUpdateRequest", "EntryUpdateStatus", "PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
+__all__ = ["PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
 
 
 class WalkFault(enum.Enum, shape=3):
@@ -38,20 +40,6 @@ class WalkResult(data.Struct):
     """What a walk found: a ``translation`` when there is no ``fault``."""
     fault:       WalkFault
     translation: Translation
-
-
-class EntryUpdateRequest(data.Struct):
-    """Write ``value`` to the entry at ``address`` (in double words of 8 bytes), if ``expected`` is still there, as one step for everybody."""
-    address:  ADDRESS_BITS - 3
-    expected: 64
-    value:    64
-
-
-class EntryUpdateStatus(enum.Enum, shape=2):
-    """What became of it."""
-    WRITTEN = 0
-    CHANGED = 1
-    ERROR   = 2
 
 
 _LEVEL = range(MAX_LEVEL + 1)

@@ -21,7 +21,7 @@ from pagehop.iommu.layouts import (
     TranslationResponse,
 )
 from pagehop.iommu.misses import Looked, Misses, Verdict, address_space
-from pagehop.iommu.page_walk import EntryUpdateRequest, EntryUpdateStatus, PageWalk
+from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.tilelink import MemoryPort
 
 __all__ = ["Translator"]
