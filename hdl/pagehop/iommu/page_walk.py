@@ -6,7 +6,16 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.layouts import (
-    LEVEL_BITS, MAX_LEVEL, PPN_BITS, Context, EntryUpdateRequest, EntryUpdateStatus, PageSize, Translation, bits_of_level, translated,
+    LEVEL_BITS,
+    MAX_LEVEL,
+    PPN_BITS,
+    Context,
+    EntryUpdateRequest,
+    EntryUpdateStatus,
+    PageSize,
+    Translation,
+    bits_of_level,
+    translated,
 )
 from pagehop.iommu.tilelink import ADDRESS_BITS, SIZE_WORD, MemoryPort, OpA
 
