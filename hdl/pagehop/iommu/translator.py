@@ -9,7 +9,17 @@ from pagehop.iommu.directory_walk import Directory, DirectoryWalk
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.iotlb import Invalidation, Iotlb
 from pagehop.iommu.layouts import (
-    DEVICE_BITS, PAGE_BITS, PPN_BITS, Access, Cause, DirectoryMode, EntryUpdateRequest, EntryUpdateStatus, FaultRecord, PageSize, TranslationRequest,
+    DEVICE_BITS,
+    PAGE_BITS,
+    PPN_BITS,
+    Access,
+    Cause,
+    DirectoryMode,
+    EntryUpdateRequest,
+    EntryUpdateStatus,
+    FaultRecord,
+    PageSize,
+    TranslationRequest,
     TranslationResponse,
 )
 from pagehop.iommu.misses import Looked, Misses, Verdict, address_space
