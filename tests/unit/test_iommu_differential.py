@@ -41,7 +41,7 @@ from pagehop_tb.simulate import run, seeded
 
 SIZES = (PAGE, NAPOT_SIZE, page_size(1), page_size(2), page_size(3))
 #: Cycles in which a request is answered whatever happens, and in which its record follows.
-LONG, AFTER = 2000, 8
+LONG, AFTER = 500, 8
 STATUSES = (Status.TRANSLATED, Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT)
 MACHINES, REQUESTS = 40, 6
 
