@@ -6,7 +6,12 @@ from itertools import count
 import pytest
 
 from pagehop.iommu import layouts
+from pagehop.iommu.directory_cache import DirectoryCache
+from pagehop.iommu.iotlb import Iotlb
+from pagehop.iommu.misses import Misses
+from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.translator import Translator
+from pagehop_sim.planted import edited
 from pagehop_tb.models.iommu import (
     BUILT,
     EVERYTHING,
@@ -36,9 +41,9 @@ from pagehop_tb.simulate import run, seeded
 
 SIZES = (PAGE, NAPOT_SIZE, page_size(1), page_size(2), page_size(3))
 #: Cycles in which a request is answered whatever happens, and in which its record follows.
-LONG, AFTER = 2000, 8
+LONG, AFTER = 500, 8
 STATUSES = (Status.TRANSLATED, Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT)
-MACHINES, REQUESTS = 60, 6
+MACHINES, REQUESTS = 40, 6
 
 
 class Machine:
@@ -107,16 +112,16 @@ class Machine:
         """Most are sensible ones for the page that is mapped."""
         rng, access = self.rng, self.rng.choice((Access.READ, Access.READ, Access.WRITE, Access.WRITE, Access.ATS_REQUEST, Access.TRANSLATED_WRITE))
         odd = rng.random()
-        iova = self.iova ^ (1 << rng.randrange(64) if odd < 0.05 else rng.randrange(PAGE) if odd < 0.5 else 0)
+        flips = 1 << rng.randrange(64) if odd < 0.05 else 1 << rng.randrange(12, rng.choice((21, 40))) if odd < 0.35 else rng.randrange(PAGE)
         device = self.device ^ (1 << rng.randrange(24) if rng.random() < 0.03 else 0)
-        return Request(device, iova, access, access is Access.ATS_REQUEST and rng.random() < 0.5, 7 if rng.random() < 0.03 else None)
+        return Request(device, self.iova ^ flips, access, access is Access.ATS_REQUEST and rng.random() < 0.5, 7 if rng.random() < 0.03 else None)
 
 
 class Bench:
     """Machines one after the other at one translator, and what it does with the requests of each."""
 
-    def __init__(self, rng):
-        self.rng, self.dut, self.machine, self.now, self.answers = rng, Translator(2), None, 0, 0
+    def __init__(self, rng, component=Translator):
+        self.rng, self.dut, self.machine, self.now, self.answers = rng, component(2), None, 0, 0
         self.seen = set()
 
     def run(self):
@@ -237,3 +242,18 @@ def test_translation(number):
     bench = Bench(seeded(f"iommu/{number}")).run()
     assert bench.answers == MACHINES * REQUESTS
     assert bench.seen >= {Cause.NONE, Cause.READ_PAGE_FAULT, Cause.WRITE_PAGE_FAULT, Cause.TYPE_DISALLOWED}
+
+
+@pytest.mark.parametrize("component", [
+    edited(Translator, Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
+    edited(Translator, Iotlb=edited(Iotlb, ("is_same(entry.translation.size.as_value(), entry.page", "is_same(2, entry.page"))),
+    edited(Translator, DirectoryCache=edited(DirectoryCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
+    edited(Translator, PageWalk=edited(PageWalk, ("self._dirties.eq(writes & writable)", "self._dirties.eq(0)"))),
+    edited(Translator, PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),
+    edited(Translator, Misses=edited(Misses, ("Const(1, 1), context.sade", "Const(1, 1), Const(0, 1)"))),
+    edited(Translator, ("iotlb.matches.any() & canonical & ~looked.beyond & allowed", "iotlb.matches.any() & canonical & ~looked.beyond")),
+], ids=["forgets no page", "all pages are large", "forgets no context", "never dirty", "clean is writable", "iotval2",
+        "hits for everything"])
+def test_planted_bugs_are_found(component):
+    with pytest.raises(AssertionError, match=r"was (answered|not answered)"):
+        Bench(seeded("iommu/planted"), component).run()

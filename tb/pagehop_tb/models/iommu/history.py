@@ -23,7 +23,9 @@ _WORD = 8
 class History:
     """Tables over time. Times are numbers, and never go back in calls of one method; ``mode`` and ``ppn`` of the directory do not change.
 
-    Each word counts on its own: a device context that is changed while it is valid may be seen half changed, as it may by an IOMMU.
+    Each word counts on its own: a device context that is changed while it is valid may be seen half changed, as it may by an IOMMU. What may be
+    answered is found by trying every combination, so the time that takes grows with the number of values that one walk may see of its entries to the
+    power of their number: a bench that changes tables invalidates them every few changes.
     """
 
     def __init__(self, memory: TableMemory, subset: Subset, mode: DirectoryMode, ppn: int) -> None:
@@ -39,7 +41,9 @@ class History:
         for start in range(0, len(data), _WORD):
             place = address + start
             before = int.from_bytes(self.memory.store.read(place, _WORD), "little")
-            self._words.setdefault(place, [(-inf, before)]).append((time, int.from_bytes(data[start:start + _WORD], "little")))
+            after = int.from_bytes(data[start:start + _WORD], "little")
+            if after != before:
+                self._words.setdefault(place, [(-inf, before)]).append((time, after))
         self.memory.write(address, data)
 
     def command(self, time: float, command: Command) -> None:
