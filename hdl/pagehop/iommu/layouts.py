@@ -4,18 +4,24 @@ Names and positions follow the RISC-V IOMMU Architecture Specification 1.0 (sect
 Sv48 and their x4 forms), of which a subset is built: base device contexts of 32 bytes, no process contexts, little-endian.
 """
 
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Mux
 from amaranth.lib import data, enum
 
 from pagehop.iommu.tilelink import ADDRESS_BITS
 
 __all__ = [
-    "PPN_BITS", "PAGE_BITS", "VPN_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status", "PageSize",
-    "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation", "EntryInfo",
-    "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "bits_of_level",
+    "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
+    "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
+    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "bits_of_level", "is_same", "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
 PPN_BITS, PAGE_BITS, VPN_BITS = 44, 12, 38
+
+#: Bits of the number of a device: its requester ID, and above it the segment.
+DEVICE_BITS = 24
 
 #: Bits of the index into a table below the root, and levels of the deepest tree, from 0 for leaves of 4 KiB.
 LEVEL_BITS, MAX_LEVEL = 9, 3
@@ -143,7 +149,7 @@ class TranslationRequest(data.StructLayout):
     """
     def __init__(self, id_bits):
         super().__init__({
-            "id": id_bits, "device_id": 24, "iova": 64, "access": Access, "no_write": 1,
+            "id": id_bits, "device_id": DEVICE_BITS, "iova": 64, "access": Access, "no_write": 1,
             "process_valid": 1, "process": 20, "privileged": 1,
         })
 
@@ -202,7 +208,7 @@ class FaultRecord(data.Struct):
     process_valid: 1
     privileged: 1
     access:     Access
-    device_id:  24
+    device_id:  DEVICE_BITS
     custom:     32
     reserved:   32
     iotval:     64
@@ -212,3 +218,19 @@ class FaultRecord(data.Struct):
 def bits_of_level(level):
     """Position of the index into the tables of a level, from 0, in the number of a page."""
     return LEVEL_BITS * level
+
+
+#: First bit of the number of a page that two pages have in common when they are translated as one, by :class:`PageSize`.
+_COMMON = (0, 4, *(bits_of_level(level) for level in range(1, MAX_LEVEL + 1)))
+
+
+def translated(page, ppn, size):
+    """Number of the physical page that ``page`` is, when ``ppn`` is that of any page that is translated as one with it, by their ``size``."""
+    bounds = [*_COMMON, PPN_BITS]
+    return Cat(Mux(size > place, page[low:high], ppn[low:high]) for place, (low, high) in enumerate(pairwise(bounds)))
+
+
+def is_same(size, one, other):
+    """1 when two pages are translated as one, if what has the one has this ``size``."""
+    bounds = [*_COMMON, len(one)]
+    return Cat((size > place) | (one[low:high] == other[low:high]) for place, (low, high) in enumerate(pairwise(bounds))).all()
