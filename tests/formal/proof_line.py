@@ -15,9 +15,9 @@ from pagehop_sim.planted import edited
 BEATS, BITS = 2, 1
 #: Most cycles for which a hold counts.
 LIMIT = 3
-#: Most cycles from a probe that is shown to its answer, those apart for which it is held: the probe before it, behind a message of the line (its
-#: beats and an answer before it), then its own way. With lines of eight beats there are as many more as a line has beats more.
-SOON = 11
+#: Most cycles from a probe that is shown to its answer, those apart for which it is held: behind one probe before it, one message of the line with
+#: all its beats, and on its own way.
+SOON = 5 + BEATS
 
 
 class SmallProbe(data.Struct):
@@ -269,9 +269,9 @@ PROOFS = [
     Proof("line_edits_leave_once", EditsLeaveOnce.__doc__, EditsLeaveOnce, "bmc", 17, seconds=600, bugs=bugs(
         EditsLeaveOnce, "what was edited leaves twice", "what was edited stays here", "what is edited with the release is lost",
         "a line is edited when it has gone", "a corrupt line is owned", "what a probe takes is called released")),
-    Proof("line_answers_in_time", AnswersInTime.__doc__, AnswersInTime, "bmc", 22, seconds=600, bugs=bugs(
+    Proof("line_answers_in_time", AnswersInTime.__doc__, AnswersInTime, "bmc", 20, seconds=600, bugs=bugs(
         AnswersInTime, "a hold has no end", "the timer does not run", "a probe that met the release is forgotten")),
-    Proof("line_without_channel_a", WithoutChannelA.__doc__, WithoutChannelA, "bmc", 22, seconds=600, bugs=bugs(
+    Proof("line_without_channel_a", WithoutChannelA.__doc__, WithoutChannelA, "bmc", 20, seconds=600, bugs=bugs(
         WithoutChannelA, "probes wait while an acquire does", "answers wait while an acquire does", "a probe before the grant waits for it")),
     Proof("line_all_ends", AllEnds.__doc__, AllEnds, "cover", 20, fast=True, bugs=bugs(AllEnds, "nothing is ever lost")),
 ]

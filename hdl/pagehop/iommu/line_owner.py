@@ -56,9 +56,9 @@ class LineOwner(wiring.Component):
 
     A probe is answered by giving up all, whatever it lets us keep, and is itself the answer to ``release`` when it was there first. Probes for other
     lines, for this one before its grant, and for what has gone already are answered with N_TO_N from the second cycle after they come on; one for
-    the line from the third, or when ``hold`` falls, or when ``limit`` cycles have gone by, which bounds every hold (H30). An answer stands behind
-    one message at most, and one that meets the line's own release waits for the acknowledgement of that, as TileLink asks: 64 cycles bound it
-    all where the home takes what is sent. None of it waits for channel A.
+    the line from the third, or when ``hold`` falls, or when ``limit`` cycles have gone by, which bounds every hold (H30). Before that stand one other
+    answer and one message of the line at most: 13 cycles and ``limit`` bound it, those apart in which the home does not take what is sent. One that
+    meets the line's own release waits for the acknowledgement of that, as TileLink asks. None of it waits for channel A.
 
     A grant that is refused, brings no data, or is corrupt in any beat ends with FAILED, and the line goes back unchanged.
 
