@@ -1,0 +1,239 @@
+"""Requests whose answer is not at hand: one at a time is looked into, the others wait in order."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.iommu.iotlb import AddressSpace, Cached
+from pagehop.iommu.layouts import (
+    DEVICE_BITS,
+    LEVEL_BITS,
+    PAGE_BITS,
+    PPN_BITS,
+    Access,
+    Cause,
+    Context,
+    FaultRecord,
+    Status,
+    Translation,
+    TranslationRequest,
+    TranslationResponse,
+)
+from pagehop.iommu.page_walk import WalkFault, WalkRequest, WalkResult
+
+__all__ = ["Looked", "Misses", "Offer", "Verdict", "address_space"]
+
+
+class Verdict(enum.Enum, shape=2):
+    """What a look-up says of a request."""
+    ANSWER    = 0    # its translation is known
+    DIRECTORY = 1    # its device's context must be found
+    TABLES    = 2    # its page must be found
+    REFUSE    = 3    # it may not be
+
+
+class Looked(data.StructLayout):
+    """A request, and what could be said of its address at once.
+
+    ``sign_39``, ``sign_48``: an address of the first stage with 39, 48 bits. ``beyond``: it has bits that no physical address has.
+    """
+    def __init__(self, id_bits):
+        super().__init__({"request": TranslationRequest(id_bits), "sign_39": 1, "sign_48": 1, "beyond": 1})
+
+
+class Offer(data.StructLayout):
+    """A request that could not be answered: why, and what was found of it. ``known``: its ``context`` was. ``replaces``: see :class:`Iotlb`."""
+    def __init__(self, id_bits, ways):
+        super().__init__({
+            "looked": Looked(id_bits), "verdict": Verdict, "cause": Cause, "known": 1, "context": Context, "replaces": ways,
+        })
+
+
+#: Causes that say that a page is not there, or not for this access.
+_OF_PAGES = (Cause.READ_PAGE_FAULT, Cause.WRITE_PAGE_FAULT, Cause.READ_GUEST_PAGE_FAULT, Cause.WRITE_GUEST_PAGE_FAULT)
+#: Causes of UR for an ATS request; all others mean CA.
+_UNSUPPORTED = (Cause.ALL_DISALLOWED, Cause.DIRECTORY_ACCESS_FAULT, Cause.DIRECTORY_NOT_VALID, Cause.DIRECTORY_MISCONFIGURED, Cause.TYPE_DISALLOWED)
+#: Causes that leave a record whatever DTF says (table 11).
+_ALWAYS_TOLD = (Cause.ALL_DISALLOWED, Cause.DIRECTORY_ACCESS_FAULT, Cause.DIRECTORY_NOT_VALID, Cause.DIRECTORY_MISCONFIGURED,
+                Cause.DIRECTORY_CORRUPTED)
+
+
+def address_space(context):
+    """The space of addresses that a device with this context uses."""
+    return data.View(AddressSpace, Cat(context.first, context.second, context.gscid, context.pscid))
+
+
+class Misses(wiring.Component):
+    """Find contexts and pages by walks, answer the requests that waited for them, tell the fault queue of those that are refused.
+
+    One request at a time is looked into; the next ones, up to ``2 ** id_bits``, wait in order, and are looked up again when it is their turn, for
+    what they need may have been found by then. Answers and refusals go out when the look-up has none: while one waits ``blocks`` is 1, and no new
+    request may come.
+
+    What is found while something is invalidated is the answer to the request that was there before, and is not kept. Until then ``stale`` is 1: a
+    fence must wait for it.
+
+    Parameters
+    ----------
+    id_bits : of requests. At most ``2 ** id_bits`` are unanswered.
+    ways : of the IOTLB.
+
+    Members
+    -------
+    offer : with ``offered``, a request that cannot be answered from what is known
+    again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken
+    walk, walked; directory, cause, context : the walks
+    answer : stream, taken in cycles in which the look-up has no answer
+    fault : stream of records, kept until they are taken
+    """
+    def __init__(self, id_bits, ways):
+        self.id_bits, self.ways = id_bits, ways
+        super().__init__({
+            "offered": In(1), "offer": In(Offer(id_bits, ways)),
+            "blocks": Out(1), "again": Out(stream.Signature(TranslationRequest(id_bits))),
+            "directory": Out(stream.Signature(DEVICE_BITS)), "cause": In(Cause), "context": In(Context),
+            "walk": Out(stream.Signature(WalkRequest)), "walked": In(WalkResult),
+            "guest_page": In(PPN_BITS), "implicit": In(1), "index": In(LEVEL_BITS),
+            "fill_context": Out(1), "fill": Out(1), "filled": Out(Cached), "replaces": Out(ways),
+            "invalidate": In(1), "stale": Out(1),
+            "answer": Out(stream.Signature(TranslationResponse(id_bits))), "fault": Out(stream.Signature(FaultRecord)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = fifo.SyncFIFO(width=TranslationRequest(self.id_bits).size, depth=1 << self.id_bits)
+        self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
+        self._cause, self._translation = Signal(Cause), Signal(Translation)
+        self._guest_address = Signal(64)     # as a record has it
+        request, takes = self._looked.request, Signal()
+        m.d.comb += [
+            queue.w_data.eq(self.offer.looked.request), queue.w_en.eq(self.offered & ~takes),
+            self.again.payload.eq(request), self.directory.payload.eq(request.device_id), self.answer.payload.id.eq(request.id),
+        ]
+        self._connect_walk(m)
+        self._record(m)
+        with m.If(self.invalidate):
+            m.d.sync += self.stale.eq(1)
+        with m.FSM():
+            with m.State("idle"):
+                with m.If(queue.r_rdy):
+                    m.d.comb += queue.r_en.eq(1)
+                    m.d.sync += request.eq(queue.r_data)
+                    m.next = "again"
+                with m.Elif(self.offered):
+                    m.d.comb += takes.eq(1)
+                    self._take(m)
+            with m.State("again"):
+                m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
+                with m.If(self.again.ready):
+                    m.next = "look"
+            with m.State("look"):
+                m.next = "idle"
+                with m.If(self.offered):
+                    m.d.comb += takes.eq(1)
+                    self._take(m)
+            with m.State("directory"):
+                m.d.comb += self.directory.valid.eq(1)
+                with m.If(self.directory.ready):
+                    m.d.comb += self.fill_context.eq((self.cause == Cause.NONE) & ~self.stale)
+                    m.d.sync += self._cause.eq(self.cause)
+                    m.next = "again"
+                    with m.If(self.cause != Cause.NONE):
+                        m.next = "refuse"
+            with m.State("tables"):
+                self._tables(m)
+            with m.State("answer"):
+                m.d.comb += [self.blocks.eq(1), self.answer.valid.eq(1), self.answer.payload.translation.eq(self._translation)]
+                with m.If(self.answer.ready):
+                    m.next = "idle"
+            with m.State("refuse"):
+                self._refuse(m)
+            with m.State("record"):
+                m.d.comb += self.fault.valid.eq(1)
+                with m.If(self.fault.ready):
+                    m.next = "idle"
+        return m
+
+    def _take(self, m):
+        """Look into the request that is offered. What was invalidated before has not been read yet."""
+        offer = self.offer
+        m.d.sync += [
+            self._looked.eq(offer.looked), self._context.eq(offer.context), self._known.eq(offer.known), self._cause.eq(offer.cause),
+            self.replaces.eq(offer.replaces), self.stale.eq(self.invalidate), self._guest_address.eq(0),
+        ]
+        with m.Switch(offer.verdict):
+            with m.Case(Verdict.DIRECTORY):
+                m.next = "directory"
+            with m.Case(Verdict.TABLES):
+                m.next = "tables"
+            with m.Default():
+                m.next = "refuse"
+
+    def _connect_walk(self, m):
+        request, context, walk, walked = self._looked.request, self._context, self.walk.payload, self.walked
+        ats = request.access == Access.ATS_REQUEST
+        m.d.comb += [
+            walk.context.eq(context), walk.page.eq(request.iova[PAGE_BITS:]),
+            walk.writes.eq((request.access == Access.WRITE) | (ats & ~request.no_write)), walk.lenient.eq(ats),
+            walk.canonical.eq(Mux(context.first_deep, self._looked.sign_48, self._looked.sign_39)), walk.beyond.eq(self._looked.beyond),
+            self.filled.space.eq(address_space(context)), self.filled.page.eq(request.iova[PAGE_BITS:]),
+            self.filled.translation.eq(walked.translation),
+        ]
+
+    def _tables(self, m):
+        """Walk; the answer goes out in the cycle in which the walk ends, if the look-up has none."""
+        walked, request = self.walked, self._looked.request
+        found = self.walk.ready & (walked.fault == WalkFault.NONE)
+        m.d.comb += [
+            self.walk.valid.eq(1), self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
+            self.fill.eq(found & ~self.stale & (request.access != Access.ATS_REQUEST)),
+        ]
+        with m.If(self.walk.ready):
+            writes = Mux(request.access == Access.WRITE, Cause.WRITE_PAGE_FAULT.value ^ Cause.READ_PAGE_FAULT.value, 0)
+            m.d.sync += [self._translation.eq(walked.translation), self._guest_address.eq(self._guest_place())]
+            with m.Switch(walked.fault):
+                with m.Case(WalkFault.PAGE):
+                    m.d.sync += self._cause.eq(Cause.READ_PAGE_FAULT.value | writes)
+                with m.Case(WalkFault.GUEST):
+                    m.d.sync += self._cause.eq(Cause.READ_GUEST_PAGE_FAULT.value | writes)
+                with m.Case(WalkFault.ACCESS):
+                    m.d.sync += self._cause.eq(Cause.READ_ACCESS_FAULT.value | writes)
+                with m.Default():
+                    m.d.sync += self._cause.eq(Cause.TABLE_CORRUPTED)
+            m.next = "refuse"
+            with m.If(found):
+                m.next = "answer"
+                with m.If(self.answer.ready):
+                    m.next = "idle"
+
+    def _guest_place(self):
+        """``iotval2`` of a fault of the second stage: the guest's address, whether it is that of a table, and whether that was to be written."""
+        request, context = self._looked.request, self._context
+        table = Cat(Const(1, 1), context.sade, Const(0, 1), self.index, self.guest_page)
+        page = Cat(Const(0, 2), request.iova[2:PAGE_BITS], self.guest_page)
+        place = Mux(self.implicit, table, Mux(context.first, page, Cat(Const(0, 2), request.iova[2:])))
+        return Mux(self.walked.fault == WalkFault.GUEST, place, 0)
+
+    def _refuse(self, m):
+        """Section 2.4: an ATS request for a page that is not there is answered without permissions, and leaves no record."""
+        cause, ats = self._cause.as_value(), self._looked.request.access == Access.ATS_REQUEST
+        missing, refused = (Cat(cause == one.value for one in causes).any() for causes in (_OF_PAGES, _UNSUPPORTED))
+        always = Cat(cause == one.value for one in _ALWAYS_TOLD).any()
+        m.d.comb += [
+            self.blocks.eq(1), self.answer.valid.eq(1),
+            self.answer.payload.status.eq(Mux(
+                ats & missing, Status.TRANSLATED, Mux(ats & ~refused, Status.COMPLETER_ABORT, Status.UNSUPPORTED_REQUEST))),
+        ]
+        with m.If(self.answer.ready):
+            m.next = "idle"
+            with m.If(~(ats & missing) & (always | ~(self._known & self._context.dtf))):
+                m.next = "record"
+
+    def _record(self, m):
+        record, request = self.fault.payload, self._looked.request
+        m.d.comb += [
+            record.cause.eq(self._cause), record.access.eq(request.access), record.device_id.eq(request.device_id),
+            record.process_valid.eq(request.process_valid), record.iotval.eq(request.iova), record.iotval2.eq(self._guest_address),
+        ]
+        with m.If(request.process_valid):
+            m.d.comb += [record.process.eq(request.process), record.privileged.eq(request.privileged)]

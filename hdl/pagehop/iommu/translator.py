@@ -1,0 +1,155 @@
+"""Translation of device addresses."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.iommu.directory_cache import DirectoryCache
+from pagehop.iommu.directory_walk import Directory, DirectoryWalk
+from pagehop.iommu.entry_format import RiscvEntries
+from pagehop.iommu.iotlb import Invalidation, Iotlb
+from pagehop.iommu.layouts import (
+    DEVICE_BITS,
+    PAGE_BITS,
+    PPN_BITS,
+    Access,
+    Cause,
+    DirectoryMode,
+    EntryUpdateRequest,
+    EntryUpdateStatus,
+    FaultRecord,
+    PageSize,
+    TranslationRequest,
+    TranslationResponse,
+)
+from pagehop.iommu.misses import Looked, Misses, Verdict, address_space
+from pagehop.iommu.page_walk import PageWalk
+from pagehop.iommu.tilelink import MemoryPort
+
+__all__ = ["Translator"]
+
+
+class Translator(wiring.Component):
+    """Answer translation requests, from what was found before or by walks of the tables in memory (sections 2.3 to 2.5).
+
+    One request a cycle is taken while ``request.ready``, which is 0 for a cycle at a time only. What is known is answered two cycles after it was
+    taken; a page of one stage with n levels, whose device is known and which finds nothing before it, n + 3 + n L cycles after, with a memory that
+    answers in L cycles. A request that is not known stops no other: answers come as they are found, with the ``id`` of their requests, of which at
+    most ``2 ** id_bits`` are unanswered. Who asks keeps the order of what it must not reorder.
+
+    Parameters
+    ----------
+    id_bits : of requests, at least 1.
+    entries, ways : of the :class:`Iotlb`. contexts : entries of the :class:`DirectoryCache`.
+    ats, updates : see :class:`DirectoryWalk`. format_ : class of the :class:`EntryFormat`.
+
+    Members
+    -------
+    request, response : streams; ``response`` is taken at once, its ``ready`` is not looked at
+    fault : stream of records for the fault queue
+    directory : in, what ``ddtp`` says
+    invalidate_pages, pages; invalidate_contexts, device_named, device_id : in, see the caches. ``stale`` : out, see :class:`Misses`
+    directory_memory, table_memory : ports for the walks
+    update, updated : see :class:`PageWalk`
+    """
+    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, ats=True, updates=True, format_=RiscvEntries):
+        if id_bits not in range(1, 9):
+            raise ValueError(f"Translation requests must have ids of 1 to 8 bits, not {id_bits!r}")
+        self.id_bits, self.entries, self.ways, self.contexts = id_bits, entries, ways, contexts
+        self.ats, self.updates, self.format = ats, updates, format_
+        super().__init__({
+            "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
+            "fault": Out(stream.Signature(FaultRecord)), "directory": In(Directory),
+            "invalidate_pages": In(1), "pages": In(Invalidation),
+            "invalidate_contexts": In(1), "device_named": In(1), "device_id": In(DEVICE_BITS), "stale": Out(1),
+            "directory_memory": Out(MemoryPort()), "table_memory": Out(MemoryPort()),
+            "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.iotlb = iotlb = Iotlb(self.entries, self.ways)
+        m.submodules.contexts = contexts = DirectoryCache(self.contexts)
+        m.submodules.misses = misses = Misses(self.id_bits, self.ways)
+        m.submodules.page_walk = page_walk = PageWalk(self.format)
+        m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates)
+        self._connect_walks(m, misses, page_walk, directory_walk)
+        self._connect_caches(m, misses, iotlb, contexts, directory_walk)
+        looked, busy = Signal(Looked(self.id_bits)), Signal()
+        taken = Mux(misses.again.valid, misses.again.payload.as_value(), self.request.payload.as_value())
+        request = data.View(TranslationRequest(self.id_bits), taken)
+        high = request.iova[38:]
+        m.d.comb += [
+            self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
+            contexts.look.eq(1), contexts.device_id.eq(request.device_id),
+        ]
+        m.d.sync += [
+            busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
+            looked.sign_39.eq(high.all() | ~high.any()), looked.sign_48.eq(high[9:].all() | ~high[9:].any()),
+            looked.beyond.eq(request.iova[PAGE_BITS + PPN_BITS:].any()),
+        ]
+        self._judge(m, looked, busy, misses, iotlb, contexts)
+        return m
+
+    def _judge(self, m, looked, busy, misses, iotlb, contexts):
+        """In the cycle after a request was taken: answer it, or offer it to the misses."""
+        request, context, offer = looked.request, contexts.context, misses.offer
+        off, bare = self.directory.mode == DirectoryMode.OFF, self.directory.mode == DirectoryMode.BARE
+        ats = request.access == Access.ATS_REQUEST
+        translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
+        writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
+        canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)
+        allowed = Mux(writes | (ats & ~request.no_write), iotlb.found.writable, iotlb.found.readable)
+        hits = iotlb.matches.any() & canonical & ~looked.beyond & allowed
+        as_it_is = bare | translated | ~(context.first | context.second)
+        disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
+        verdict = Signal(Verdict)
+        with m.If(off | ((bare | contexts.there) & (disallowed | (as_it_is & looked.beyond)))):
+            m.d.comb += [
+                verdict.eq(Verdict.REFUSE),
+                offer.cause.eq(Mux(off, Cause.ALL_DISALLOWED, Mux(disallowed, Cause.TYPE_DISALLOWED, Mux(
+                    writes, Cause.WRITE_ACCESS_FAULT, Cause.READ_ACCESS_FAULT)))),
+            ]
+        with m.Elif(~bare & ~contexts.there):
+            m.d.comb += verdict.eq(Verdict.DIRECTORY)
+        with m.Elif(~as_it_is & ~hits):
+            m.d.comb += verdict.eq(Verdict.TABLES)
+        answer = Signal(TranslationResponse(self.id_bits))
+        answers = busy & (verdict == Verdict.ANSWER)
+        m.d.comb += [
+            iotlb.space.eq(address_space(context)), iotlb.page.eq(request.iova[PAGE_BITS:]),
+            answer.id.eq(request.id), answer.translation.eq(iotlb.found),
+            offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.there & ~off & ~bare), offer.context.eq(context),
+            offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & (verdict != Verdict.ANSWER)),
+            misses.answer.ready.eq(~answers),
+        ]
+        with m.If(as_it_is):
+            m.d.comb += [
+                answer.translation.ppn.eq(request.iova[PAGE_BITS:]), answer.translation.size.eq(PageSize.EVERYTHING),
+                answer.translation.readable.eq(1), answer.translation.writable.eq(1),
+            ]
+        m.d.sync += [
+            self.response.valid.eq(answers | misses.answer.valid), self.response.payload.eq(Mux(answers, answer, misses.answer.payload)),
+        ]
+
+    def _connect_walks(self, m, misses, page_walk, directory_walk):
+        for ours, walk in ((self.table_memory, page_walk), (self.directory_memory, directory_walk)):
+            wiring.connect(m, wiring.flipped(ours), walk.memory)
+        wiring.connect(m, misses.walk, page_walk.request)
+        wiring.connect(m, misses.directory, directory_walk.device_id)
+        wiring.connect(m, wiring.flipped(self.update), page_walk.update)
+        wiring.connect(m, wiring.flipped(self.updated), page_walk.updated)
+        wiring.connect(m, wiring.flipped(self.fault), misses.fault)
+        m.d.comb += [
+            misses.walked.eq(page_walk.result), misses.guest_page.eq(page_walk.guest_page), misses.implicit.eq(page_walk.implicit),
+            misses.index.eq(page_walk.index), misses.cause.eq(directory_walk.cause), directory_walk.directory.eq(self.directory),
+        ]
+
+    def _connect_caches(self, m, misses, iotlb, contexts, directory_walk):
+        m.d.comb += [
+            iotlb.fill.eq(misses.fill), iotlb.filled.eq(misses.filled), iotlb.replaces.eq(misses.replaces),
+            iotlb.invalidate.eq(self.invalidate_pages), iotlb.invalidation.eq(self.pages),
+            contexts.fill.eq(misses.fill_context), contexts.filled_id.eq(misses.directory.payload), contexts.filled.eq(directory_walk.context),
+            contexts.invalidate.eq(self.invalidate_contexts), contexts.named.eq(self.device_named), contexts.invalid_id.eq(self.device_id),
+            misses.invalidate.eq(self.invalidate_pages | self.invalidate_contexts), self.stale.eq(misses.stale),
+        ]
