@@ -11,6 +11,7 @@ from amaranth.sim import Simulator
 
 import pagehop.interposer
 from pagehop.registers.file import SETTLE_CYCLES, RegisterFile
+from pagehop_sim.planted import planted
 
 CLOCK = 4e-9
 RDL = """
@@ -383,3 +384,110 @@ def test_the_interposer_map_builds():
 def test_wrong_parameters_are_refused(rdl, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         RegisterFile(rdl, **arguments)
+
+
+SHARED = """
+addrmap shared {
+    default regwidth = 32; default accesswidth = 32; default sw = rw; default hw = r; lsb0;
+    reg { field {} low[7:0] = 0x21; field {} top[31:28] = 5; } plain @ 0x0;
+    reg { field {} whole[31:0] = 0x89ABCDEF; } other @ 0x4;
+    reg { default hw = rw; field {} on[0:0]; field { onwrite = woclr; } failed[9:8]; field { sw = r; hw = w; } busy[17:17]; } control @ 0xC;
+    reg { default sw = r; default hw = w; field {} place[15:0]; } head @ 0x8;
+    reg { regwidth = 64; default hw = rw; field {} mode[3:0]; field {} page[53:10]; } directory @ 0x10;
+    reg { field {} value[7:0] = 0; } alone @ 0x1C;
+    external mem { mementries = 4; memwidth = 64; sw = rw; } table @ 0x80;
+};
+"""
+#: Word after reset, and bits that software writes, of registers that are kept by the file.
+KEPT = {0x00: (0x89AB_CDEF_5000_0021, 0xFFFF_FFFF_F000_00FF), 0x18: (0, 0xFF << 32)}
+CONTROL_WORD, DIRECTORY, TABLE = 0x8, 0x10, 0x80
+
+
+def share_at_random(dut, rng):
+    """Accesses to registers that share a word, and to what a block keeps; the block here keeps what it is told to, in one cycle."""
+    state = {"on": 0, "failed": 0, "mode": 0, "page": 0, "table": [0] * 4}
+    seen = {"plain": 0, "other": 0, "alone": 0}
+
+    def merge(old, write):
+        mask = byte_mask(write.strobe)
+        return old & ~mask | write.data & mask
+
+    async def block(ctx):
+        ports = (dut.control_write, dut.directory_write, dut.table_write, *(getattr(dut, f"{name}_written") for name in seen))
+        async for _, _, control, directory, table, *written in ctx.tick().sample(*ports):
+            state["on"] = merge(state["on"], control) & 1
+            state["failed"] = (state["failed"] & ~(merge(0, control) >> 8 & 3)) | (rng.randrange(4) if rng.random() < 0.02 else 0)
+            whole = merge(state["mode"] | state["page"] << 10, directory)
+            state["mode"], state["page"] = whole & 15, whole >> 10 & (1 << 44) - 1
+            state["table"][table.index] = merge(state["table"][table.index], table)
+            for name, pulse in zip(seen, written, strict=True):
+                seen[name] += pulse
+            ctx.set(dut.control, {"on": state["on"], "failed": state["failed"], "busy": 1})
+            ctx.set(dut.directory, {"mode": state["mode"], "page": state["page"]})
+            ctx.set(dut.head, {"place": 0x1234})
+
+    async def serve_table(ctx):
+        await serve(ctx, dut.table, state["table"], [], endless(rng, 5))
+
+    async def bench(ctx):
+        model, expected = {offset: reset for offset, (reset, _) in KEPT.items()}, dict.fromkeys(seen, 0)
+        mirror = {"directory": 0, "on": 0, "table": [0] * 4}
+        for _ in range(500):
+            offset = rng.choice((*KEPT, CONTROL_WORD, DIRECTORY, TABLE + 8 * rng.randrange(4)))
+            strobe = rng.choice((0xFF, 0xF, 0xF0, rng.randrange(1, 256)))
+            value, mask = rng.getrandbits(64), byte_mask(strobe)
+            if rng.random() < 0.5:
+                await access(ctx, dut.bus[0], offset, 1, value, strobe)
+                if offset in KEPT:
+                    bits = KEPT[offset][1] & mask
+                    model[offset] = model[offset] & ~bits | value & bits
+                    for name, lanes in (("plain", 0xF), ("other", 0xF0)) if offset == 0 else (("alone", 0xF0),):
+                        expected[name] += bool(strobe & lanes)
+                elif offset == DIRECTORY:
+                    mirror["directory"] = mirror["directory"] & ~mask | value & mask & 0x3F_FFFF_FFFF_FC0F
+                elif offset == CONTROL_WORD:
+                    mirror["on"] = value >> 32 & 1 if strobe & 16 else mirror["on"]
+                else:
+                    index = (offset - TABLE) // 8
+                    mirror["table"][index] = mirror["table"][index] & ~mask | value & mask
+                continue
+            data, error, _ = await access(ctx, dut.bus[0], offset)
+            if offset in KEPT:
+                assert (data, error) == (model[offset], 0)
+                assert ctx.get(dut.other.whole) == model[0] >> 32 and ctx.get(dut.plain.top) == model[0] >> 28 & 15
+            elif offset == DIRECTORY:
+                assert (data, error) == (mirror["directory"], 0)
+            elif offset == CONTROL_WORD:
+                assert (data & ~(0x300 << 32), error) == (mirror["on"] << 32 | 1 << 49 | 0x1234, 0)
+            else:
+                assert (data, error) == (mirror["table"][(offset - TABLE) // 8], 0)
+            hole, error, _ = await access(ctx, dut.bus[0], 0x20)
+            assert (hole, error) == (0, 0)
+        for _ in range(6):
+            await ctx.tick()
+        assert seen == expected
+
+    run(dut, bench, background=[block, serve_table])
+
+
+@pytest.fixture
+def shared(tmp_path):
+    path = tmp_path / "registers.rdl"
+    path.write_text(SHARED)
+    return path
+
+
+def test_registers_of_32_bits_share_words_and_blocks_keep_what_both_write(shared):
+    share_at_random(RegisterFile(shared, holes_are_zero=True), generator("shared"))
+
+
+@pytest.mark.parametrize("change", [
+    ("request.strobe[register.shift // 8:][:register.size].any()", "1"), ("register.reset << register.shift", "register.reset"),
+    ("first = register.shift + field.low", "first = field.low"),
+    ("request.strobe[first:first + len(port.strobe)]", "request.strobe[:len(port.strobe)]"),
+    ("0 <= bit - register.shift - field.low < field.width", "0 <= bit - field.low < field.width"),
+    ("0 if self.holes_are_zero else ~exists", "~exists"),
+], ids=["written", "reset", "stored", "told", "read", "holes"])
+def test_planted_bug_in_shared_words_is_caught(shared, change):
+    with pytest.raises(AssertionError):
+        share_at_random(planted(RegisterFile, *change)(shared, holes_are_zero=True), generator("shared bug"))

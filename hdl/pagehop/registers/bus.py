@@ -4,10 +4,11 @@ Both sides move 64-bit words. A write is not answered; a read is answered once. 
 it is in nobody's way, so a bus with a slow read in it still carries writes (H24).
 """
 
+from amaranth.hdl import Cat, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["BusRequest", "BusResponse", "MemoryRequest", "RegisterBus", "MemoryBus"]
+__all__ = ["BusRequest", "BusResponse", "MemoryRequest", "MemoryWrite", "RegisterWrite", "RegisterBus", "MemoryBus", "overwritten"]
 
 
 class BusRequest(data.StructLayout):
@@ -26,6 +27,24 @@ class MemoryRequest(data.StructLayout):
     """Read of the 64-bit word ``index``; ``strobe`` says which of its bytes were asked for and is never 0."""
     def __init__(self, index_bits):
         super().__init__({"index": index_bits, "strobe": 8})
+
+
+class RegisterWrite(data.StructLayout):
+    """What software wrote to a register of ``size`` bytes that its block keeps; in a cycle without a write ``strobe`` is 0."""
+    def __init__(self, size):
+        super().__init__({"strobe": size, "data": 8 * size})
+
+
+class MemoryWrite(data.StructLayout):
+    """What software wrote to the 64-bit word ``index``; in a cycle without a write ``strobe`` is 0."""
+    def __init__(self, index_bits):
+        super().__init__({"index": index_bits, "strobe": 8, "data": 64})
+
+
+def overwritten(value, write):
+    """``value``, of any width, with those bytes of it that were written."""
+    return Cat(Mux(write.strobe[low // 8], write.data[low:low + 8], value[low:low + 8])[:len(value[low:low + 8])]
+               for low in range(0, len(value), 8))
 
 
 class RegisterBus(wiring.Signature):

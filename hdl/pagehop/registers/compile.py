@@ -14,7 +14,7 @@ from systemrdl.node import AddrmapNode, FieldNode, MemNode, Node, RegfileNode, R
 
 __all__ = ["EnumMap", "FieldMap", "RegisterEntry", "MemoryEntry", "RegisterMap", "WORD_BYTES", "elaborate", "compile_registers"]
 
-#: Bytes of a register: every register has 64 bits and stands on a multiple of 8.
+#: Bytes of a word of the bus. Registers have 64 bits, or 32; each stands on a multiple of its size, and two may share a word.
 WORD_BYTES = 8
 
 
@@ -48,10 +48,15 @@ class FieldMap:
         """Bits of the register that belong to the field."""
         return ((1 << self.width) - 1) << self.low
 
+    @property
+    def shared(self) -> bool:
+        """Software and hardware both write it: the hardware keeps it, and is told what software writes."""
+        return self.software_writes and self.hardware_writes
+
 
 @dataclass(frozen=True)
 class RegisterEntry:
-    """One register at a byte ``offset``; ``name`` is its path with the parts joined by ``_``.
+    """One register of ``size`` bytes at a byte ``offset``; ``name`` is its path with the parts joined by ``_``.
 
     One of an array, whose registers follow each other, has its ``index`` in the name, and knows the ``array``'s name and ``count``.
     """
@@ -62,10 +67,16 @@ class RegisterEntry:
     array: str = ""
     index: int = 0
     count: int = 1
+    size: int = WORD_BYTES
+
+    @property
+    def shift(self) -> int:
+        """Bit of the word at which the register begins."""
+        return 8 * (self.offset % WORD_BYTES)
 
     @property
     def reset(self) -> int:
-        """Word that a read returns after reset, fields of the hardware taken as 0."""
+        """Value that a read returns after reset, fields of the hardware taken as 0."""
         return sum(field.reset << field.low for field in self.fields)
 
 
@@ -157,27 +168,27 @@ def _memory(top: AddrmapNode, node: MemNode) -> MemoryEntry:
 
 
 def _register(top: AddrmapNode, node: RegNode) -> RegisterEntry:
-    name = _path(top, node)
-    if node.get_property("regwidth") != 8 * WORD_BYTES or node.absolute_address % WORD_BYTES:
-        raise ValueError(f"Register {name!r} must have 64 bits and stand on a multiple of 8, "
-                         f"not {node.get_property('regwidth')} bits at {node.absolute_address:#x}")
+    name, size = _path(top, node), node.get_property("regwidth") // 8
+    if size not in (WORD_BYTES // 2, WORD_BYTES) or node.absolute_address % size:
+        raise ValueError(f"Register {name!r} must have 64 or 32 bits and stand on a multiple of its size, "
+                         f"not {8 * size} bits at {node.absolute_address:#x}")
     fields = tuple(_field(node, field) for field in node.fields())
     if not node.is_array:
-        return RegisterEntry(name, node.get_property("name"), node.absolute_address, fields)
-    if len(node.array_dimensions) != 1 or node.array_stride != WORD_BYTES:
-        raise ValueError(f"Array of registers {name!r} must have one dimension and a stride of {WORD_BYTES}, not {node.array_dimensions} and "
-                         f"{node.array_stride}")
+        return RegisterEntry(name, node.get_property("name"), node.absolute_address, fields, size=size)
+    if size != WORD_BYTES or len(node.array_dimensions) != 1 or node.array_stride != WORD_BYTES:
+        raise ValueError(f"Array of registers {name!r} must have one dimension, 64 bits and a stride of {WORD_BYTES}, "
+                         f"not {node.array_dimensions}, {8 * size} and {node.array_stride}")
     return RegisterEntry(name, node.get_property("name"), node.absolute_address, fields,
                          name.removesuffix(f"_{node.current_idx[0]}"), node.current_idx[0], node.array_dimensions[0])
 
 
 def _field(register: RegNode, node: FieldNode) -> FieldMap:
     path = f"{register.get_path()}.{node.inst_name}"
-    if node.get_property("onread") is not None or node.get_property("onwrite") is not None:
-        raise ValueError(f"Field {path!r} must have no side effect of reading or writing, not "
-                         f"onread={node.get_property('onread')} and onwrite={node.get_property('onwrite')}")
-    if node.is_sw_writable and node.is_hw_writable:
-        raise ValueError(f"Field {path!r} must be written by software or by hardware, not by both")
+    onread, onwrite = node.get_property("onread"), node.get_property("onwrite")
+    # What software writes to a field that the hardware keeps means what the hardware makes of it; the file says so to the reader.
+    if onread is not None or (onwrite is not None and not (node.is_sw_writable and node.is_hw_writable)):
+        raise ValueError(f"Field {path!r} must have no side effect of reading, nor of writing unless hardware writes it too, not "
+                         f"onread={onread} and onwrite={onwrite}")
     if not node.is_sw_readable:
         raise ValueError(f"Field {path!r} must be readable by software")
     reset = node.get_property("reset")

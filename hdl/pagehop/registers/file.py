@@ -8,7 +8,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from pagehop.registers.bus import BusRequest, MemoryBus, RegisterBus
+from pagehop.registers.bus import BusRequest, MemoryBus, MemoryWrite, RegisterBus, RegisterWrite
 from pagehop.registers.compile import WORD_BYTES, compile_registers
 
 __all__ = ["RegisterFile", "SETTLE_CYCLES"]
@@ -29,8 +29,13 @@ class RegisterFile(wiring.Component):
     A 64-bit register is sampled whole only by one 8-byte read.
 
     Reads of a memory go to its port one at a time; the next waits, and nothing else does. Reads of an address that nothing has are answered
-    with ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory. Writes to fields that software cannot
-    write are ignored.
+    with ``error``; writes to it are dropped with a pulse on ``bus_dropped``, and so are writes to a memory that software may not write. Writes to
+    fields that software cannot write are ignored.
+
+    Two registers of 32 bits may share a word of the bus: an access of 8 bytes is of both. Fields that software and hardware both write, and memories
+    that software may write, are kept by the block: the file hands it what software wrote, 3 cycles after it was accepted, and what the block then
+    shows within ``SETTLE_CYCLES`` cycles is what the next read sees. What a write means, of such a field, is the block's matter (``onwrite`` in the
+    SystemRDL file tells the reader). Of one register either all fields that software writes are kept so, or none.
 
     What software wrote is read back from a memory, which no reset clears: a register reads as its reset value until its first write.
 
@@ -46,6 +51,8 @@ class RegisterFile(wiring.Component):
     looked_up
         Names of registers of the hardware that have no port of their own: when one is read, ``looked_enable`` is 1 with its number in this list on
         ``looked_index``, and ``looked_word`` is sampled two cycles later.
+    holes_are_zero
+        Reads of an address that nothing has are answered with 0, not with ``error``.
 
     Members
     -------
@@ -58,22 +65,27 @@ class RegisterFile(wiring.Component):
         1 in the cycle in which a written value becomes visible in ``<register>``, whatever bytes were written.
     <register> : ``In(StructLayout)``
         Fields that hardware writes, without gaps.
+    <register>_write : ``Out(RegisterWrite(bytes))``
+        What software wrote, of a register in whose fields software and hardware write.
+    <memory>_write : ``Out(MemoryWrite(index_bits))``
+        What software wrote, of a memory that it may write.
     <memory> : ``Out(MemoryBus(index_bits))``
     looked_enable, looked_index, looked_word : if ``looked_up`` names any.
     """
-    def __init__(self, rdl_path, clients=1, whole_words=(), looked_up=()):
+    def __init__(self, rdl_path, clients=1, whole_words=(), looked_up=(), *, holes_are_zero=False):
         if clients not in range(1, 9):
             raise ValueError(f"Register file must have 1 to 8 clients, not {clients!r}")
         self.map = compile_registers(rdl_path)
         self.clients = clients
         self.address_bits = max(4, ceil_log2(self.map.size))
-        self.whole_words, self.looked_up = tuple(whole_words), tuple(looked_up)
+        self.whole_words, self.looked_up, self.holes_are_zero = tuple(whole_words), tuple(looked_up), holes_are_zero
         self._check()
         super().__init__({
             "bus": In(RegisterBus(self.address_bits)).array(clients),
             "bus_dropped": Out(1),
             **{name: member for register in self.map.registers for name, member in self._members(register).items()},
             **{bank.name: Out(MemoryBus(ceil_log2(bank.words))) for bank in self.map.memories},
+            **{f"{bank.name}_write": Out(MemoryWrite(ceil_log2(bank.words))) for bank in self.map.memories if bank.writable},
             **({"looked_enable": Out(1), "looked_index": Out(range(len(self.looked_up))), "looked_word": In(64)} if self.looked_up else {}),
         })
 
@@ -83,19 +95,24 @@ class RegisterFile(wiring.Component):
             if name not in memories:
                 raise ValueError(f"Memory read in whole words must be one of {', '.join(memories) or 'none'}, not {name!r}")
         for bank in self.map.memories:
-            if bank.writable or not bank.readable:
-                raise ValueError(f"Memory {bank.name!r} must be read-only for software (sw = r)")
+            if not bank.readable:
+                raise ValueError(f"Memory {bank.name!r} must be readable by software (sw = r or sw = rw)")
         for register in self.map.registers:
-            if any(field.software_writes for field in register.fields) and any(field.hardware_writes for field in register.fields):
-                raise ValueError(f"Register {register.name!r} must be written by software or by hardware, not a part of it by each")
-        driven = [register.name for register in self.map.registers if all(field.hardware_writes for field in register.fields)]
+            if self._writable(register) and any(field.hardware_writes for field in register.fields):
+                raise ValueError(f"Register {register.name!r} must be kept by the register file or by the hardware, not a part of it by each")
+        driven = [register.name for register in self.map.registers
+                  if all(field.hardware_writes for field in register.fields) and not self._shared(register)]
         for name in self.looked_up:
             if name not in driven:
                 raise ValueError(f"Register that is looked up must be one of {', '.join(driven) or 'none'}, not {name!r}")
 
     @staticmethod
     def _writable(register):
-        return [field for field in register.fields if field.software_writes]
+        return [field for field in register.fields if field.software_writes and not field.hardware_writes]
+
+    @staticmethod
+    def _shared(register):
+        return any(field.shared for field in register.fields)
 
     @staticmethod
     def _size_bits(bank):
@@ -107,7 +124,8 @@ class RegisterFile(wiring.Component):
         seen = data.StructLayout({field.name: field.width for field in self._writable(register) if field.hardware_reads})
         driven = data.StructLayout({field.name: field.width for field in register.fields if field.hardware_writes})
         if driven.size:
-            return {} if register.name in self.looked_up else {register.name: In(driven)}
+            writes = {f"{register.name}_write": Out(RegisterWrite(register.size))} if self._shared(register) else {}
+            return {} if register.name in self.looked_up else {register.name: In(driven), **writes}
         members = {register.name: Out(seen)} if seen.size else {}
         if self._writable(register):
             members[f"{register.name}_written"] = Out(1)
@@ -130,14 +148,35 @@ class RegisterFile(wiring.Component):
                    for in_memory, bank in zip(memories, self.map.memories, strict=True)]
         m.d.sync += [
             request.eq(accepted), reader.eq(client), read.eq(reads & ~Cat(*allowed).any()), write.eq(valid & accepted.write),
-            index.eq(place), exists.eq(known), to_memory.eq(Mux(reads, Cat(*allowed), 0)),
+            index.eq(place), exists.eq(self._any_of(known, memories)), to_memory.eq(Mux(reads, Cat(*allowed), 0)),
             self.bus_dropped.eq(write & ~exists),
         ]
         kept = self._keep(m, place, known, request, write)
+        self._tell(m, place, known, memories, request, write)
         sources = [*self._read_registers(m, kept, index, exists, read, reader), *self._read_memories(m, to_memory, request, reader)]
         for number, bus in enumerate(self.bus):
             self._respond(m, bus.response, [(valid & (owner == number), word, error) for valid, owner, word, error in sources])
         return m
+
+    def _any_of(self, known, memories):
+        """1 when something has the address of an access: a read of a memory does not ask."""
+        return reduce(or_, (inside for inside, bank in zip(memories, self.map.memories, strict=True) if bank.writable), known)
+
+    def _tell(self, m, place, known, memories, request, write):
+        """Hand on what software writes to registers and memories that the block keeps."""
+        told = [(f"{register.name}_write", register.shift // 8, known & self._is(place, [register]))
+                for register in self.map.registers if self._shared(register)]
+        told += [(f"{bank.name}_write", 0, inside) for inside, bank in zip(memories, self.map.memories, strict=True) if bank.writable]
+        if not told:
+            return
+        written = Signal.like(request)
+        m.d.sync += written.eq(request)
+        for name, first, selected in told:
+            port, select = getattr(self, name), Signal(name=f"selects_{name}")
+            m.d.sync += [select.eq(selected), port.strobe.eq(Mux(write & select, request.strobe[first:first + len(port.strobe)], 0))]
+            m.d.comb += port.data.eq(written.data[8 * first:8 * first + len(port.data)])
+            if "index" in port.shape().members:
+                m.d.comb += port.index.eq(written.address[ceil_log2(WORD_BYTES):])
 
     @staticmethod
     def _is(place, registers):
@@ -178,7 +217,7 @@ class RegisterFile(wiring.Component):
         port = kept.write_port(granularity=8)
         # The first write to a register fills the bytes that it does not write.
         first = ~(select & written).any()
-        resets = reduce(or_, (Mux(select[number], register.reset, 0) for number, register in enumerate(registers)), Const(0, 64))
+        resets = reduce(or_, (Mux(select[number], register.reset << register.shift, 0) for number, register in enumerate(registers)), Const(0, 64))
         m.d.comb += [
             port.addr.eq(request.address[ceil_log2(WORD_BYTES):]), port.en.eq(Mux(write & select.any(), request.strobe | first.replicate(8), 0)),
             port.data.eq(Cat(Mux(request.strobe[bit // 8], request.data[bit] & exists, resets[bit])
@@ -191,7 +230,7 @@ class RegisterFile(wiring.Component):
         flags = {}
         for bit in range(64):
             owners = tuple(register for register in registers
-                           if any(field.low <= bit < field.low + field.width and not field.single_pulse for field in register.fields))
+                           if any(0 <= bit - register.shift - field.low < field.width and not field.single_pulse for field in register.fields))
             if owners not in flags:
                 flags[owners] = Signal(name=f"has_bit_{bit}")
                 m.d.sync += flags[owners].eq(self._is(place, owners) if owners else 0)
@@ -203,6 +242,8 @@ class RegisterFile(wiring.Component):
             value = self._field(m, register, field, write, request)
             if field.hardware_reads:
                 m.d.comb += getattr(self, register.name)[field.name].eq(value)
+        if register.size < WORD_BYTES:
+            write = write & request.strobe[register.shift // 8:][:register.size].any()
         m.d.sync += getattr(self, f"{register.name}_written").eq(write)
 
     def _word(self, register):
@@ -211,7 +252,7 @@ class RegisterFile(wiring.Component):
         for field in register.fields:
             value = getattr(self, register.name)[field.name] if field.hardware_writes else Const(field.reset, field.width)
             if not field.single_pulse:
-                word[field.low:field.low + field.width] = list(value)
+                word[register.shift + field.low:register.shift + field.low + field.width] = list(value)
         return Cat(*word)
 
     @staticmethod
@@ -220,10 +261,11 @@ class RegisterFile(wiring.Component):
         value = Signal(field.width, init=field.reset, name=f"{register.name}_{field.name}")
         if field.single_pulse:
             m.d.sync += value.eq(0)
-        for byte in range(field.low // 8, (field.low + field.width + 7) // 8):
-            low, high = max(field.low, 8 * byte), min(field.low + field.width, 8 * byte + 8)
+        first = register.shift + field.low
+        for byte in range(first // 8, (first + field.width + 7) // 8):
+            low, high = max(first, 8 * byte), min(first + field.width, 8 * byte + 8)
             with m.If(write & request.strobe[byte]):
-                m.d.sync += value[low - field.low:high - field.low].eq(request.data[low:high])
+                m.d.sync += value[low - first:high - first].eq(request.data[low:high])
         return value
 
     def _read_registers(self, m, kept, index, exists, read, reader):
@@ -233,10 +275,12 @@ class RegisterFile(wiring.Component):
         for _ in range(SETTLE_CYCLES + 1):
             stages.append(tuple(Signal.like(value) for value in stages[-1]))
             m.d.sync += [now.eq(before) for now, before in zip(*reversed(stages[-2:]), strict=True)]
-        (before_last, _, read_before_last, _), (before, *_), (index, exists, read, reader) = stages[-3:]
+        (before_last, _, read_before_last, _), (before, existed, *_), (index, exists, read, reader) = stages[-3:]
         # Decoded a cycle ahead.
         selects = {register.name: Signal(name=f"reads_{register.name}") for register in self.map.registers}
-        m.d.sync += [selects[register.name].eq(self._is(before, [register])) for register in self.map.registers]
+        for register in self.map.registers:
+            select = self._is(before, [register])
+            m.d.sync += selects[register.name].eq(select & existed if self.holes_are_zero else select)
         others, from_memory = Signal(64), Signal()
         writable = [selects[register.name] for register in self.map.registers if self._writable(register)]
         chosen, number = [Const(0, 64)], 0
@@ -250,7 +294,7 @@ class RegisterFile(wiring.Component):
         m.d.comb += port.addr.eq(index)
         m.d.sync += [
             others.eq(reduce(or_, chosen)), from_memory.eq(read & (Cat(writable) & written).any()),
-            valid.eq(read), client.eq(reader), error.eq(~exists),
+            valid.eq(read), client.eq(reader), error.eq(0 if self.holes_are_zero else ~exists),
         ]
         word = others
         if self.looked_up:

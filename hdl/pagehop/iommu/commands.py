@@ -1,0 +1,117 @@
+"""Commands as they stand in the command queue, 16 bytes each, and which of them are legal (section 4.1)."""
+
+from amaranth.hdl import Mux, Value
+from amaranth.lib import data, enum
+
+from pagehop.iommu.layouts import DEVICE_BITS, DirectoryMode
+
+__all__ = ["COMMAND_BITS", "DeviceMessage", "Fence", "InvalidateContexts", "InvalidatePages", "Kind", "Opcode", "kind_of", "reserved_of"]
+
+COMMAND_BITS = 128
+
+
+class Opcode(enum.Enum, shape=7):
+    """The first seven bits."""
+    IOTINVAL = 1
+    IOFENCE  = 2
+    IODIR    = 3
+    ATS      = 4
+    MODIFY   = 64
+    MODIFY_MORE = 65
+
+
+class Kind(enum.Enum, shape=3):
+    """What is to be done with a command."""
+    ILLEGAL   = 0
+    PAGES     = 1
+    CONTEXTS  = 2
+    FENCE     = 3
+    ATS       = 4
+    MODIFY    = 5
+
+
+class InvalidatePages(data.Struct):
+    """IOTINVAL.VMA (function 0) and .GVMA (1). Neither NL nor S is built, so their bits are reserved."""
+    opcode:    Opcode
+    function:  3
+    av:        1
+    reserved_11: 1
+    pscid:     20
+    pscv:      1
+    gv:        1
+    reserved_34: 10
+    gscid:     16
+    reserved_60: 14
+    page:      52
+    reserved_126: 2
+
+
+class Fence(data.Struct):
+    """IOFENCE.C (0)."""
+    opcode:    Opcode
+    function:  3
+    av:        1
+    wsi:       1
+    pr:        1
+    pw:        1
+    reserved_14: 18
+    data:      32
+    address:   62   # from bit 2 on
+    reserved_126: 2
+
+
+class InvalidateContexts(data.Struct):
+    """IODIR.INVAL_DDT (0) and .INVAL_PDT (1)."""
+    opcode:    Opcode
+    function:  3
+    reserved_10: 2
+    process:   20
+    reserved_32: 1
+    dv:        1
+    reserved_34: 6
+    device_id: DEVICE_BITS
+    reserved_64: 64
+
+
+class DeviceMessage(data.Struct):
+    """ATS.INVAL (0) and .PRGR (1)."""
+    opcode:    Opcode
+    function:  3
+    reserved_10: 2
+    process:   20
+    pv:        1
+    dsv:       1
+    reserved_34: 6
+    requester_id: 16
+    segment:   8
+    payload:   64
+
+
+def reserved_of(layout):
+    """Mask of the bits of a command that must be 0."""
+    fields = [field for name, field in data.Layout.cast(layout) if name.startswith("reserved")]
+    return sum(((1 << field.width) - 1) << field.offset for field in fields)
+
+
+def kind_of(command, *, mode, wired, ats, modify):
+    """What a command is; everything that is not known, or has a reserved bit or encoding, is ILLEGAL.
+
+    ``mode``, ``wired`` : of the directory, and of interrupts. ``ats``, ``modify`` : whether there is a block that executes these commands.
+    A device's number must not be wider than the directory has it; that of a process not wider than 8 bits, for there are no directories of processes.
+    """
+    pages, fence, contexts, message = (data.View(layout, command) for layout in (InvalidatePages, Fence, InvalidateContexts, DeviceMessage))
+    opcode, function = pages.opcode.as_value(), pages.function
+    device = contexts.device_id
+    wide = ((mode == DirectoryMode.ONE_LEVEL) & device[7:].any()) | ((mode == DirectoryMode.TWO_LEVEL) & device[16:].any())
+    wrong = Mux(function[0], ~contexts.dv | contexts.process[8:].any(), contexts.process.any()) | (contexts.dv & wide)
+    forms = [
+        (Kind.PAGES, Opcode.IOTINVAL, pages, ~function[1:].any() & ~(function[0] & pages.pscv)),
+        (Kind.CONTEXTS, Opcode.IODIR, contexts, ~function[1:].any() & ~wrong),
+        (Kind.FENCE, Opcode.IOFENCE, fence, ~function.any() & (wired | ~fence.wsi)),
+        *([(Kind.ATS, Opcode.ATS, message, ~function[1:].any())] if ats else []),
+    ]
+    kind = Mux(opcode[:7].matches("100000-"), Kind.MODIFY.value, Kind.ILLEGAL.value) if modify else Kind.ILLEGAL.value
+    for name, one, form, legal in forms:
+        fits = (opcode == one.value) & legal & ~(Value.cast(form) & reserved_of(form.shape())).any()
+        kind = Mux(fits, name.value, kind)
+    return kind
