@@ -5,7 +5,7 @@ import pytest
 from copy_driver import Driver, header, request
 
 from pagehop.memory.chunk_sets import ChunkSets, CopySet
-from pagehop.memory.copy_engine import CopyEngine
+from pagehop.memory.copy_engine import CopyEngine, CopyError
 from pagehop_sim.planted import edited, planted
 from pagehop_tb.simulate import run
 
@@ -216,6 +216,61 @@ def test_nothing_is_absorbed_in_a_hold():
         await driver.finish(ctx)
 
     run(dut, bench)
+
+
+def damaged_write(engine, damage, before_start):
+    """Absorb a write with this damage while its page is copied, or before; then copy a page without one."""
+    dut = engine(64, 128)
+    driver = MergeDriver(dut, f"damage/{damage}")
+
+    async def bench(ctx):
+        ctx.set(dut.absorbing, 1)
+        for page, wrong in enumerate((True, False)):
+            driver.new_page()
+            await driver.prepare(ctx, CopySet.ALL, 0, 0)
+            if before_start:
+                await absorb(ctx, wrong)
+            await driver.start(ctx)
+            for _ in range(20):
+                await driver.turn(ctx, 0, 0)
+            if not before_start:
+                await absorb(ctx, wrong)
+            for _ in range(2000):
+                await driver.turn(ctx, 0, 0)
+                if ctx.get(dut.written) or ctx.get(dut.error) != CopyError.NONE:
+                    break
+            assert (ctx.get(dut.error) == CopyError.POISONED) == wrong, f"page {page}: {ctx.get(dut.error)}"
+            for _ in range(400):
+                await driver.turn(ctx, 0, 0)
+            ctx.set(dut.over, 1)
+            await driver.turn(ctx, 0, 0)
+            ctx.set(dut.over, 0)
+
+    async def absorb(ctx, wrong):
+        head = request(0x40, 0x7654_3000, 16, 0xF, 0xF) | (wrong and damage == "header") << 96 + 14
+        flags = {damage: 1} if wrong and damage != "header" else {}
+        ctx.set(dut.absorb.valid, 1)
+        ctx.set(dut.absorb.payload, {"data": 0, "header": head, "dwords": 16, "first": 1, "last": 1, **flags})
+        await driver.step(ctx)
+        ctx.set(dut.absorb.valid, 0)
+
+    run(dut, bench)
+
+
+@pytest.mark.hazard("H14", "I9")
+@pytest.mark.parametrize("damage", ["header", "poisoned", "digest_wrong"])
+@pytest.mark.parametrize("before_start", [True, False])
+def test_a_damaged_write_that_is_absorbed_ends_the_copy(damage, before_start):
+    """What is merged would leave as data of ours, without its mark."""
+    damaged_write(CopyEngine, damage, before_start)
+
+
+@pytest.mark.parametrize("change", [
+    ("with m.Elif(tainted):", "with m.Elif(0):"), ("with m.If(self.over | ~self.absorbing):", "with m.If(~self.absorbing):"),
+    ("(beat.first & header.poisoned))):", "0)):")], ids=["is merged", "ends the next copy", "without the flag of the beat"])
+def test_it_ends_its_copy_and_no_other(change):
+    with pytest.raises(AssertionError):
+        damaged_write(engine_with(change), "header", False)
 
 
 def engine_with(*changes, **parts):

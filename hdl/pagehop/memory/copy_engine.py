@@ -56,9 +56,9 @@ class CopyEngine(wiring.Component):
       ``over`` when nothing of this copy is absorbed or written any more: all rows are cleared then, a cycle a row, and the next ``prepare`` waits
       only for what is left of that.
     - **Errors**: a completion with UR, CA or another bad status, a piece of another shape (``UNSUPPORTED``), poison (EP or ``poisoned``), a
-      wrong digest (``POISONED`` too), or ``limit`` cycles without an answer to any of the reads outstanding. The first is kept in ``error``
-      until ``start``. After an error, as after ``stop``, no further read and no further write starts; a read that is offered, and a write
-      whose first beat appears in one of the next two cycles, are finished.
+      wrong digest (``POISONED`` too, and also of a write that was absorbed since the last ``over``), or ``limit`` cycles without an answer to
+      any of the reads outstanding. The first is kept in ``error`` until ``start``. After an error, as after ``stop``, no further read and no
+      further write starts; a read that is offered, and a write whose first beat appears in one of the next two cycles, are finished.
 
     The page is copied when ``written``; that the writes are visible, a flush must prove (H03). After ``error`` or ``stop`` wait until
     ``outstanding`` has fallen before the next ``start``: reads are answered or, ``limit`` cycles after the last answer, given up. What was given up
@@ -134,7 +134,7 @@ class CopyEngine(wiring.Component):
         whole, whole_chunk, error = self._collect(m, buffer, piece, piece_valid, unanswered, answered, heard)
         self._time(m, unanswered, asked, heard, given_up)
         self._owe(m, unanswered & ~answered, given_up, piece, piece_valid)
-        self._latch_error(m, error, given_up & ~stopped)
+        self._latch_error(m, error, given_up & ~stopped, self._tainted(m))
         m.d.comb += [
             sets.whole.eq(whole), sets.whole_chunk.eq(whole_chunk),
             self.fetched.eq(self.reads_sent & sets.fetched), self.stale.eq(sets.stale),
@@ -320,12 +320,24 @@ class CopyEngine(wiring.Component):
             self.owed.eq(owed.any() | given_up),
         ]
 
-    def _latch_error(self, m, error, timeout):
+    def _tainted(self, m):
+        """From a damaged write that was absorbed to the end of its copy 1: what is merged into the copy would look sound (I9)."""
+        beat, tainted = self.absorb.payload, Signal()
+        header = data.View(RequestHeader(), beat.header)
+        with m.If(self.over | ~self.absorbing):
+            m.d.sync += tainted.eq(0)
+        with m.Elif(self.absorb.valid & (beat.poisoned | beat.digest_wrong | (beat.first & header.poisoned))):
+            m.d.sync += tainted.eq(1)
+        return tainted
+
+    def _latch_error(self, m, error, timeout, tainted):
         with m.If(self.start):
             m.d.sync += self.error.eq(CopyError.NONE)
         with m.Elif(self.error == CopyError.NONE):
             with m.If(error != CopyError.NONE):
                 m.d.sync += self.error.eq(error)
+            with m.Elif(tainted):
+                m.d.sync += self.error.eq(CopyError.POISONED)
             with m.Elif(timeout):
                 m.d.sync += self.error.eq(CopyError.TIMEOUT)
 

@@ -61,7 +61,7 @@ class MoveError(IntEnum):
     UNSUPPORTED = 8
     #: A copy read was answered with CA.
     COMPLETER_ABORT = 9
-    #: A copy read brought poisoned data.
+    #: A copy read brought poisoned data, or a device wrote such to the page while it was merged.
     POISONED = 10
     #: A copy or flush read was not answered in time.
     COPY_TIMEOUT = 11
