@@ -4,12 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["AnswerTurn", "answer_beat", "beat_of_link"]
-
-
-def beat_of_link(beat, arriving):
-    """Assignments that make ``beat`` the one ``arriving``. No beat has more double words than its width: what is 0 then takes no place behind."""
-    return [beat.eq(arriving), beat.dwords.eq(arriving.dwords[:(beat.shape().data_bytes // 4).bit_length()])]
+__all__ = ["AnswerTurn", "answer_beat"]
 
 
 def answer_beat(beat, header):

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.answer_turn import AnswerTurn, answer_beat, beat_of_link
+from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
 from pagehop.interposer.layouts import GROUPS, PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
@@ -66,7 +66,7 @@ class DeviceDecode(wiring.Component):
             self.o.payload.beat.eq(beat), *self.o.payload.info.far.is_at(far),
         ]
         with m.If(advance):
-            m.d.sync += [self.o.valid.eq(self.i.valid | turn.turn), *beat_of_link(beat, self.i.payload)]
+            m.d.sync += [self.o.valid.eq(self.i.valid | turn.turn), beat.eq(self.i.payload)]
         with m.If(advance & self.i.valid & self.i.payload.first):
             kind, requester = headers.tlp_class(header), headers.sender_of(header)
             m.d.sync += [

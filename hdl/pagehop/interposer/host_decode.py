@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.answer_turn import AnswerTurn, answer_beat, beat_of_link
+from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
 from pagehop.interposer.device_decode import ends_request
 from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
@@ -82,7 +82,7 @@ class HostDecode(wiring.Component):
             self.flush.valid.eq(valid & place.flush), self.flush.payload.eq(beat),
         ]
         with m.If(advance):
-            m.d.sync += [valid.eq(self.i.valid | turn.turn), *beat_of_link(beat, self.i.payload), answers.eq(turn.turn)]
+            m.d.sync += [valid.eq(self.i.valid | turn.turn), beat.eq(self.i.payload), answers.eq(turn.turn)]
             m.d.sync += self._sort(answer, Mux(self._is_ours(answer), HostLane.TO_OTHER, HostLane.TO_DEVICE), answered)
             with m.If(turn.turn):
                 m.d.sync += answer_beat(beat, answer)

@@ -1,6 +1,6 @@
 """TLPs with more payload than a port takes, cut into pieces (H24c)."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -104,17 +104,16 @@ class Cutter(wiring.Component):
             # The first piece ends at a boundary, and is never the last.
             left.eq(Mux(fresh, Mux(at_256, 64, 32) - place, left_q)), ends.eq(Mux(fresh, ~at_256 & (place >= 32 - width), ends_q)),
             final.eq(~fresh & ends_q & is_last), loads.eq(pending | (taken & cutting & ends_q & ~is_last)), behind.eq(end - most),
-            # What is not cut is not shifted, and nothing but pieces begins without a header of its own.
-            self.o.valid.eq(self.i.valid & ~pending), out.eq(beat), out.data.eq(self._shifted(m, taken & cuts, ends, final, left)),
+            self.o.valid.eq(self.i.valid & ~pending), out.eq(beat),
             # The last beat stays while it has double words for another piece.
             self.i.ready.eq(self.o.ready & ~pending & ~(cuts & beat.last & ~final)),
         ]
-        self._header(m, cuts, taken & fresh, loads, left, most, begins, is_last)
-        self._prefix(m, begins)
+        header, prefix = self._header(m, taken & fresh, loads, left, most, begins, is_last), self._prefix(m, begins)
+        payload = self._shifted(m, taken & cuts, ends, final, left)
         with m.If(cuts):
             m.d.comb += [
-                out.dwords.eq(Mux(ends, left, width)), out.first.eq(fresh | begins), out.last.eq(ends),
-                out.poisoned.eq(beat.poisoned | poisoned),
+                out.data.eq(payload), out.dwords.eq(Mux(ends, left, width)), out.first.eq(fresh | begins), out.last.eq(ends),
+                out.poisoned.eq(beat.poisoned | poisoned), out.header.eq(header), *prefix,
             ]
         units_q = Signal.like(self.units)
         m.d.comb += [self.amid.eq(cutting), self.units.eq(Mux(cutting, units_q, known.units))]
@@ -133,21 +132,21 @@ class Cutter(wiring.Component):
             ]
         return m
 
-    def _header(self, m, cuts, taken, loads, left, most, begins, is_last):
-        """Header of the beat on ``o``. That of a whole that is cut is kept as it is ``taken``, and turned into that of the next piece."""
+    def _header(self, m, taken, loads, left, most, begins, is_last):
+        """Header of the beat on ``o`` when its TLP is cut. That of the whole is kept as it is ``taken``, and turned into that of the next piece."""
         kind = headers.CompletionHeader() if self.completions else headers.RequestHeader()
-        whole, kept = data.View(kind, self.i.payload.beat.header), Signal(kind, name="kept")
-        now, fresh, single = data.View(kind, self.o.payload.header), self.i.payload.beat.first, left == 1
-        m.d.comb += self.o.payload.header.eq(Value.cast(whole) | Mux(begins, kept, 0))
-        with m.If(cuts & (fresh | begins)):
+        whole, now, kept = data.View(kind, self.i.payload.beat.header), Signal(kind, name="now"), Signal(kind, name="kept")
+        fresh, single = self.i.payload.beat.first, left == 1
+        m.d.comb += now.eq(Mux(fresh, whole, Mux(begins, kept, 0)))
+        with m.If(fresh | begins):
             m.d.comb += now.length.eq(left)
         with m.If(taken):
             m.d.sync += kept.eq(whole)
         if self.completions:
             with m.If(loads):
                 m.d.sync += [kept.byte_count.eq(kept.byte_count + kept.lower_address - (most << 2)), kept.lower_address.eq(0)]
-            return
-        with m.If(cuts & fresh):
+            return now
+        with m.If(fresh):
             m.d.comb += now.last_be.eq(Mux(single, 0, 0xF))
         with m.Elif(begins):
             # In a piece of one double word the last byte enables are the first ones.
@@ -157,15 +156,17 @@ class Cutter(wiring.Component):
             for wide, name in enumerate(("dw2", "dw3")):
                 with m.If(kept.fmt[0] == wide):
                     m.d.sync += kept[name][2:12].eq(Cat(Const(0, 5), kept[name][7:12] + most[5:]))
+        return now
 
     def _prefix(self, m, begins):
         """A prefix goes before each piece, and the digest of each is wrong when that of the whole was."""
         beat, out, prefix, prefix_valid, wrong = self.i.payload.beat, self.o.payload, Signal(32), Signal(), Signal()
         with m.If(self.i.valid & beat.first):
             m.d.sync += [prefix.eq(beat.prefix), prefix_valid.eq(beat.prefix_valid), wrong.eq(beat.digest_wrong)]
-        m.d.comb += [
-            out.prefix.eq(beat.prefix | Mux(begins, prefix, 0)), out.prefix_valid.eq(beat.prefix_valid | (begins & prefix_valid)),
-            out.digest_wrong.eq(beat.digest_wrong | (begins & wrong)),
+        return [
+            out.prefix.eq(Mux(beat.first, beat.prefix, Mux(begins, prefix, 0))),
+            out.prefix_valid.eq(Mux(beat.first, beat.prefix_valid, begins & prefix_valid)),
+            out.digest_wrong.eq(Mux(beat.first, beat.digest_wrong, begins & wrong)),
         ]
 
     def _shifted(self, m, taken, ends, final, left):
