@@ -64,7 +64,7 @@ class Sizes:
             # Nothing is answered to another host: as little as can be counted, beside two of the largest payloads.
             return replace(sizes, host_ingress=(posted, to_device, 2048 // data_bytes, *requests))
         if data_bytes == 16:
-            return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16), aside=(256, 16), entries=32)
+            return cls((256, 1024, 16), (256, 512, 512, 16, 16, 16), (256, 256, 16), (512, 128, 16, 16))
         # A completion lane of a host's egress keeps room for a largest TLP of each source.
         return cls((128, 256, 32), (128, 512, 128, 16, 16, 16), (64, 128, 32), (128, 128 if data_bytes == 32 else 64, 32, 64))
 
