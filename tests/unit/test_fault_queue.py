@@ -185,7 +185,8 @@ def test_errors_raise_the_interrupt_when_it_is_enabled():
     ("following.eq((self.tail + 1) & mask)", "following.eq(self.tail + 1)"), ("m.d.sync += csr.fqof.eq(1)", ""),
     ("self.recorded.eq(csr.fie)", "self.recorded.eq(1)"), ("self.tail.eq(0), csr.fqon", "csr.fqon"),
     ("self.record.ready.eq(ask.ready & beat.all())", "self.record.ready.eq(ask.ready & beat[1])"),
-    ("overwritten(self.head, self.head_write) & mask", "overwritten(self.head, self.head_write)"), ("csr.fqmf.eq(0), csr.fqof.eq(0)", "csr.fqof.eq(0)"),
+    ("overwritten(self.head, self.head_write) & mask", "overwritten(self.head, self.head_write)"),
+    ("csr.fqmf.eq(0), csr.fqof.eq(0)", "csr.fqof.eq(0)"),
 ], ids=["never full", "written after an overflow", "written after an error", "refused", "no wrap", "silent overflow", "recorded", "tail stays",
         "left too early", "head too far", "error stays"])
 def test_planted_bug_is_found(change):

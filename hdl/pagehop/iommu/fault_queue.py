@@ -94,8 +94,10 @@ class FaultQueue(wiring.Component):
         csr, write, mask = self.csr, self.csr_write, Signal(INDEX_BITS)
         m.d.sync += [
             mask.eq(index_mask(self.base)), self.head.eq(overwritten(self.head, self.head_write) & mask),
-            csr.busy.eq(csr.fqen != csr.fqon), self.interrupt.eq(csr.fie & (csr.fqmf | csr.fqof)),
+            csr.busy.eq(csr.fqen != csr.fqon),
         ]
+        # Not later than `csr`: software may clear `ipsr` in the cycle after it has cleared why it was set.
+        m.d.comb += self.interrupt.eq(csr.fie & (csr.fqmf | csr.fqof))
         with m.If(write.strobe[0]):
             m.d.sync += [csr.fqen.eq(write.data[0]), csr.fie.eq(write.data[1])]
         for bit, name in enumerate(("fqmf", "fqof"), start=8):
