@@ -38,7 +38,7 @@ class IommuControl(wiring.Component):
 
     Members
     -------
-    bus : of 4 KiB. directory : out, for the :class:`Translator`; invalidate_pages, pages, invalidate_contexts, device_named, device_id; stale : with it
+    bus : of 4 KiB. directory : out, for the :class:`Translator`; invalidate_pages, pages, invalidate_contexts, device_named, device_id; stale
     fault : stream of records, from the translator
     drain, drained, ats, modify : see :class:`CommandQueue`. wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
