@@ -28,8 +28,8 @@ class FaultStatus(data.Struct):
 class FaultQueue(wiring.Component):
     """Write records of faults to the queue in memory, each by one burst of four beats (section 4.2).
 
-    With a memory that takes a beat a cycle and answers L cycles after the last, a record leaves the stream 5 cycles after it came, and the next may
-    6 + L cycles after it; ``tail`` moves when the write is acknowledged. A record that comes while the queue is off, full, or stopped by an error is
+    With a memory that takes a beat a cycle and answers L cycles after the last, a record leaves the stream 5 cycles after it came, and the next can
+    5 + L cycles after it; ``tail`` moves when the write is acknowledged. A record that comes while the queue is off, full, or stopped by an error is
     dropped: it leaves in at most 2 cycles. A full queue sets ``fqof``, a refused write ``fqmf``; until software has cleared both, all are dropped.
 
     Members
