@@ -37,6 +37,10 @@ from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
+from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.line_owner import LineOwner
+from pagehop.iommu.line_share import LineShare
+from pagehop.iommu.memory_arbiter import MemoryArbiter
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.fifo import LaneFifo
@@ -110,6 +114,10 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "interposer.DirtyLog": lambda: DirtyLog(WIDTH),
     "interposer.AddressAdjuster": lambda: AddressAdjuster(WIDTH, tags=32),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
+    "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
+    "iommu.LineShare, 2 users": lambda: LineShare(2),
+    "iommu.EntryUpdate": EntryUpdate,
+    "iommu.MemoryArbiter, 4 clients": lambda: MemoryArbiter(4, sink_bits=3),
 }
 
 #: What is placed and routed on the ECP5, and what only each night because it takes long.

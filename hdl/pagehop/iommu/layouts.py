@@ -9,10 +9,12 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Mux
 from amaranth.lib import data, enum
 
+from pagehop.iommu.tilelink import ADDRESS_BITS
+
 __all__ = [
     "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
     "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
-    "EntryInfo", "FaultRecord", "bits_of_level", "is_same", "translated",
+    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "bits_of_level", "is_same", "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
@@ -184,6 +186,20 @@ class EntryInfo(data.Struct):
     dirty:    1
     napot:    1
     ppn:      PPN_BITS
+
+
+class EntryUpdateRequest(data.Struct):
+    """Write ``value`` to the entry at ``address`` (in double words of 8 bytes), if ``expected`` is still there, as one step for everybody."""
+    address:  ADDRESS_BITS - 3
+    expected: 64
+    value:    64
+
+
+class EntryUpdateStatus(enum.Enum, shape=2):
+    """What became of it."""
+    WRITTEN = 0
+    CHANGED = 1     # the entry is another now, and stays so
+    ERROR   = 2     # memory refused, or has lost what stood there
 
 
 class FaultRecord(data.Struct):

@@ -5,10 +5,21 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.entry_format import RiscvEntries
-from pagehop.iommu.layouts import LEVEL_BITS, MAX_LEVEL, PPN_BITS, Context, PageSize, Translation, bits_of_level, translated
+from pagehop.iommu.layouts import (
+    LEVEL_BITS,
+    MAX_LEVEL,
+    PPN_BITS,
+    Context,
+    EntryUpdateRequest,
+    EntryUpdateStatus,
+    PageSize,
+    Translation,
+    bits_of_level,
+    translated,
+)
 from pagehop.iommu.tilelink import ADDRESS_BITS, SIZE_WORD, MemoryPort, OpA
 
-__all__ = ["EntryUpdateRequest", "EntryUpdateStatus", "PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
+__all__ = ["PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
 
 
 class WalkFault(enum.Enum, shape=3):
@@ -38,20 +49,6 @@ class WalkResult(data.Struct):
     """What a walk found: a ``translation`` when there is no ``fault``."""
     fault:       WalkFault
     translation: Translation
-
-
-class EntryUpdateRequest(data.Struct):
-    """Write ``value`` to the entry at ``address`` (in double words of 8 bytes), if ``expected`` is still there, as one step for everybody."""
-    address:  ADDRESS_BITS - 3
-    expected: 64
-    value:    64
-
-
-class EntryUpdateStatus(enum.Enum, shape=2):
-    """What became of it."""
-    WRITTEN = 0
-    CHANGED = 1
-    ERROR   = 2
 
 
 _LEVEL = range(MAX_LEVEL + 1)
@@ -101,6 +98,7 @@ class PageWalk(wiring.Component):
         self._first_level = Signal(_LEVEL)     # the level of the first stage while the second is read
         self._found = Signal(Translation)      # by the first stage
         self._readable, self._writable = Signal(), Signal()    # what no pointer of the stage has taken away
+        self._dirties = Signal()    # the entry that is marked gets D, too
         self._asks = Signal()
         for register in ("table", "level", "second"):
             now = getattr(self, f"_{register}_now")
@@ -143,7 +141,7 @@ class PageWalk(wiring.Component):
         ask, place = self.memory.a.payload, Signal(ADDRESS_BITS - 3)
         m.d.comb += [
             place.eq(Cat(self._index(Mux(self._second_now, self._guest_page, self._request.page), self._level_now), self._table_now)),
-            self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
+            self._format.writes.eq(self._dirties), self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
             ask.opcode.eq(OpA.GET), ask.size.eq(SIZE_WORD), ask.mask.eq(~0), ask.address.eq(Cat(Const(0, 3), place)),
             self.update.payload.address.eq(place), self.update.payload.expected.eq(self._format.entry),
             self.update.payload.value.eq(self._format.marked),
@@ -212,7 +210,7 @@ class PageWalk(wiring.Component):
         # Of an ATS request all permissions are told, and none is missed; of a table they all count.
         refused = (table | ~request.lenient) & ((writes & ~writable) | ((table | ~writes) & ~readable)) | ~info.user
         marks = ~info.accessed | (writes & writable & ~info.dirty)
-        m.d.comb += self._format.writes.eq(writes & writable)
+        m.d.sync += self._dirties.eq(writes & writable)
         with m.If(info.fault | (info.leaf & (refused | (marks & ~Mux(self._second, context.gade, context.sade))))):
             self._end(m, Mux(self._second, WalkFault.GUEST, WalkFault.PAGE))
         with m.Elif(info.pointer):

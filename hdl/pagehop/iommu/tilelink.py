@@ -8,13 +8,15 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 __all__ = [
-    "ADDRESS_BITS", "DATA_BITS", "LINE_BYTES", "SIZE_LINE", "SIZE_WORD", "OpA", "OpB", "OpC", "OpD", "Grow", "Cap", "Shrink", "ChannelA", "ChannelB",
-    "ChannelC", "ChannelD", "ChannelE", "CoherentPort", "MemoryPort", "beats_after_first",
+    "ADDRESS_BITS", "DATA_BITS", "LINE_BYTES", "LINE_BEATS", "LINE_ADDRESS_BITS", "SIZE_LINE", "SIZE_WORD", "OpA", "OpB", "OpC", "OpD", "Grow", "Cap",
+    "Shrink", "ChannelA", "ChannelB", "ChannelC", "ChannelD", "ChannelE", "CoherentPort", "MemoryPort", "beats_after_first",
 ]
 
 #: Physical addresses, the bus, a cacheline, and ``size`` of a line and of a word of the bus.
 ADDRESS_BITS, DATA_BITS, LINE_BYTES = 56, 64, 64
 SIZE_LINE, SIZE_WORD = 6, 3
+#: Beats that carry a line, and bits of the number of a line.
+LINE_BEATS, LINE_ADDRESS_BITS = 8 * LINE_BYTES // DATA_BITS, ADDRESS_BITS - SIZE_LINE
 
 
 class OpA(enum.Enum, shape=3):

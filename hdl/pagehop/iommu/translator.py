@@ -15,13 +15,15 @@ from pagehop.iommu.layouts import (
     Access,
     Cause,
     DirectoryMode,
+    EntryUpdateRequest,
+    EntryUpdateStatus,
     FaultRecord,
     PageSize,
     TranslationRequest,
     TranslationResponse,
 )
 from pagehop.iommu.misses import Looked, Misses, Verdict, address_space
-from pagehop.iommu.page_walk import EntryUpdateRequest, EntryUpdateStatus, PageWalk
+from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.tilelink import MemoryPort
 
 __all__ = ["Translator"]

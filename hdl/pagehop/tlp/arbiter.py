@@ -23,7 +23,8 @@ def select_one(chosen, values):
 class RoundRobin(wiring.Component):
     """Grant one of ``count`` requests in the cycle in which they are made; who was served last comes last.
 
-    Who is served without ``last`` is the only one to be granted until it is served with it: the beats of a TLP stay together.
+    Who is served without ``last`` is the only one to be granted until it is served with it: the beats of a TLP stay together. With ``stays`` that is
+    so from the first grant on, for streams whose receiver must not see another payload before it has taken this one.
 
     Members
     -------
@@ -31,8 +32,8 @@ class RoundRobin(wiring.Component):
     grant : one-hot, 0 when nobody is granted.
     served : one-hot, who was served in this cycle, 0 for nobody. ``last``: that was the end of its turn.
     """
-    def __init__(self, count):
-        self.count = count
+    def __init__(self, count, *, stays=False):
+        self.count, self.stays = count, stays
         super().__init__({"requests": In(count), "grant": Out(count), "served": In(count), "last": In(1)})
 
     def elaborate(self, platform):
@@ -41,7 +42,8 @@ class RoundRobin(wiring.Component):
         # A row for each requester: who goes before it, and who of these may be granted at all. Every grant depends on the requests and on registers
         # only, so none waits for another, and what decides about turns stands behind no request.
         asks, asks_next = Signal(self.count, init=-1), Signal(self.count)
-        m.d.comb += asks_next.eq(Mux(self.served.any(), self.served | self.last.replicate(self.count), asks))
+        kept = Mux(self.grant.any(), self.grant, asks) if self.stays else asks
+        m.d.comb += asks_next.eq(Mux(self.served.any(), self.served | self.last.replicate(self.count), kept))
         m.d.sync += asks.eq(asks_next)
         for number in range(self.count):
             before, before_next, rivals = (

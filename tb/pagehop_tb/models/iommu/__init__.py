@@ -1,0 +1,31 @@
+"""The RISC-V IOMMU in software: tables in memory, translation, commands, and what may be answered while tables change."""
+
+from pagehop_tb.models.iommu.build import AccessFault, AddressSpace, Corruption, Directory, TableMemory, pages_from
+from pagehop_tb.models.iommu.commands import Cached, Keeps, decode, illegal, invalidates
+from pagehop_tb.models.iommu.history import History
+from pagehop_tb.models.iommu.model import BUILT, Implicit, Iommu, Subset, misconfiguration
+from pagehop_tb.models.iommu.requests import Outcome, Request, Status, ats_entry
+from pagehop_tb.models.iommu.tables import (
+    EVERYTHING,
+    NAPOT_SIZE,
+    PAGE,
+    Access,
+    AtsCommand,
+    Cause,
+    DeviceContext,
+    DirectoryCommand,
+    DirectoryEntry,
+    DirectoryMode,
+    FaultRecord,
+    Fence,
+    Invalidation,
+    Mode,
+    RiscvEntry,
+    VtdEntry,
+    page_size,
+)
+
+__all__ = ["BUILT", "EVERYTHING", "NAPOT_SIZE", "PAGE", "Access", "AccessFault", "AddressSpace", "AtsCommand", "Cached", "Cause", "Corruption",
+           "DeviceContext", "Directory", "DirectoryCommand", "DirectoryEntry", "DirectoryMode", "FaultRecord", "Fence", "History", "Implicit",
+           "Invalidation", "Iommu", "Keeps", "Mode", "Outcome", "Request", "RiscvEntry", "Status", "Subset", "TableMemory", "VtdEntry", "ats_entry",
+           "decode", "illegal", "invalidates", "misconfiguration", "page_size", "pages_from"]
