@@ -130,8 +130,10 @@ class CommandQueue(wiring.Component):
         csr, write = self.csr, self.csr_write
         m.d.sync += [
             self._mask.eq(index_mask(self.base)), self.tail.eq(overwritten(self.tail, self.tail_write) & self._mask),
-            csr.busy.eq(csr.cqen != csr.cqon), self.interrupt.eq(csr.cie & (stopped | csr.fence_w_ip)),
+            csr.busy.eq(csr.cqen != csr.cqon),
         ]
+        # Not later than `csr`: software may clear `ipsr` in the cycle after it has cleared why it was set.
+        m.d.comb += self.interrupt.eq(csr.cie & (stopped | csr.fence_w_ip))
         with m.If(write.strobe[0]):
             m.d.sync += [csr.cqen.eq(write.data[0]), csr.cie.eq(write.data[1])]
         for bit, name in enumerate(("cqmf", "cmd_to", "cmd_ill", "fence_w_ip"), start=8):

@@ -42,6 +42,7 @@ class Cause(enum.Enum, shape=12):
     DIRECTORY_MISCONFIGURED    = 259
     TYPE_DISALLOWED            = 260
     DIRECTORY_CORRUPTED        = 268
+    MESSAGE_ACCESS_FAULT       = 273
     TABLE_CORRUPTED            = 274
 
 

@@ -105,6 +105,7 @@ class Misses(wiring.Component):
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
+        self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
         m.d.comb += [
             queue.w_data.eq(self.offer.looked.request), queue.w_en.eq(self.offered & ~takes),
@@ -112,10 +113,12 @@ class Misses(wiring.Component):
         ]
         self._connect_walk(m)
         self._record(m)
+        m.d.sync += self._invalidated.eq(self.invalidate)
         with m.If(self.invalidate):
             m.d.sync += self.stale.eq(1)
         with m.FSM():
             with m.State("idle"):
+                m.d.sync += self.stale.eq(self.invalidate)
                 with m.If(queue.r_rdy):
                     m.d.comb += queue.r_en.eq(1)
                     m.d.sync += request.eq(queue.r_data)
@@ -159,7 +162,7 @@ class Misses(wiring.Component):
         offer = self.offer
         m.d.sync += [
             self._looked.eq(offer.looked), self._context.eq(offer.context), self._known.eq(offer.known), self._cause.eq(offer.cause),
-            self.replaces.eq(offer.replaces), self.stale.eq(self.invalidate), self._guest_address.eq(0),
+            self.replaces.eq(offer.replaces), self.stale.eq(self.invalidate | self._invalidated), self._guest_address.eq(0),
         ]
         with m.Switch(offer.verdict):
             with m.Case(Verdict.DIRECTORY):

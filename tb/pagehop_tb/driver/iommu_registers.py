@@ -1,0 +1,184 @@
+"""Registers of the block ``iommu``. Generated from its ``registers.rdl`` by ``make docs``; change that file, not this one.
+
+Each register is a class: ``offset`` in bytes, ``reset`` as a word, and in capitals its fields.
+"""
+
+from enum import IntEnum
+
+from pagehop_tb.driver.register_fields import Field, Memory
+
+#: Bytes of the map.
+SIZE = 0x400
+
+#: MSI table: for each vector its address, and its data (31:0) with the mask (32).
+MSI_CFG_TBL = Memory(0x300, 32)
+
+
+class DirectoryMode(IntEnum):
+    """Values of fields that the register map calls ``directory_mode``."""
+    #: Nothing is let through.
+    OFF = 0
+    #: Nothing is translated.
+    BARE = 1
+    #: Devices 0 to 127.
+    ONE_LEVEL = 2
+    #: Devices 0 to 65535.
+    TWO_LEVEL = 3
+
+
+class Capabilities:
+    """capabilities (read only)"""
+    offset = 0x0
+    reset = 0x0
+    #: Version of the specification, 1.0.
+    VERSION = Field(0, 8)
+    #: First stage with 39 bits.
+    SV39 = Field(9, 1)
+    #: First stage with 48 bits.
+    SV48 = Field(10, 1)
+    #: Second stage with 41 bits.
+    SV39X4 = Field(17, 1)
+    #: Second stage with 50 bits.
+    SV48X4 = Field(18, 1)
+    #: Hardware sets A and D.
+    AMO_HWAD = Field(24, 1)
+    #: ATS.
+    ATS = Field(25, 1)
+    #: How interrupts are sent: 0 as MSI, 1 by wires, 2 either.
+    IGS = Field(28, 2)
+    #: Bits of a physical address.
+    PAS = Field(32, 6)
+    #: The command that moves a page is there.
+    MODIFY = Field(56, 1)
+
+
+class Fctl:
+    """fctl (read and write)"""
+    offset = 0x8
+    reset = 0x0
+    #: Interrupts go by wires. Kept while the directory is not off or a queue is on.
+    WSI = Field(1, 1)
+
+
+class Ddtp:
+    """ddtp (read and write)"""
+    offset = 0x10
+    reset = 0x0
+    #: What becomes of requests. Another value leaves what was there. Encoded as :class:`DirectoryMode`.
+    MODE = Field(0, 4)
+    #: 1 until nothing is found by the old value any more.
+    BUSY = Field(4, 1)
+    #: Page of the root.
+    PPN = Field(10, 44)
+
+
+class Cqb:
+    """cqb (read and write)"""
+    offset = 0x18
+    reset = 0x0
+    #: Base-2 logarithm of the entries, less one; up to 2^16 entries.
+    LOG2SZ = Field(0, 4)
+    #: Page where it begins; a queue of more than a page is aligned to its size.
+    PPN = Field(10, 44)
+
+
+class Cqh:
+    """cqh (read only)"""
+    offset = 0x20
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
+class Cqt:
+    """cqt (read and write)"""
+    offset = 0x24
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
+class Fqb:
+    """fqb (read and write)"""
+    offset = 0x28
+    reset = 0x0
+    #: Base-2 logarithm of the entries, less one; up to 2^16 entries.
+    LOG2SZ = Field(0, 4)
+    #: Page where it begins; a queue of more than a page is aligned to its size.
+    PPN = Field(10, 44)
+
+
+class Fqh:
+    """fqh (read and write)"""
+    offset = 0x30
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
+class Fqt:
+    """fqt (read only)"""
+    offset = 0x34
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
+class Cqcsr:
+    """cqcsr (read and write)"""
+    offset = 0x48
+    reset = 0x0
+    #: The queue shall be on.
+    CQEN = Field(0, 1)
+    #: Its interrupt is enabled.
+    CIE = Field(1, 1)
+    #: A command could not be read, or a fence could not write. It stops the queue.
+    CQMF = Field(8, 1)
+    #: A command took too long. It stops the queue.
+    CMD_TO = Field(9, 1)
+    #: A command is illegal. It stops the queue.
+    CMD_ILL = Field(10, 1)
+    #: A fence asked for an interrupt.
+    FENCE_W_IP = Field(11, 1)
+    #: The queue is on.
+    CQON = Field(16, 1)
+    #: The queue goes on or off.
+    BUSY = Field(17, 1)
+
+
+class Fqcsr:
+    """fqcsr (read and write)"""
+    offset = 0x4c
+    reset = 0x0
+    #: The queue shall be on.
+    FQEN = Field(0, 1)
+    #: Its interrupt is enabled.
+    FIE = Field(1, 1)
+    #: A record could not be written. Until it is cleared all are dropped.
+    FQMF = Field(8, 1)
+    #: There was no room for a record. Until it is cleared all are dropped.
+    FQOF = Field(9, 1)
+    #: The queue is on.
+    FQON = Field(16, 1)
+    #: The queue goes on or off.
+    BUSY = Field(17, 1)
+
+
+class Ipsr:
+    """ipsr (read and write)"""
+    offset = 0x54
+    reset = 0x0
+    #: Of the command queue.
+    CIP = Field(0, 1)
+    #: Of the fault queue.
+    FIP = Field(1, 1)
+
+
+class Icvec:
+    """icvec (read and write)"""
+    offset = 0x2f8
+    reset = 0x0
+    #: Of the command queue.
+    CIV = Field(0, 4)
+    #: Of the fault queue.
+    FIV = Field(4, 4)

@@ -1,0 +1,222 @@
+# amaranth: UnusedElaboratable=no
+"""What software sees of the IOMMU through its registers: values after reset, what cannot be written, and the queues and interrupts behind them."""
+
+import pytest
+from uncached_memory import UncachedMemory
+
+from pagehop.iommu.control import IommuControl
+from pagehop.iommu.layouts import Cause
+from pagehop_sim.planted import planted
+from pagehop_tb.simulate import run, seeded
+
+CAPABILITIES, FCTL, DDTP, CQB, CQH, CQT, FQB, FQH, FQT = 0x00, 0x08, 0x10, 0x18, 0x20, 0x24, 0x28, 0x30, 0x34
+CQCSR, FQCSR, IPSR, ICVEC, MSI = 0x48, 0x4C, 0x54, 0x2F8, 0x300
+EN, IE, ON, BUSY, WSI, IO_CIP, IO_FIP = 1, 2, 1 << 16, 1 << 17, 2, 1, 2
+QUEUE, RECORDS, MESSAGE = 0x8000_0000, 0x9000_0000, 0xFEE0_0004
+
+
+class Software:
+    """Accesses of 4 and 8 bytes to the registers, with memories that go on meanwhile."""
+    def __init__(self, ctx, dut, name):
+        self.ctx, self.dut = ctx, dut
+        rng = seeded(name)
+        self.memories = {name: UncachedMemory(getattr(dut, f"{name}_memory"), rng)
+                         for name in ("command", "fault", "message") if hasattr(dut, f"{name}_memory")}
+        self.forgotten = []
+
+    async def tick(self, count=1):
+        for _ in range(count):
+            for memory in self.memories.values():
+                memory.before(self.ctx)
+            for memory in self.memories.values():
+                memory.after(self.ctx)
+            if self.ctx.get(self.dut.invalidate_contexts):
+                self.forgotten.append(self.ctx.get(self.dut.device_named))
+            await self.ctx.tick()
+
+    async def request(self, offset, size, write, value=0):
+        ctx, bus = self.ctx, self.dut.bus
+        shift = 8 * (offset % 8)
+        ctx.set(bus.request.payload, {"address": offset - offset % 8, "write": write, "data": value << shift,
+                                      "strobe": (1 << size) - 1 << offset % 8})
+        ctx.set(bus.request.valid, 1)
+        while not ctx.get(bus.request.ready):
+            await self.tick()
+        await self.tick()
+        ctx.set(bus.request.valid, 0)
+
+    async def write(self, offset, value, size=4):
+        await self.request(offset, size, 1, value)
+
+    async def read(self, offset, size=4):
+        ctx, response = self.ctx, self.dut.bus.response
+        await self.request(offset, size, 0)
+        while not ctx.get(response.valid):
+            await self.tick()
+        assert not ctx.get(response.payload.error)
+        value = ctx.get(response.payload.data) >> 8 * (offset % 8) & (1 << 8 * size) - 1
+        ctx.set(response.ready, 1)
+        await self.tick()
+        ctx.set(response.ready, 0)
+        return value
+
+    async def until(self, offset, mask, value):
+        for _ in range(60):
+            if await self.read(offset) & mask == value:
+                return
+        raise AssertionError(f"register {offset:#x} does not become {value:#x}")
+
+
+def with_software(dut, test, name="software"):
+    async def bench(ctx):
+        await test(Software(ctx, dut, name))
+
+    run(dut, bench)
+
+
+async def reset_values(software, messages):
+    # Version 1.0; Sv39, Sv48, Sv39x4, Sv48x4; A and D; both kinds of interrupts, or wires; 56 bits.
+    expected = 0x10 | 3 << 9 | 3 << 17 | 1 << 24 | (2 if messages else 1) << 28 | 56 << 32
+    assert await software.read(CAPABILITIES, 8) == expected
+    assert await software.read(FCTL) == (0 if messages else WSI)
+    for offset in range(DDTP, 0x400, 8):
+        assert await software.read(offset, 8) == 0, f"{offset:#x}"
+    assert await software.read(0xFF8, 8) == 0
+
+
+async def what_cannot_be_written(software):
+    for mode in range(16):
+        before = await software.read(DDTP, 8) & 15
+        await software.write(DDTP, (1 << 64) - 16 | mode, 8)
+        assert await software.read(DDTP, 8) & ~(1 << 4) == ((1 << 44) - 1 << 10 | (mode if mode <= 3 else before))
+    # 8 bytes may come as two halves, the higher one first.
+    await software.write(DDTP + 4, 0x2A_BCDE)
+    await software.write(DDTP, 0xF000_0000 | 2)
+    assert await software.read(DDTP, 8) & ~16 == 0x2A_BCDE_F000_0002
+    for base in (CQB, FQB):
+        await software.write(base, 0x1F, 8)
+        assert await software.read(base, 8) == 0xF
+        await software.write(base, (1 << 64) - 1 & ~0x1F | 2, 8)
+        assert await software.read(base, 8) == (1 << 44) - 1 << 10 | 2
+    for offset, kept in ((CQT, 7), (FQH, 7), (CQH, 0), (FQT, 0), (0x0C, 0), (0x258, 0), (0x2B0, 0)):
+        await software.write(offset, 0xFFFF_FFFF)
+        assert await software.read(offset) == kept, f"{offset:#x}"
+    await software.write(FCTL, 0xFFFF_FFFF)
+    assert await software.read(FCTL) == 0, "changed while the directory is not off"
+    await software.write(DDTP, 0)
+    await software.write(FCTL, 0xFFFF_FFFF)
+    assert await software.read(FCTL) == WSI
+    await software.write(ICVEC, (1 << 64) - 1, 8)
+    assert await software.read(ICVEC, 8) == 0x11
+    await software.write(MSI, (1 << 64) - 1, 8)
+    await software.write(MSI + 8, (1 << 64) - 1, 8)
+    assert await software.read(MSI, 8) == (1 << 56) - 4 and await software.read(MSI + 8, 8) == (1 << 33) - 1
+    await software.write(CQCSR, EN)
+    await software.until(CQCSR, ON | BUSY, ON)
+    await software.write(FCTL, 0)
+    assert await software.read(FCTL) == WSI, "changed while a queue is on"
+
+
+async def directory_forgets(software):
+    ctx = software.ctx
+    ctx.set(software.dut.stale, 1)
+    await software.write(DDTP, 0x123 << 10 | 3, 8)
+    await software.tick(40)
+    assert software.forgotten == [0] and await software.read(DDTP) & 16
+    assert ctx.get(software.dut.directory.mode).value == 3 and ctx.get(software.dut.directory.ppn) == 0x123
+    ctx.set(software.dut.stale, 0)
+    assert await software.read(DDTP, 8) == 0x123 << 10 | 3
+
+
+async def queues_on(software, *, wired):
+    await software.write(FCTL, WSI * wired)
+    await software.write(ICVEC, 0x01, 8)        # commands: vector 1; faults: vector 0
+    for vector in range(2):
+        await software.write(MSI + 16 * vector, MESSAGE + 8 * vector, 8)
+        await software.write(MSI + 16 * vector + 8, 0xAA00 + vector, 8)
+    for base, place, csr in ((CQB, QUEUE, CQCSR), (FQB, RECORDS, FQCSR)):
+        await software.write(base, place >> 2 | 1, 8)
+        await software.write(csr, EN | IE)
+        await software.until(csr, ON | BUSY, ON)
+
+
+async def commands_and_faults(software, wired):
+    ctx, dut, memory = software.ctx, software.dut, software.memories
+    await queues_on(software, wired=wired)
+    commands = [(3, 0), (2 | 1 << 10 | (1 << 11 if wired else 0) | 0x55AA << 32, 0x4000 >> 2), (7, 0)]
+    for index, halves in enumerate(commands):
+        for half in range(2):
+            memory["command"].words[QUEUE // 8 + 2 * index + half] = halves[half]
+    await software.write(CQT, 2)
+    await software.until(CQH, ~0, 2)
+    assert memory["command"].stores == [(0x4000, 0x55AA.to_bytes(4, "little"), False)] and software.forgotten == [0]
+    assert await software.read(CQCSR) == EN | IE | ON | wired << 11
+    assert await software.read(IPSR) == wired
+    await software.write(CQT, 3)
+    await software.until(CQCSR, 1 << 10, 1 << 10)
+    assert await software.read(CQH) == 2 and await software.read(IPSR) == IO_CIP
+    await software.write(IPSR, IO_CIP)
+    assert await software.read(IPSR) == IO_CIP, "the condition is still there"
+    await software.write(CQT, 2)
+    await software.write(CQCSR, EN | IE | 0xF00)
+    await software.write(IPSR, IO_CIP)
+    assert await software.read(IPSR) == 0 and await software.read(CQCSR) == EN | IE | ON
+    ctx.set(dut.fault.payload, {"cause": Cause.READ_PAGE_FAULT, "device_id": 0x77, "iotval": 0x1234_5000})
+    ctx.set(dut.fault.valid, 1)
+    while not ctx.get(dut.fault.ready):
+        await software.tick()
+    await software.tick()
+    ctx.set(dut.fault.valid, 0)
+    await software.until(FQT, ~0, 1)
+    assert await software.read(IPSR) == IO_FIP and memory["fault"].stores[0][0] == RECORDS
+    assert memory["fault"].stores[0][1][:8] == (13 | 0x77 << 40).to_bytes(8, "little")
+    await software.tick(60)
+    assert ctx.get(dut.wires) == wired
+    sent = [(address, int.from_bytes(data, "little")) for address, data, _ in memory["message"].stores]
+    # The command queue's bit rose, and once more when it was cleared under its condition.
+    assert sent == ([] if wired else [(MESSAGE + 8, 0xAA01)] * 2 + [(MESSAGE, 0xAA00)])
+
+
+async def refused_message(software):
+    await queues_on(software, wired=0)
+    software.memories["message"].denied.add(MESSAGE // 64)
+    software.memories["command"].words[QUEUE // 8] = 0
+    await software.write(CQT, 1)
+    await software.until(FQT, ~0, 1)
+    record = int.from_bytes(software.memories["fault"].stores[0][1], "little")
+    assert record == 273 | MESSAGE + 8 << 128
+
+
+def test_values_after_reset():
+    with_software(IommuControl(), lambda software: reset_values(software, True))
+    with_software(IommuControl(messages=False), lambda software: reset_values(software, False))
+
+
+def test_reserved_bits_and_unsupported_values_are_not_kept():
+    with_software(IommuControl(), what_cannot_be_written)
+
+
+def test_what_the_old_directory_said_is_forgotten():
+    with_software(IommuControl(), directory_forgets)
+
+
+@pytest.mark.parametrize("wired", [0, 1], ids=["messages", "wires"])
+def test_software_gives_commands_and_gets_faults_and_interrupts(wired):
+    with_software(IommuControl(), lambda software: commands_and_faults(software, wired))
+
+
+def test_a_refused_message_is_a_fault():
+    with_software(IommuControl(), refused_message)
+
+
+@pytest.mark.parametrize(("change", "test"), [
+    (("mode <= DirectoryMode.TWO_LEVEL.value", "1"), what_cannot_be_written), (("& ~self.commands.csr.cqon", ""), what_cannot_be_written),
+    (("(self.directory.mode == DirectoryMode.OFF) &", ""), what_cannot_be_written), (("commands.device_named & ~changed", "1"), directory_forgets),
+    (("changed | (busy & self.stale)", "changed"), directory_forgets),
+    (("commands.invalidate_contexts | changed", "commands.invalidate_contexts"), directory_forgets),
+    (("interrupts.event.eq(Cat(0, faults.recorded))", "interrupts.event.eq(0)"), lambda software: commands_and_faults(software, 1)),
+    (("interrupts.fault.valid & ~own", "0"), refused_message),
+], ids=["mode", "settings of a queue", "settings of a directory", "named", "busy", "kept", "record", "turn"])
+def test_planted_bug_is_found(change, test):
+    with pytest.raises(AssertionError):
+        with_software(planted(IommuControl, *change)(), test)
