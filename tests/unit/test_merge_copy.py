@@ -267,7 +267,8 @@ def test_a_damaged_write_that_is_absorbed_ends_the_copy(damage, before_start):
 
 @pytest.mark.parametrize("change", [
     ("with m.Elif(tainted):", "with m.Elif(0):"), ("with m.If(self.over | ~self.absorbing):", "with m.If(~self.absorbing):"),
-    ("(beat.first & header.poisoned))):", "0)):")], ids=["is merged", "ends the next copy", "without the flag of the beat"])
+    ("headers.is_damaged(self.absorb.payload)", "self.absorb.payload.poisoned"),
+], ids=["is merged", "ends the next copy", "only by the flag of the beat"])
 def test_it_ends_its_copy_and_no_other(change):
     with pytest.raises(AssertionError):
         damaged_write(engine_with(change), "header", False)

@@ -114,8 +114,8 @@ class DescriptorReader(wiring.Component):
         m.d.comb += [
             ours.eq(beat.first & (header.tag == self._tag(generation, number)) & waits.bit_select(number, 1)),
             shown.eq((header.status == CompletionStatus.SUCCESS.value) & (header.fmt == Fmt.DW3_DATA.value)
-                     & (header.length == DESCRIPTOR_BYTES // 4) & ~header.poisoned),
-            place.eq(Mux(beat.first, header.tag, place_q)), good.eq(Mux(beat.first, shown, good_q) & ~beat.poisoned & ~beat.digest_wrong),
+                     & (header.length == DESCRIPTOR_BYTES // 4)),
+            place.eq(Mux(beat.first, header.tag, place_q)), good.eq(Mux(beat.first, shown, good_q) & ~headers.is_damaged(beat)),
         ]
         counts = self.completion.valid & (ours | inside)
         m.d.comb += [bad.eq(counts & beat.last & ~good), answered.eq(Mux(counts & beat.last, 1 << place, 0))]

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from pagehop.interposer.log_settings import WORD_BITS, DirtyUnits, LogError, LogSettings, LogWord
 from pagehop.tlp import headers
-from pagehop.tlp.arbiter import lowest
+from pagehop.tlp.arbiter import lowest, number_of
 from pagehop.tlp.flush import flush_tag
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, TlpType
 from pagehop.tlp.stream import TlpBeat
@@ -142,7 +142,7 @@ class LogWords(wiring.Component):
                 m.d.sync += found.eq(Cat(there & (one == mark.place) for there, one in zip(used, places, strict=True)))
                 m.next = "Place"
             with m.State("Place"):
-                m.d.sync += [index.eq(Mux(found.any(), _number(found), turn)), bits.eq((1 | mark.pair << 1) << mark.bit)]
+                m.d.sync += [index.eq(Mux(found.any(), number_of(found), turn)), bits.eq((1 | mark.pair << 1) << mark.bit)]
                 m.next = "Read"
                 with m.If(~found.any()):
                     m.d.sync += turn.eq(turn + 1)
@@ -261,7 +261,7 @@ class LogWords(wiring.Component):
         m.d.sync += [
             ours.eq(self.completion.valid & beat.first & (header.tag[len(number):] == tag[len(number):])), number.eq(header.tag), value.eq(beat.data),
             good.eq((header.status == CompletionStatus.SUCCESS.value) & (header.fmt == Fmt.DW3_DATA.value) & (header.length == WORD_BYTES // 4)
-                    & ~header.poisoned & ~beat.poisoned & ~beat.digest_wrong),
+                    & ~headers.is_damaged(beat)),
         ]
         counts = ours & awaited.bit_select(number, 1)
         m.d.comb += [
@@ -280,11 +280,6 @@ class LogWords(wiring.Component):
             m.d.sync += [timer.eq(0), late.eq(0)]
 
 
-def _number(bits):
-    """Number of the one bit that is set."""
-    return Cat(Cat(bits[n] for n in range(len(bits)) if n >> place & 1).any() for place in range(exact_log2(len(bits))))
-
-
 def _first(bits):
     """Number of the first bit that is set."""
-    return _number(lowest(bits))
+    return number_of(lowest(bits))

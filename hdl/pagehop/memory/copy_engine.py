@@ -239,7 +239,7 @@ class CopyEngine(wiring.Component):
             piece.data.eq(beat.data),
             piece.first.eq(beat.first),
             piece.whole.eq(beat.dwords[5]),
-            piece.poisoned.eq(beat.poisoned | beat.digest_wrong | (beat.first & header.poisoned)),
+            piece.poisoned.eq(headers.is_damaged(beat)),
             piece.copy.eq(of_slot),
             piece.final.eq((header.status != CompletionStatus.SUCCESS.value) | (header.byte_count[2:] == header.length)),
             piece.ours.eq(of_slot & (of_generation == generation) & unanswered.bit_select(chunk, 1)),
@@ -321,12 +321,11 @@ class CopyEngine(wiring.Component):
         ]
 
     def _tainted(self, m):
-        """From a damaged write that was absorbed to the end of its copy 1: what is merged into the copy would look sound (I9)."""
-        beat, tainted = self.absorb.payload, Signal()
-        header = data.View(RequestHeader(), beat.header)
+        """1 from a damaged write that is absorbed to the end of its copy, for what is merged would look sound (I9)."""
+        tainted = Signal()
         with m.If(self.over | ~self.absorbing):
             m.d.sync += tainted.eq(0)
-        with m.Elif(self.absorb.valid & (beat.poisoned | beat.digest_wrong | (beat.first & header.poisoned))):
+        with m.Elif(self.absorb.valid & headers.is_damaged(self.absorb.payload)):
             m.d.sync += tainted.eq(1)
         return tainted
 

@@ -151,7 +151,7 @@ class TlpRegisterAdapter(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 arrived.header.eq(beat.header), arrived.data.eq(beat.data), arrived.non_posted.eq(non_posted),
-                arrived.poisoned.eq(beat.poisoned | beat.digest_wrong | data.View(RequestHeader(), beat.header).poisoned),
+                arrived.poisoned.eq(headers.is_damaged(beat)),
             ]
         return arrived
 

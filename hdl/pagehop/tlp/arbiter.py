@@ -6,13 +6,19 @@ from operator import or_
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
-__all__ = ["RoundRobin", "TlpArbiter", "lowest", "select_one"]
+__all__ = ["RoundRobin", "TlpArbiter", "lowest", "number_of", "select_one"]
 
 
 def lowest(bits):
     """``bits`` with the lowest that is set, and no other."""
     return (bits & (~bits + 1))[:len(bits)]
+
+
+def number_of(bits):
+    """Number of the one bit that is set, 0 when none is."""
+    return Cat(Cat(bits[n] for n in range(len(bits)) if n >> place & 1).any() for place in range(ceil_log2(len(bits))))
 
 
 def select_one(chosen, values):

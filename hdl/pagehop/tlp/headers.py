@@ -159,6 +159,11 @@ def has_prefix(beat, kind):
     return beat.prefix_valid & (beat.prefix[24:] == kind)
 
 
+def is_damaged(beat):
+    """1 when a :class:`TlpBeat` says that its TLP is poisoned, by EP or the flag of the beat, or that its digest was wrong."""
+    return beat.poisoned | beat.digest_wrong | (beat.first & _dw0(beat.header).poisoned)
+
+
 def is_message(header):
     """1 for Msg and MsgD."""
     return _dw0(header).type[3:5] == 0b10
