@@ -422,7 +422,8 @@ def test_planted_bug_with_executors_is_found(change):
 @pytest.mark.parametrize(("command", "change"), [
     (GVMA, ("~(function[0] & pages.pscv)", "1")), (PDT, ("~contexts.dv | contexts.process[8:].any()", "contexts.process[8:].any()")),
     (DDT, ("contexts.process.any()) | (contexts.dv & wide)", "0) | (contexts.dv & wide)")), (DDT, ("(contexts.dv & wide)", "wide")),
-    (FENCE, ("(wired | ~fence.wsi)", "1")), (DDT, ("device[7:].any()", "device[8:].any()")), (FENCE, ("~function.any() &", "")),
+    (DDT, ("is_too_wide(contexts.device_id, mode)", "is_too_wide(contexts.device_id & ~0x80, mode)")),
+    (FENCE, ("(wired | ~fence.wsi)", "1")), (FENCE, ("~function.any() &", "")),
 ], ids=["PSCV", "DV", "PID", "DID without DV", "WSI", "DID", "function"])
 def test_planted_bug_in_what_is_legal_is_found(command, change):
     broken = planted(CommandQueue, "", "", kind_of=planted(commands.kind_of, *change))

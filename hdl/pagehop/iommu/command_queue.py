@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.iommu.commands import COMMAND_BITS, DeviceMessage, Fence, InvalidateContexts, InvalidatePages, Kind, kind_of
 from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import DEVICE_BITS, VPN_BITS, DirectoryMode
-from pagehop.iommu.queues import INDEX_BITS, QueueBase, index_mask
+from pagehop.iommu.queues import INDEX_BITS, QueueBase, index_mask, keep_status
 from pagehop.iommu.tilelink import ADDRESS_BITS, DATA_BITS, SIZE_LINE, MemoryPort, OpA
 from pagehop.registers.bus import RegisterWrite, overwritten
 
@@ -127,18 +127,13 @@ class CommandQueue(wiring.Component):
 
     def _registers(self, m, stopped):
         """What software writes; what the queue sets in the same cycle counts more."""
-        csr, write = self.csr, self.csr_write
+        csr = self.csr
         m.d.sync += [
             self._mask.eq(index_mask(self.base)), self.tail.eq(overwritten(self.tail, self.tail_write) & self._mask),
-            csr.busy.eq(csr.cqen != csr.cqon),
         ]
         # Not later than `csr`: software may clear `ipsr` in the cycle after it has cleared why it was set.
         m.d.comb += self.interrupt.eq(csr.cie & (stopped | csr.fence_w_ip))
-        with m.If(write.strobe[0]):
-            m.d.sync += [csr.cqen.eq(write.data[0]), csr.cie.eq(write.data[1])]
-        for bit, name in enumerate(("cqmf", "cmd_to", "cmd_ill", "fence_w_ip"), start=8):
-            with m.If(write.strobe[1] & write.data[bit]):
-                m.d.sync += csr[name].eq(0)
+        keep_status(m, csr, self.csr_write, "c", ("cqmf", "cmd_to", "cmd_ill", "fence_w_ip"))
 
     def _line(self, m):
         """The line that was read, and which of its commands are there and not executed yet. Returns the word that the state looks at."""

@@ -3,7 +3,8 @@
 from amaranth.hdl import Mux, Value
 from amaranth.lib import data, enum
 
-from pagehop.iommu.layouts import DEVICE_BITS, DirectoryMode
+from pagehop.iommu.directory_walk import is_too_wide
+from pagehop.iommu.layouts import DEVICE_BITS
 
 __all__ = ["COMMAND_BITS", "DeviceMessage", "Fence", "InvalidateContexts", "InvalidatePages", "Kind", "Opcode", "kind_of", "reserved_of"]
 
@@ -101,8 +102,7 @@ def kind_of(command, *, mode, wired, ats, modify):
     """
     pages, fence, contexts, message = (data.View(layout, command) for layout in (InvalidatePages, Fence, InvalidateContexts, DeviceMessage))
     opcode, function = pages.opcode.as_value(), pages.function
-    device = contexts.device_id
-    wide = ((mode == DirectoryMode.ONE_LEVEL) & device[7:].any()) | ((mode == DirectoryMode.TWO_LEVEL) & device[16:].any())
+    wide = is_too_wide(contexts.device_id, mode)
     wrong = Mux(function[0], ~contexts.dv | contexts.process[8:].any(), contexts.process.any()) | (contexts.dv & wide)
     forms = [
         (Kind.PAGES, Opcode.IOTINVAL, pages, ~function[1:].any() & ~(function[0] & pages.pscv)),

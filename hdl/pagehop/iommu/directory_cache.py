@@ -5,6 +5,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.layouts import DEVICE_BITS, Context
+from pagehop.tlp.arbiter import number_of
 
 __all__ = ["DirectoryCache"]
 
@@ -12,9 +13,9 @@ __all__ = ["DirectoryCache"]
 class DirectoryCache(wiring.Component):
     """The contexts of the last ``entries`` devices.
 
-    A look-up takes a cycle: in that after one with ``look`` and a ``device_id``, ``there`` says whether it has a ``context``; both stay until the
-    next. ``fill`` takes the entries in turns. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_id``; what was
-    looked up in that cycle or before may be there still.
+    A look-up takes a cycle: ``there`` says whether the ``device_id`` of the cycle before has a ``context``. ``fill`` takes the entries in turns.
+    ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_id``; what was looked up in that cycle or before may be
+    there still.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class DirectoryCache(wiring.Component):
             raise ValueError(f"Directory cache must have a power of two of entries from 2 to 256, not {entries!r}")
         self.entries = entries
         super().__init__({
-            "look": In(1), "device_id": In(DEVICE_BITS), "there": Out(1), "context": Out(Context),
+            "device_id": In(DEVICE_BITS), "there": Out(1), "context": Out(Context),
             "fill": In(1), "filled_id": In(DEVICE_BITS), "filled": In(Context),
             "invalidate": In(1), "named": In(1), "invalid_id": In(DEVICE_BITS),
         })
@@ -41,11 +42,7 @@ class DirectoryCache(wiring.Component):
             write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(self.fill),
         ]
         matches = [valid[number] & (device == self.device_id) for number, device in enumerate(devices)]
-        with m.If(self.look):
-            m.d.sync += self.there.eq(Cat(matches).any())
-            for number, match in enumerate(matches):
-                with m.If(match):
-                    m.d.sync += place.eq(number)
+        m.d.sync += [self.there.eq(Cat(matches).any()), place.eq(number_of(Cat(matches)))]
         with m.If(self.fill):
             m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
             with m.Switch(turn):

@@ -7,10 +7,15 @@ from amaranth.lib.wiring import In, Out
 from pagehop.iommu.layouts import DEVICE_BITS, PPN_BITS, Cause, Context, DeviceContext, DirectoryMode, TableMode
 from pagehop.iommu.tilelink import SIZE_WORD, MemoryPort, OpA
 
-__all__ = ["Directory", "DirectoryWalk"]
+__all__ = ["Directory", "DirectoryWalk", "is_too_wide"]
 
 #: Bits of a device's number that find its context in a table, and base-2 logarithm of the bytes of a context.
 LEAF_BITS, SIZE_CONTEXT = 7, 5
+
+
+def is_too_wide(device_id, mode):
+    """1 when a directory of this mode has no place for the device."""
+    return Mux(mode == DirectoryMode.TWO_LEVEL, device_id[16:].any(), (mode == DirectoryMode.ONE_LEVEL) & device_id[LEAF_BITS:].any())
 
 
 class Directory(data.Struct):
@@ -55,7 +60,6 @@ class DirectoryWalk(wiring.Component):
         device, ask, answer = self.device_id.payload, self.memory.a.payload, self.memory.d.payload
         table, beat, cause, entry = Signal(PPN_BITS), Signal(2), Signal(Cause), data.View(_Entry, answer.data)
         self._kept, asks_table = Signal(Context), Signal()
-        two = self.directory.mode == DirectoryMode.TWO_LEVEL
         m.d.comb += [
             self.memory.d.ready.eq(1), ask.opcode.eq(OpA.GET), ask.mask.eq(~0),
             ask.size.eq(Mux(asks_table, SIZE_WORD, SIZE_CONTEXT)),
@@ -66,9 +70,9 @@ class DirectoryWalk(wiring.Component):
             with m.State("idle"), m.If(self.device_id.valid):
                 m.d.sync += [table.eq(self.directory.ppn), cause.eq(Cause.NONE), beat.eq(0)]
                 m.next = "context"
-                with m.If(two):
+                with m.If(self.directory.mode == DirectoryMode.TWO_LEVEL):
                     m.next = "table"
-                with m.If(Mux(two, device[16:].any(), device[LEAF_BITS:].any())):
+                with m.If(is_too_wide(device, self.directory.mode)):
                     m.d.sync += cause.eq(Cause.TYPE_DISALLOWED)
                     m.next = "done"
             with m.State("table"):

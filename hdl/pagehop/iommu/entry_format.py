@@ -57,7 +57,7 @@ class RiscvEntries(EntryFormat):
         m.d.comb += [
             info.fault.eq(fault), info.pointer.eq(~fault & ~leaf), info.leaf.eq(~fault & leaf),
             info.readable.eq(entry.readable | ~leaf), info.writable.eq(entry.writable | ~leaf), info.user.eq(entry.user | ~leaf),
-            info.global_.eq(entry.global_), info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.napot.eq(entry.napot),
+            info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.napot.eq(entry.napot),
             info.ppn.eq(entry.ppn),
         ]
         marked = data.View(_RiscvEntry, self.marked)

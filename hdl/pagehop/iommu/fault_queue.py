@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.layouts import FaultRecord
-from pagehop.iommu.queues import INDEX_BITS, QueueBase, index_mask
+from pagehop.iommu.queues import INDEX_BITS, QueueBase, index_mask, keep_status
 from pagehop.iommu.tilelink import DATA_BITS, MemoryPort, OpA
 from pagehop.registers.bus import RegisterWrite, overwritten
 
@@ -91,16 +91,11 @@ class FaultQueue(wiring.Component):
 
     def _registers(self, m):
         """What software writes; what the queue sets in the same cycle counts more. Returns the bits that the number of a record has."""
-        csr, write, mask = self.csr, self.csr_write, Signal(INDEX_BITS)
+        csr, mask = self.csr, Signal(INDEX_BITS)
         m.d.sync += [
             mask.eq(index_mask(self.base)), self.head.eq(overwritten(self.head, self.head_write) & mask),
-            csr.busy.eq(csr.fqen != csr.fqon),
         ]
         # Not later than `csr`: software may clear `ipsr` in the cycle after it has cleared why it was set.
         m.d.comb += self.interrupt.eq(csr.fie & (csr.fqmf | csr.fqof))
-        with m.If(write.strobe[0]):
-            m.d.sync += [csr.fqen.eq(write.data[0]), csr.fie.eq(write.data[1])]
-        for bit, name in enumerate(("fqmf", "fqof"), start=8):
-            with m.If(write.strobe[1] & write.data[bit]):
-                m.d.sync += csr[name].eq(0)
+        keep_status(m, csr, self.csr_write, "f", ("fqmf", "fqof"))
         return mask

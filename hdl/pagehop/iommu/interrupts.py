@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from pagehop.iommu.layouts import Cause, FaultRecord
 from pagehop.iommu.tilelink import ADDRESS_BITS, MemoryPort, OpA
 from pagehop.registers.bus import MemoryBus, MemoryWrite, RegisterWrite, overwritten
-from pagehop.tlp.arbiter import lowest
+from pagehop.tlp.arbiter import lowest, number_of
 
 __all__ = ["CAUSES", "Interrupts"]
 
@@ -93,7 +93,7 @@ class Interrupts(wiring.Component):
         m.d.sync += pending.eq(pending | rises)
         with m.FSM():
             with m.State("idle"), m.If(sends.any()):
-                m.d.sync += [vector.eq(sum(Mux(one, number, 0) for number, one in enumerate(sends))), pending.eq((pending & ~sends) | rises)]
+                m.d.sync += [vector.eq(number_of(sends)), pending.eq((pending & ~sends) | rises)]
                 m.next = "address"
             with m.State("address"):
                 m.d.comb += [odd.eq(0), looks.eq(1)]

@@ -181,7 +181,6 @@ class EntryInfo(data.Struct):
     readable: 1
     writable: 1
     user:     1
-    global_:  1
     accessed: 1
     dirty:    1
     napot:    1

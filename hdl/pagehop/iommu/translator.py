@@ -81,7 +81,7 @@ class Translator(wiring.Component):
         high = request.iova[38:]
         m.d.comb += [
             self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
-            contexts.look.eq(1), contexts.device_id.eq(request.device_id),
+            contexts.device_id.eq(request.device_id),
         ]
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),

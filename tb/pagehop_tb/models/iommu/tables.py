@@ -4,6 +4,7 @@ Sources: RISC-V IOMMU Architecture Specification 1.0 (sections 3.1, 4.1, 4.2), R
 VT-d (second-stage paging entries). Everything is little-endian.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, IntEnum
 from functools import cache
@@ -179,7 +180,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Entry(Packed):
+class Entry(Packed, ABC):
     """An entry of a page table. Both formats have these fields and answer these questions; ``napot`` and ``user`` are 0 and 1 where there are
     none."""
     valid: int = 1
@@ -200,23 +201,23 @@ class Entry(Packed):
         """Whether it may be kept in a cache, whatever else is wrong with it."""
         return bool(self.valid)
 
+    @abstractmethod
     def kind(self, level: int) -> Kind:
         """What it is in a table of this level."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grants(self, level: int) -> tuple[bool, bool]:
         """Whether it lets read, and write: of a pointer, what it does not take away."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def pointer(cls, ppn: int) -> Self:
         """One that leads to the table at page ``ppn``."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def leaf(cls, ppn: int, level: int, **flags: int) -> Self:
         """One that maps to ``ppn`` at this level; by default all is allowed, and it was accessed and written."""
-        raise NotImplementedError
 
     def size(self, level: int) -> int:
         """Bytes that a leaf of this level maps."""
