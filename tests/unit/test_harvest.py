@@ -15,6 +15,37 @@ PAGES, WORD_BITS = 128, 12
 QUIET, SOON = 12, 90
 
 
+async def none(ctx, port, what):
+    """Nothing is to come for a while."""
+    for _ in range(QUIET):
+        assert not ctx.get(port), what
+        await ctx.tick()
+
+
+async def comes(ctx, port, what):
+    """Wait until it comes, which must be soon."""
+    for _ in range(SOON):
+        if ctx.get(port):
+            return
+        await ctx.tick()
+    raise AssertionError(what)
+
+
+async def put_back(ctx, dut, bus):
+    """The bits that are set again before the answer is there, if it is soon."""
+    back, paused = [], 0
+    for _ in range(SOON):
+        if ctx.get(dut.op.valid):
+            op = ctx.get(dut.op.payload)
+            assert paused and op.kind == BitmapOpKind.SET, "what the device writes meanwhile is not marked"
+            back.append(op.index)
+        if ctx.get(bus.response.valid):
+            break
+        paused = ctx.get(dut.pause)
+        await ctx.tick()
+    return back
+
+
 def harvest_waits(dut, name):
     """Reads of a word that is not empty, with and without clearing, each with other things missing before it may be answered.
 
@@ -23,18 +54,6 @@ def harvest_waits(dut, name):
     rng, lost_for = seeded(name), {0: 0, 1: 0}
 
     async def bench(ctx):
-        async def none(port, what, cycles=QUIET):
-            for _ in range(cycles):
-                assert not ctx.get(port), what
-                await ctx.tick()
-
-        async def comes(port, what):
-            for _ in range(SOON):
-                if ctx.get(port):
-                    return
-                await ctx.tick()
-            raise AssertionError(what)
-
         epoch = entered = 0
         flush = [{"issued": 9, "done": 9, "newest": 9, "dirty": 0, "clean": 1, "lost": 0} for _ in range(2)]
         for _ in range(60):
@@ -53,7 +72,7 @@ def harvest_waits(dut, name):
             ctx.set(bus.request.payload, {"index": page // 64, "strobe": 0xFF})
             await ctx.tick()
             ctx.set(bus.request.valid, 0)
-            await comes(dut.op.valid, "the bitmap is not read")
+            await comes(ctx, dut.op.valid, "the bitmap is not read")
             op = ctx.get(dut.op.payload)
             assert (op.kind, op.index // 64) == (BitmapOpKind.TAKE if takes else BitmapOpKind.READ, page // 64)
             await ctx.tick()
@@ -61,14 +80,14 @@ def harvest_waits(dut, name):
             ctx.set(dut.word, word)
             await ctx.tick()
             ctx.set(dut.word_valid, 0)
-            await none(dut.advance, "an epoch began that was not ready")
+            await none(ctx, dut.advance, "an epoch began that was not ready")
             ctx.set(dut.epochs.advance_ready, 1)
             while behind:
-                await none(dut.advance, f"{behind} TLPs stand in the issue register, and the harvest goes on")
+                await none(ctx, dut.advance, f"{behind} TLPs stand in the issue register, and the harvest goes on")
                 behind -= 1
                 accepted = (accepted + 1) % 16
                 ctx.set(dut.accepted, accepted)
-            await comes(dut.advance, "the harvest stands still")
+            await comes(ctx, dut.advance, "the harvest stands still")
             needed = [dirty[host] | flush[host]["lost"] for host in range(2)]
             for host in range(2):
                 assert ctx.get(dut.flush_request[host]) == needed[host]
@@ -82,22 +101,13 @@ def harvest_waits(dut, name):
                 if needed[host]:
                     flush[host] |= {"issued": flush[host]["newest"], "dirty": 0}
                     ctx.set(dut.flush[host], flush[host])
-                    await none(bus.response.valid, "a write was not proven visible, and the harvest is answered")
+                    await none(ctx, bus.response.valid, "a write was not proven visible, and the harvest is answered")
                     flush[host] |= {"done": flush[host]["issued"], "lost": rng.random() < 0.2}
                     ctx.set(dut.flush[host], flush[host])
             if atomic:
-                await none(bus.response.valid, "an atomic was not answered, and the harvest is")
+                await none(ctx, bus.response.valid, "an atomic was not answered, and the harvest is")
                 ctx.set(dut.epochs.atomics, 0)
-            lost, back, paused = any(one["lost"] for one in flush), [], 0
-            for _ in range(SOON):
-                if ctx.get(dut.op.valid):
-                    op = ctx.get(dut.op.payload)
-                    assert paused and op.kind == BitmapOpKind.SET, "what the device writes meanwhile is not marked"
-                    back.append(op.index)
-                if ctx.get(bus.response.valid):
-                    break
-                paused = ctx.get(dut.pause)
-                await ctx.tick()
+            lost, back = any(one["lost"] for one in flush), await put_back(ctx, dut, bus)
             answer = ctx.get(bus.response.payload)
             assert ctx.get(bus.response.valid) and answer.error == lost, f"with {int(lost)} for a lost flush the answer has the error {answer.error}"
             assert lost or answer.data == word
