@@ -1,0 +1,78 @@
+"""The IOMMU without the way that TLPs take: only parts and connections (docs/iommu.md)."""
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+
+from pagehop.iommu.control import IommuControl
+from pagehop.iommu.entry_format import RiscvEntries
+from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.layouts import TranslationRequest, TranslationResponse
+from pagehop.iommu.line_owner import LineOwner
+from pagehop.iommu.memory_arbiter import MemoryArbiter
+from pagehop.iommu.tilelink import CoherentPort
+from pagehop.iommu.translator import Translator
+from pagehop.registers.bus import RegisterBus
+
+__all__ = ["IommuCore"]
+
+
+class IommuCore(wiring.Component):
+    """Translations on request, commands and faults by queues in memory, all memory by one coherent port.
+
+    Latency and throughput are those of the parts: :class:`Translator`, :class:`CommandQueue`, :class:`FaultQueue`, :class:`EntryUpdate`. Each client
+    of the memory has a source of its own, the line's owner the last, to which probes must come.
+
+    Parameters
+    ----------
+    id_bits, entries, ways, contexts, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
+    vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
+
+    Members
+    -------
+    bus : registers, 4 KiB. wires : interrupts
+    request, response : of translations, see :class:`Translator`
+    drain, drained : see :class:`CommandQueue`
+    port : to the home
+    """
+    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, format_=RiscvEntries, updates=True, vectors=2, messages=True, fence_bits=24,
+                 sink_bits=1):
+        self.translator = Translator(id_bits, entries=entries, ways=ways, contexts=contexts, ats=False, updates=updates, format_=format_)
+        self.control = IommuControl(updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
+        self._clients = [
+            *((self.translator, name) for name in ("directory_memory", "table_memory")),
+            *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []))),
+        ]
+        source_bits = bits_for(len(self._clients))
+        self.arbiter = MemoryArbiter(len(self._clients), sink_bits)
+        self.owner = LineOwner(len(self._clients), source_bits, sink_bits)
+        super().__init__({
+            "bus": In(RegisterBus(self.control.file.address_bits)), "wires": Out(vectors),
+            "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
+            "drain": Out(1), "drained": In(1), "port": Out(CoherentPort(source_bits, sink_bits)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.translator, m.submodules.control = self.translator, self.control
+        m.submodules.arbiter, m.submodules.owner = self.arbiter, self.owner
+        m.submodules.update = update = EntryUpdate()
+        translator, control = self.translator, self.control
+        for ours, part in ((self.bus, control.bus), (self.request, translator.request), (self.response, translator.response),
+                           (self.port, self.arbiter.port)):
+            wiring.connect(m, wiring.flipped(ours), part)
+        for number, (part, name) in enumerate(self._clients):
+            wiring.connect(m, getattr(part, name), self.arbiter.clients[number])
+        wiring.connect(m, self.arbiter.owner, self.owner.port)
+        wiring.connect(m, update.line, self.owner.user)
+        wiring.connect(m, translator.update, update.update)
+        wiring.connect(m, translator.updated, update.updated)
+        wiring.connect(m, translator.fault, control.fault)
+        m.d.comb += [
+            translator.directory.eq(control.directory), control.stale.eq(translator.stale),
+            *(getattr(translator, name).eq(getattr(control, name))
+              for name in ("invalidate_pages", "pages", "invalidate_contexts", "device_named", "device_id")),
+            self.drain.eq(control.drain), control.drained.eq(self.drained), self.wires.eq(control.wires),
+        ]
+        return m
