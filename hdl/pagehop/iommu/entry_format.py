@@ -17,15 +17,18 @@ def is_misaligned(ppn, level):
 
 
 class EntryFormat(wiring.Component):
-    """Decode an entry, combinational: ``info`` of the ``entry`` at a ``level``, and ``marked``, the entry with A set, and D when ``writes``.
+    """Decode an entry, combinational: ``info`` of the ``entry`` at a ``level``; ``marked``, the entry with A set, and D when ``writes``; ``moved``,
+    the entry as it is but for its page, which is ``page``.
 
     A pointer's permissions are ANDed with those of what it leads to; a format in which pointers take nothing away says 1 there.
     """
     entry:  In(64)
     level:  In(range(MAX_LEVEL + 1))
     writes: In(1)
+    page:   In(PPN_BITS)
     info:   Out(EntryInfo)
     marked: Out(64)
+    moved:  Out(64)
 
 
 class _RiscvEntry(data.Struct):
@@ -60,8 +63,11 @@ class RiscvEntries(EntryFormat):
             info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.napot.eq(entry.napot),
             info.ppn.eq(entry.ppn),
         ]
-        marked = data.View(_RiscvEntry, self.marked)
-        m.d.comb += [self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes)]
+        marked, moved = (data.View(_RiscvEntry, word) for word in (self.marked, self.moved))
+        m.d.comb += [
+            self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes),
+            self.moved.eq(self.entry), moved.ppn.eq(self.page),
+        ]
         return m
 
 
@@ -90,6 +96,9 @@ class VtdEntries(EntryFormat):
             info.readable.eq(entry.readable), info.writable.eq(entry.writable), info.user.eq(1),
             info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.ppn.eq(entry.ppn),
         ]
-        marked = data.View(_VtdEntry, self.marked)
-        m.d.comb += [self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes)]
+        marked, moved = (data.View(_VtdEntry, word) for word in (self.marked, self.moved))
+        m.d.comb += [
+            self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes),
+            self.moved.eq(self.entry), moved.ppn.eq(self.page),
+        ]
         return m

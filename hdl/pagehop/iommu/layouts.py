@@ -14,7 +14,7 @@ from pagehop.iommu.tilelink import ADDRESS_BITS
 __all__ = [
     "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
     "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
-    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "bits_of_level", "is_same", "translated",
+    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "bits_of_level", "is_same", "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
@@ -199,6 +199,17 @@ class EntryUpdateStatus(enum.Enum, shape=2):
     WRITTEN = 0
     CHANGED = 1     # the entry is another now, and stays so
     ERROR   = 2     # memory refused, or has lost what stood there
+
+
+class Located(data.Struct):
+    """Where the entry is by which a page is translated: its ``address`` in double words, what it says, and whether there is any (``found``).
+
+    ``nested``: the context has two stages, of which the entry is of the second.
+    """
+    found:       1
+    nested:      1
+    address:     ADDRESS_BITS - 3
+    translation: Translation
 
 
 class FaultRecord(data.Struct):

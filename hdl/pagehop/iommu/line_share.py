@@ -13,6 +13,8 @@ __all__ = ["LineShare"]
 class LineShare(wiring.Component):
     """Let ``users`` use one :class:`LineOwner` in turns: who has acquired a line has the owner until that has ended. Nothing takes a cycle.
 
+    Who has it is told by ``touched`` also that another user waits for it.
+
     Members
     -------
     users : who wants lines. ``owner`` : to the owner.
@@ -42,6 +44,7 @@ class LineShare(wiring.Component):
         for user, served, holds in zip(users, turns.served, holder, strict=True):
             m.d.comb += [
                 user.acquire.ready.eq(served), user.entry.eq(owner.entry), user.end.eq(owner.end),
-                *(getattr(user, name).eq(getattr(owner, name) & holds) for name in ("owned", "touched", "ended")),
+                *(getattr(user, name).eq(getattr(owner, name) & holds) for name in ("owned", "ended")),
+                user.touched.eq(holds & (owner.touched | Cat(other.acquire.valid for other in users if other is not user).any())),
             ]
         return m

@@ -14,12 +14,14 @@ from pagehop.iommu.layouts import (
     Cause,
     Context,
     FaultRecord,
+    Located,
     Status,
     Translation,
     TranslationRequest,
     TranslationResponse,
 )
 from pagehop.iommu.page_walk import WalkFault, WalkRequest, WalkResult
+from pagehop.iommu.tilelink import ADDRESS_BITS
 
 __all__ = ["Looked", "Misses", "Offer", "Verdict", "address_space"]
 
@@ -73,6 +75,9 @@ class Misses(wiring.Component):
     What is found while something is invalidated is the answer to the request that was there before, and is not kept. Until then ``stale`` is 1: a
     fence must wait for it.
 
+    ``locate`` asks for the entry by which a page is translated, of the second stage when there is one, by a request without an access. Nothing is
+    marked, kept, or recorded. After ``redo`` nothing is answered by what a walk has found or read until then: it is looked for again.
+
     Parameters
     ----------
     id_bits : of requests. At most ``2 ** id_bits`` are unanswered.
@@ -83,6 +88,7 @@ class Misses(wiring.Component):
     offer : with ``offered``, a request that cannot be answered from what is known
     again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken
     walk, walked; directory, cause, context : the walks
+    locate, located : stream, its ``ready`` is 1 for one cycle, with what was found
     answer : stream, taken in cycles in which the look-up has no answer
     fault : stream of records, kept until they are taken
     """
@@ -95,7 +101,8 @@ class Misses(wiring.Component):
             "walk": Out(stream.Signature(WalkRequest)), "walked": In(WalkResult),
             "guest_page": In(PPN_BITS), "implicit": In(1), "index": In(LEVEL_BITS),
             "fill_context": Out(1), "fill": Out(1), "filled": Out(Cached), "replaces": Out(ways),
-            "invalidate": In(1), "stale": Out(1),
+            "invalidate": In(1), "stale": Out(1), "redo": In(1), "entry_address": In(ADDRESS_BITS - 3),
+            "locate": In(stream.Signature(TranslationRequest(id_bits))), "located": Out(Located),
             "answer": Out(stream.Signature(TranslationResponse(id_bits))), "fault": Out(stream.Signature(FaultRecord)),
         })
 
@@ -105,6 +112,7 @@ class Misses(wiring.Component):
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
+        self._locates, self._redo = Signal(), Signal()
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
         m.d.comb += [
@@ -121,11 +129,15 @@ class Misses(wiring.Component):
                 m.d.sync += self.stale.eq(self.invalidate)
                 with m.If(queue.r_rdy):
                     m.d.comb += queue.r_en.eq(1)
-                    m.d.sync += request.eq(queue.r_data)
+                    m.d.sync += [request.eq(queue.r_data), self._locates.eq(0)]
                     m.next = "again"
                 with m.Elif(self.offered):
                     m.d.comb += takes.eq(1)
+                    m.d.sync += self._locates.eq(0)
                     self._take(m)
+                with m.Elif(self.locate.valid):
+                    m.d.sync += [request.eq(self.locate.payload), self._locates.eq(1)]
+                    m.next = "again"
             with m.State("again"):
                 m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
                 with m.If(self.again.ready):
@@ -146,8 +158,12 @@ class Misses(wiring.Component):
             with m.State("tables"):
                 self._tables(m)
             with m.State("answer"):
-                m.d.comb += [self.blocks.eq(1), self.answer.valid.eq(1), self.answer.payload.translation.eq(self._translation)]
-                with m.If(self.answer.ready):
+                m.d.comb += [
+                    self.blocks.eq(1), self.answer.valid.eq(~self.redo), self.answer.payload.translation.eq(self._translation),
+                ]
+                with m.If(self.redo):
+                    m.next = "again"
+                with m.Elif(self.answer.ready):
                     m.next = "idle"
             with m.State("refuse"):
                 self._refuse(m)
@@ -162,7 +178,7 @@ class Misses(wiring.Component):
         offer = self.offer
         m.d.sync += [
             self._looked.eq(offer.looked), self._context.eq(offer.context), self._known.eq(offer.known), self._cause.eq(offer.cause),
-            self.replaces.eq(offer.replaces), self.stale.eq(self.invalidate | self._invalidated), self._guest_address.eq(0),
+            self.replaces.eq(offer.replaces), self._redo.eq(0), self.stale.eq(self.invalidate | self._invalidated), self._guest_address.eq(0),
         ]
         with m.Switch(offer.verdict):
             with m.Case(Verdict.DIRECTORY):
@@ -176,7 +192,10 @@ class Misses(wiring.Component):
         request, context, walk, walked = self._looked.request, self._context, self.walk.payload, self.walked
         ats = request.access == Access.ATS_REQUEST
         m.d.comb += [
-            walk.context.eq(context), walk.page.eq(request.iova[PAGE_BITS:]),
+            walk.context.eq(context), walk.context.first.eq(context.first & ~(self._locates & context.second)),
+            walk.locates.eq(self._locates),
+            self.located.nested.eq(context.first & context.second), self.located.address.eq(self.entry_address),
+            self.located.translation.eq(walked.translation), walk.page.eq(request.iova[PAGE_BITS:]),
             walk.writes.eq((request.access == Access.WRITE) | (ats & ~request.no_write)), walk.lenient.eq(ats),
             walk.canonical.eq(Mux(context.first_deep, self._looked.sign_48, self._looked.sign_39)), walk.beyond.eq(self._looked.beyond),
             self.filled.space.eq(address_space(context)), self.filled.page.eq(request.iova[PAGE_BITS:]),
@@ -186,7 +205,9 @@ class Misses(wiring.Component):
     def _tables(self, m):
         """Walk; the answer goes out in the cycle in which the walk ends, if the look-up has none."""
         walked, request = self.walked, self._looked.request
-        found = self.walk.ready & (walked.fault == WalkFault.NONE)
+        redo, sound = self._redo | self.redo, walked.fault == WalkFault.NONE
+        found = self.walk.ready & sound & ~redo & ~self._locates
+        m.d.sync += self._redo.eq(redo)
         m.d.comb += [
             self.walk.valid.eq(1), self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
             self.fill.eq(found & ~self.stale & (request.access != Access.ATS_REQUEST)),
@@ -204,7 +225,12 @@ class Misses(wiring.Component):
                 with m.Default():
                     m.d.sync += self._cause.eq(Cause.TABLE_CORRUPTED)
             m.next = "refuse"
-            with m.If(found):
+            with m.If(redo):
+                m.next = "again"
+            with m.Elif(self._locates & sound):
+                m.d.comb += [self.locate.ready.eq(1), self.located.found.eq(1)]
+                m.next = "idle"
+            with m.Elif(found):
                 m.next = "answer"
                 with m.If(self.answer.ready):
                     m.next = "idle"
@@ -223,11 +249,13 @@ class Misses(wiring.Component):
         missing, refused = (Cat(cause == one.value for one in causes).any() for causes in (_OF_PAGES, _UNSUPPORTED))
         always = Cat(cause == one.value for one in _ALWAYS_TOLD).any()
         m.d.comb += [
-            self.blocks.eq(1), self.answer.valid.eq(1),
+            self.blocks.eq(1), self.answer.valid.eq(~self._locates), self.locate.ready.eq(self._locates),
             self.answer.payload.status.eq(Mux(
                 ats & missing, Status.TRANSLATED, Mux(ats & ~refused, Status.COMPLETER_ABORT, Status.UNSUPPORTED_REQUEST))),
         ]
-        with m.If(self.answer.ready):
+        with m.If(self._locates):
+            m.next = "idle"
+        with m.Elif(self.answer.ready):
             m.next = "idle"
             with m.If(~(ats & missing) & (always | ~(self._known & self._context.dtf))):
                 m.next = "record"

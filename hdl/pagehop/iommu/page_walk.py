@@ -35,12 +35,14 @@ class WalkRequest(data.Struct):
     """Translate ``page`` for a device with this ``context``, which has a stage at least.
 
     ``writes``: the access writes, or is an ATS request that asks to; ``lenient``: an ATS request, which gets what permissions there are.
+    ``locates``: only the place of the leaf is asked for: nothing is refused for want of permissions, and nothing is marked.
     ``canonical``: ``page`` is an address of the first stage, when there is one. ``beyond``: the address has bits that ``page`` has no place for.
     """
     context:   Context
     page:      PPN_BITS
     writes:    1
     lenient:   1
+    locates:   1
     canonical: 1
     beyond:    1
 
@@ -74,6 +76,7 @@ class PageWalk(wiring.Component):
     request, result
     memory : reads of 8 bytes, one at a time
     update, updated : requests to set A and D, each answered by ``updated`` once
+    entry_address : in the cycle of a ``result`` without a fault: of the leaf, in double words
     guest_page, implicit, index : of the last GUEST fault: the page of the guest, whether it was looked for as that of a table of the first stage, and
         the place in that table
     """
@@ -82,7 +85,7 @@ class PageWalk(wiring.Component):
         super().__init__({
             "request": In(stream.Signature(WalkRequest)), "result": Out(WalkResult), "memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
-            "guest_page": Out(PPN_BITS), "implicit": Out(1), "index": Out(LEVEL_BITS),
+            "entry_address": Out(ADDRESS_BITS - 3), "guest_page": Out(PPN_BITS), "implicit": Out(1), "index": Out(LEVEL_BITS),
         })
 
     def elaborate(self, platform):
@@ -143,7 +146,7 @@ class PageWalk(wiring.Component):
             place.eq(Cat(self._index(Mux(self._second_now, self._guest_page, self._request.page), self._level_now), self._table_now)),
             self._format.writes.eq(self._dirties), self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
             ask.opcode.eq(OpA.GET), ask.size.eq(SIZE_WORD), ask.mask.eq(~0), ask.address.eq(Cat(Const(0, 3), place)),
-            self.update.payload.address.eq(place), self.update.payload.expected.eq(self._format.entry),
+            self.entry_address.eq(place), self.update.payload.address.eq(place), self.update.payload.expected.eq(self._format.entry),
             self.update.payload.value.eq(self._format.marked),
         ]
 
@@ -209,9 +212,9 @@ class PageWalk(wiring.Component):
         readable, writable = info.readable & self._readable, info.writable & self._writable
         # Of an ATS request all permissions are told, and none is missed; of a table they all count.
         refused = (table | ~request.lenient) & ((writes & ~writable) | ((table | ~writes) & ~readable)) | ~info.user
-        marks = ~info.accessed | (writes & writable & ~info.dirty)
+        marks = ~request.locates & (~info.accessed | (writes & writable & ~info.dirty))
         m.d.sync += self._dirties.eq(writes & writable)
-        with m.If(info.fault | (info.leaf & (refused | (marks & ~Mux(self._second, context.gade, context.sade))))):
+        with m.If(info.fault | (info.leaf & ((refused & ~request.locates) | (marks & ~Mux(self._second, context.gade, context.sade))))):
             self._end(m, Mux(self._second, WalkFault.GUEST, WalkFault.PAGE))
         with m.Elif(info.pointer):
             below = (self._level - 1)[:len(self._level)]

@@ -18,6 +18,7 @@ from pagehop.iommu.layouts import (
     EntryUpdateRequest,
     EntryUpdateStatus,
     FaultRecord,
+    Located,
     PageSize,
     TranslationRequest,
     TranslationResponse,
@@ -49,6 +50,7 @@ class Translator(wiring.Component):
     fault : stream of records for the fault queue
     directory : in, what ``ddtp`` says
     invalidate_pages, pages; invalidate_contexts, device_named, device_id : in, see the caches. ``stale`` : out, see :class:`Misses`
+    locate, located; redo : see :class:`Misses`. Requests of ``locate`` have no ``access``, those of ``request`` always have one
     directory_memory, table_memory : ports for the walks
     update, updated : see :class:`PageWalk`
     """
@@ -62,6 +64,7 @@ class Translator(wiring.Component):
             "fault": Out(stream.Signature(FaultRecord)), "directory": In(Directory),
             "invalidate_pages": In(1), "pages": In(Invalidation),
             "invalidate_contexts": In(1), "device_named": In(1), "device_id": In(DEVICE_BITS), "stale": Out(1),
+            "locate": In(stream.Signature(TranslationRequest(id_bits))), "located": Out(Located), "redo": In(1),
             "directory_memory": Out(MemoryPort()), "table_memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
         })
@@ -95,16 +98,16 @@ class Translator(wiring.Component):
         """In the cycle after a request was taken: answer it, or offer it to the misses."""
         request, context, offer = looked.request, contexts.context, misses.offer
         off, bare = self.directory.mode == DirectoryMode.OFF, self.directory.mode == DirectoryMode.BARE
-        ats = request.access == Access.ATS_REQUEST
+        ats, locates = request.access == Access.ATS_REQUEST, request.access == Access.NONE
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
         writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
         canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)
         allowed = Mux(writes | (ats & ~request.no_write), iotlb.found.writable, iotlb.found.readable)
-        hits = iotlb.matches.any() & canonical & ~looked.beyond & allowed
+        hits = iotlb.matches.any() & canonical & ~looked.beyond & allowed & ~locates
         as_it_is = bare | translated | ~(context.first | context.second)
         disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
         verdict = Signal(Verdict)
-        with m.If(off | ((bare | contexts.there) & (disallowed | (as_it_is & looked.beyond)))):
+        with m.If(off | ((bare | contexts.there) & (disallowed | (as_it_is & (looked.beyond | locates))))):
             m.d.comb += [
                 verdict.eq(Verdict.REFUSE),
                 offer.cause.eq(Mux(off, Cause.ALL_DISALLOWED, Mux(disallowed, Cause.TYPE_DISALLOWED, Mux(
@@ -140,9 +143,11 @@ class Translator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.update), page_walk.update)
         wiring.connect(m, wiring.flipped(self.updated), page_walk.updated)
         wiring.connect(m, wiring.flipped(self.fault), misses.fault)
+        wiring.connect(m, wiring.flipped(self.locate), misses.locate)
         m.d.comb += [
             misses.walked.eq(page_walk.result), misses.guest_page.eq(page_walk.guest_page), misses.implicit.eq(page_walk.implicit),
-            misses.index.eq(page_walk.index), misses.cause.eq(directory_walk.cause), directory_walk.directory.eq(self.directory),
+            misses.entry_address.eq(page_walk.entry_address), misses.index.eq(page_walk.index),
+            misses.cause.eq(directory_walk.cause), directory_walk.directory.eq(self.directory),
         ]
 
     def _connect_caches(self, m, misses, iotlb, contexts, directory_walk):
@@ -152,4 +157,5 @@ class Translator(wiring.Component):
             contexts.fill.eq(misses.fill_context), contexts.filled_id.eq(misses.directory.payload), contexts.filled.eq(directory_walk.context),
             contexts.invalidate.eq(self.invalidate_contexts), contexts.named.eq(self.device_named), contexts.invalid_id.eq(self.device_id),
             misses.invalidate.eq(self.invalidate_pages | self.invalidate_contexts), self.stale.eq(misses.stale),
+            misses.redo.eq(self.redo), self.located.eq(misses.located),
         ]
