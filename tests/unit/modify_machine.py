@@ -1,4 +1,5 @@
-"""Everything around the engine of `modify` in Amaranth's simulator: translation, the line and its home; a device, its pages and their copy in Python."""
+# amaranth: UnusedElaboratable=no
+"""Everything around the engine of `modify` in Amaranth's simulator: translation, line and home; a device, its pages and their copy in Python."""
 
 from dataclasses import dataclass, field
 
@@ -117,8 +118,9 @@ class Machine:
         self.open = {}              # translated, and not visible yet: count by number
         self.waiting, self.serial, self.stale, self.accesses = {}, 0, [], 0
         self.draining, self.drain_wait, self.drain_never = None, 0, False
+        self.visible_after = 50
         self.stop, self.cycle, self.copies, self.copy_fault, self.rate = False, 0, [], lambda _: False, 0.0
-        self.log = []
+        self.extra, self.rounds, self.round_fails = [], [], False
 
     def entry(self, page):
         return self.space.place(self.base + page * PAGE, 0)
@@ -156,14 +158,12 @@ class Machine:
                 assert answer.status.value == 0 and answer.translation.writable, answer
                 free.append(answer.id)
                 self.accesses += 1
-                self.open[value] = self.cycle + rng.randrange(12), page, word, answer.translation.ppn
-                self.log.append((self.cycle, "translated", value, page, word, answer.translation.ppn))
+                self.open[value] = self.cycle + rng.randrange(self.visible_after), page, word, answer.translation.ppn
             for value, (when, page, word, ppn) in sorted(self.open.items()):
                 if when <= self.cycle:
                     del self.open[value]
                     self.content(ppn)[word] = value
                     self.written[page, word] = value
-                    self.log.append((self.cycle, "written", value, page, word, ppn))
 
     async def drains(self, ctx):
         """What was translated when a drain began is waited for."""
@@ -193,6 +193,22 @@ class Machine:
             await ctx.tick()
             ctx.set(engine.copy.ready, 0)
 
+    async def devices(self, ctx):
+        """All ATS devices of the domain: a round takes 20 cycles."""
+        engine = self.dut.engine
+        while not self.stop:
+            _, _, hold, valid, told, owned = await ctx.tick().sample(
+                engine.ats_hold, engine.round.valid, engine.round.payload, self.dut.owner.user.owned)
+            ctx.set(engine.ats_quiet, hold)
+            if valid:
+                assert not hold or ctx.get(engine.ats_quiet), "devices are told while one of them may still ask"
+                self.rounds.append({"payload": told.payload, "gscid": told.gscid, "held": hold, "owned": owned, "copies": len(self.copies)})
+                await ctx.tick().repeat(20)
+                ctx.set(engine.round_failed, self.round_fails)
+                ctx.set(engine.round.ready, 1)
+                await ctx.tick()
+                ctx.set(engine.round.ready, 0)
+
     # What a test does.
 
     async def order(self, ctx, *words):
@@ -205,7 +221,7 @@ class Machine:
             ctx.set(command.valid, 0)
             await ctx.tick().repeat(4)
 
-    async def finished(self, ctx, limit=60_000):
+    async def finished(self, ctx, limit=8000):
         for _ in range(limit):
             _, _, pending = await ctx.tick().sample(self.dut.engine.execute.pending)
             if not pending:
@@ -242,7 +258,7 @@ class Machine:
         raise AssertionError("a translation was never answered")
 
     def check(self):
-        """Each page is where it was moved to, and has what the device wrote last."""
+        """While none is moved: each page is where it was moved to, and has what the device wrote last."""
         for page in range(self.pages):
             assert self.ppn(page) == self.lies[page], f"page {page} is at {self.ppn(page):#x}, not at {self.lies[page]:#x}"
         for (page, word), value in self.written.items():
@@ -259,10 +275,5 @@ class Machine:
             self.check()
             self.stop = True
 
-        async def failing(ctx):
-            try:
-                await bench(ctx)
-            finally:
-                self.stop = True
-
-        run(self.dut, at_port(self.home, self.dut.arbiter.port, lambda: self.stop), failing, self.device, self.drains, self.copier)
+        benches = [self.device, self.drains, self.copier, *([self.devices] if self.dut.ats else []), *self.extra]
+        run(self.dut, at_port(self.home, self.dut.arbiter.port, lambda: self.stop), bench, *benches)

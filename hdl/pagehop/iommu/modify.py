@@ -64,8 +64,8 @@ class ModifyEngine(wiring.Component):
     edits, what was edited. Optimistic, nobody waits: who wants the line, or another line of the IOMMU's, gets it, and the move begins again, after
     ``tries`` times as one that holds. Only for the edits a probe waits, up to OPTIMISTIC_LIMIT and 13 cycles.
 
-    With n moves in a batch, a line that is owned after O cycles and given back after G, a copy of C and a drain of D cycles, one takes
-    O + D + G + 34 + n (C + 1) cycles from the last command to the records, and those that are found by a walk as long as that more.
+    With a home that grants after L cycles and acknowledges after L, a drain of D cycles and a copy of C, a batch of n moves takes
+    52 + D + 2 L + n (C + 1) cycles from its last command to the verdict; one that is found by a walk of three levels 10 + 3 L more.
 
     Parameters
     ----------
