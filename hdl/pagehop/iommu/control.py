@@ -12,7 +12,9 @@ from pagehop.iommu.directory_walk import Directory
 from pagehop.iommu.fault_queue import FaultQueue
 from pagehop.iommu.interrupts import Interrupts
 from pagehop.iommu.iotlb import Invalidation
-from pagehop.iommu.layouts import DEVICE_BITS, DirectoryMode, FaultRecord
+from pagehop.iommu.layouts import DEVICE_BITS, PPN_BITS, DirectoryMode, FaultRecord
+from pagehop.iommu.line_owner import LIMIT_BITS
+from pagehop.iommu.modify import ModifyEvents
 from pagehop.iommu.tilelink import ADDRESS_BITS, MemoryPort
 from pagehop.registers.bus import RegisterBus, overwritten
 from pagehop.registers.file import RegisterFile
@@ -40,7 +42,8 @@ class IommuControl(wiring.Component):
     -------
     bus : of 4 KiB. directory : out, for the :class:`Translator`; invalidate_pages, pages, invalidate_contexts, device_named, device_id; stale
     fault : stream of records, from the translator
-    drain, drained, ats, modify : see :class:`CommandQueue`. wires : see :class:`Interrupts`
+    drain, drained, ats, modify : see :class:`CommandQueue`. With modify records, hold_limit, copy_limit and events, see :class:`ModifyEngine`.
+    wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
     """
     def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24):
@@ -54,7 +57,10 @@ class IommuControl(wiring.Component):
             "invalidate_contexts": Out(1), "device_named": Out(1), "device_id": Out(DEVICE_BITS), "stale": In(1),
             "drain": Out(1), "drained": In(1), "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
             **({"message_memory": Out(MemoryPort())} if messages else {}),
-            **({"ats": Out(Executor(DeviceMessage))} if ats else {}), **({"modify": Out(Executor(COMMAND_BITS))} if modify else {}),
+            **({"ats": Out(Executor(DeviceMessage))} if ats else {}), **({
+                "modify": Out(Executor(COMMAND_BITS)), "records": Out(PPN_BITS), "hold_limit": Out(LIMIT_BITS), "copy_limit": Out(32),
+                "events": In(ModifyEvents),
+            } if modify else {}),
         })
 
     def elaborate(self, platform):
@@ -69,6 +75,8 @@ class IommuControl(wiring.Component):
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.commands, name))
         changed = self._directory(m)
         self._settings(m)
+        if self.modify_built:
+            self._moves(m)
         self._queues(m, changed)
         self._interrupts(m)
         return m
@@ -97,6 +105,17 @@ class IommuControl(wiring.Component):
             idle = (self.directory.mode == DirectoryMode.OFF) & ~self.commands.csr.cqon & ~self.faults.csr.fqon
             with m.If(file.fctl_write.strobe[0] & idle):
                 m.d.sync += self._wired.eq(file.fctl_write.data[1])
+
+    def _moves(self, m):
+        """What moves of pages need, and what they tell."""
+        file, counts, events = self.file, self.file.modify_counts, self.events
+        m.d.comb += [
+            self.records.eq(file.modify_records.ppn), self.hold_limit.eq(file.modify_limits.hold), self.copy_limit.eq(file.modify_limits.copy),
+        ]
+        for name in events.shape().members:
+            count = Signal(16, name=name)
+            m.d.sync += count.eq(count + events[name])
+            m.d.comb += counts[name].eq(count)
 
     def _queues(self, m, changed):
         file, commands, faults = self.file, self.commands, self.faults

@@ -174,6 +174,38 @@ class Ipsr:
     FIP = Field(1, 1)
 
 
+class ModifyRecords:
+    """modify_records (read and write)"""
+    offset = 0x2d0
+    reset = 0x0
+    #: Page where they begin.
+    PPN = Field(10, 44)
+
+
+class ModifyLimits:
+    """modify_limits (read and write)"""
+    offset = 0x2d8
+    reset = 0x2625a0000030d4
+    #: For which who wants the line of an entry is kept waiting, at most, by a move that holds it.
+    HOLD = Field(0, 16)
+    #: For which the copy of a page waits for memory.
+    COPY = Field(32, 32)
+
+
+class ModifyCounts:
+    """modify_counts (read only)"""
+    offset = 0x2e0
+    reset = 0x0
+    #: Batches of which something was moved.
+    MOVED = Field(0, 16)
+    #: Batches of which nothing was moved.
+    FAILED = Field(16, 16)
+    #: Attempts that somebody disturbed.
+    RETRIED = Field(32, 16)
+    #: Batches that held the line after as many attempts as they had without.
+    FELL_BACK = Field(48, 16)
+
+
 class Icvec:
     """icvec (read and write)"""
     offset = 0x2f8
