@@ -41,6 +41,7 @@ from pagehop.iommu.entry_update import EntryUpdate
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
 from pagehop.iommu.memory_arbiter import MemoryArbiter
+from pagehop.iommu.page_copy import PageCopy
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
@@ -122,6 +123,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.LineShare, 2 users": lambda: LineShare(2),
     "iommu.EntryUpdate": EntryUpdate,
     "iommu.MemoryArbiter, 4 clients": lambda: MemoryArbiter(4, sink_bits=3),
+    "iommu.PageCopy": PageCopy,
+    "iommu.PageCopy, 8 reads": lambda: PageCopy(8),
 }
 
 #: What is placed and routed on the ECP5, and what only each night because it takes long.
