@@ -267,6 +267,8 @@ def random_command(rng, extra, wired):
         command &= ~(0 if wired else 1 << 11) & ~(rng.choice((0xFF, 0xFF, 0)) << 118)
     if name in (DDT, PDT):
         command = command & ~(0xFF << 56) | (name == PDT) << 33
+    if name == BY_PAGE:
+        command &= ~(0xFF << 56)
     return command ^ (1 << rng.randrange(128) if rng.random() < 0.04 else 0)
 
 

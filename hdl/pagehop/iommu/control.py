@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.command_queue import CommandQueue, Executor
@@ -112,7 +112,7 @@ class IommuControl(wiring.Component):
         m.d.comb += [
             self.records.eq(file.modify_records.ppn), self.hold_limit.eq(file.modify_limits.hold), self.copy_limit.eq(file.modify_limits.copy),
         ]
-        for name in events.shape().members:
+        for name in data.Layout.cast(events.shape()).members:
             count = Signal(16, name=name)
             m.d.sync += count.eq(count + events[name])
             m.d.comb += counts[name].eq(count)

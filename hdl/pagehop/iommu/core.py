@@ -1,6 +1,8 @@
 """The IOMMU without the way that TLPs take: only parts and connections (docs/iommu.md)."""
 
-from amaranth.hdl import Module
+from functools import reduce
+
+from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -10,7 +12,10 @@ from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.entry_update import EntryUpdate
 from pagehop.iommu.layouts import TranslationRequest, TranslationResponse
 from pagehop.iommu.line_owner import LineOwner
+from pagehop.iommu.line_share import LineShare
 from pagehop.iommu.memory_arbiter import MemoryArbiter
+from pagehop.iommu.modify import ModifyEngine
+from pagehop.iommu.page_copy import PageCopy
 from pagehop.iommu.tilelink import CoherentPort
 from pagehop.iommu.translator import Translator
 from pagehop.registers.bus import RegisterBus
@@ -19,7 +24,7 @@ __all__ = ["IommuCore"]
 
 
 class IommuCore(wiring.Component):
-    """Translations on request, commands and faults by queues in memory, all memory by one coherent port.
+    """Translations on request, commands and faults by queues in memory, moves of pages; all memory by one coherent port, but for copies.
 
     Latency and throughput are those of the parts: :class:`Translator`, :class:`CommandQueue`, :class:`FaultQueue`, :class:`EntryUpdate`. Each client
     of the memory has a source of its own, the line's owner the last, to which probes must come.
@@ -28,6 +33,7 @@ class IommuCore(wiring.Component):
     ----------
     id_bits, entries, ways, contexts, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
     vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
+    modify : whether pages can be moved. reads : see :class:`PageCopy`.
 
     Members
     -------
@@ -35,14 +41,17 @@ class IommuCore(wiring.Component):
     request, response : of translations, see :class:`Translator`
     drain, drained : see :class:`CommandQueue`
     port : to the home
+    copy_port : with modify, where pages are copied
     """
     def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, format_=RiscvEntries, updates=True, vectors=2, messages=True, fence_bits=24,
-                 sink_bits=1):
+                 sink_bits=1, modify=False, reads=4):
         self.translator = Translator(id_bits, entries=entries, ways=ways, contexts=contexts, ats=False, updates=updates, format_=format_)
-        self.control = IommuControl(updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
+        self.control = IommuControl(modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
+        self.engine, self.copy = (ModifyEngine(id_bits, format_=format_), PageCopy(reads)) if modify else (None, None)
         self._clients = [
             *((self.translator, name) for name in ("directory_memory", "table_memory")),
             *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []))),
+            *([(self.engine, "memory")] if modify else []),
         ]
         source_bits = bits_for(len(self._clients))
         self.arbiter = MemoryArbiter(len(self._clients), sink_bits)
@@ -51,6 +60,7 @@ class IommuCore(wiring.Component):
             "bus": In(RegisterBus(self.control.file.address_bits)), "wires": Out(vectors),
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
             "drain": Out(1), "drained": In(1), "port": Out(CoherentPort(source_bits, sink_bits)),
+            **({"copy_port": Out(self.copy.port.signature)} if modify else {}),
         })
 
     def elaborate(self, platform):
@@ -65,14 +75,40 @@ class IommuCore(wiring.Component):
         for number, (part, name) in enumerate(self._clients):
             wiring.connect(m, getattr(part, name), self.arbiter.clients[number])
         wiring.connect(m, self.arbiter.owner, self.owner.port)
-        wiring.connect(m, update.line, self.owner.user)
         wiring.connect(m, translator.update, update.update)
         wiring.connect(m, translator.updated, update.updated)
         wiring.connect(m, translator.fault, control.fault)
         m.d.comb += [
             translator.directory.eq(control.directory), control.stale.eq(translator.stale),
-            *(getattr(translator, name).eq(getattr(control, name))
-              for name in ("invalidate_pages", "pages", "invalidate_contexts", "device_named", "device_id")),
-            self.drain.eq(control.drain), control.drained.eq(self.drained), self.wires.eq(control.wires),
+            *(getattr(translator, name).eq(getattr(control, name)) for name in ("invalidate_contexts", "device_named", "device_id")),
+            control.drained.eq(self.drained), self.wires.eq(control.wires),
         ]
+        self._connect_moves(m, update)
         return m
+
+    def _connect_moves(self, m, update):
+        """A fence waits for moves, so never do both drain or invalidate in one cycle."""
+        translator, control, engine, copy = self.translator, self.control, self.engine, self.copy
+        forgets, drains = [(control.invalidate_pages, control.pages)], [control.drain]
+        if engine is None:
+            wiring.connect(m, update.line, self.owner.user)
+        else:
+            m.submodules.engine, m.submodules.copy = engine, copy
+            m.submodules.share = share = LineShare(2)
+            for user, line in zip(share.users, (update.line, engine.line), strict=True):
+                wiring.connect(m, line, user)
+            for one, other in ((share.owner, self.owner.user), (engine.locate, translator.locate), (engine.copy, copy.start),
+                               (control.modify, engine.execute), (copy.port, wiring.flipped(self.copy_port))):
+                wiring.connect(m, one, other)
+            m.d.comb += [
+                self.owner.limit.eq(engine.limit), engine.located.eq(translator.located), translator.redo.eq(engine.redo),
+                engine.copy_failed.eq(copy.failed), copy.abort.eq(engine.copy_abort), copy.limit.eq(control.copy_limit),
+                engine.records.eq(control.records), engine.hold_limit.eq(control.hold_limit), control.events.eq(engine.events),
+                engine.drained.eq(self.drained),
+            ]
+            forgets.append((engine.invalidate, engine.pages))
+            drains.append(engine.drain)
+        m.d.comb += [
+            translator.invalidate_pages.eq(Cat(pulse for pulse, _ in forgets).any()), self.drain.eq(Cat(drains).any()),
+            translator.pages.eq(reduce(lambda other, one: Mux(one[0], one[1].as_value(), other), forgets[1:], forgets[0][1].as_value())),
+        ]

@@ -11,22 +11,17 @@ from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import PAGE_BITS, PPN_BITS, Located, PageSize, TranslationRequest
 from pagehop.iommu.line_owner import LIMIT_BITS, LinePort
 from pagehop.iommu.modify_batch import ModifyBatch, ModifyStatus
+from pagehop.iommu.page_copy import CopyPages
 from pagehop.iommu.tilelink import LINE_ADDRESS_BITS, LINE_BEATS, SIZE_WORD, MemoryPort, OpA
 from pagehop.tlp.stream import connect_streams
 
-__all__ = ["OPTIMISTIC_LIMIT", "CopyPages", "ModifyEngine", "ModifyEvents", "Round"]
+__all__ = ["OPTIMISTIC_LIMIT", "ModifyEngine", "ModifyEvents", "Round"]
 
 #: Cycles for which an optimistic move may keep a probe waiting: for its edits only, eight cycles.
 OPTIMISTIC_LIMIT = 48
 
 #: What devices that have kept anything of an address space are told to forget: all of it.
 _ALL_PAGES = 0x7FFF_FFFF_FFFF_F800
-
-
-class CopyPages(data.Struct):
-    """A page to be copied, and where to."""
-    source:      PPN_BITS
-    destination: PPN_BITS
 
 
 class Round(data.Struct):
