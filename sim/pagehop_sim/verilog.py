@@ -35,7 +35,9 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 #: Those of the address adjuster.
 ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}
 #: Those of the IOMMU without the way that TLPs take.
-IOMMU_CORE_PARAMETERS: dict[str, tuple[type, Any]] = {"id_bits": (int, 3), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4)}
+IOMMU_CORE_PARAMETERS: dict[str, tuple[type, Any]] = {
+    "id_bits": (int, 3), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4), "modify": (bool, False), "reads": (int, 4),
+}
 #: What can be delivered, by the key `top` of a CONFIG file.
 TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS, "iommu_core": IOMMU_CORE_PARAMETERS}
 

@@ -1,8 +1,9 @@
-"""The IOMMU under everything at once: devices that translate and write, CPUs at the lines of its tables, software that gives pages other places.
+"""The IOMMU under everything at once: devices that translate and write, CPUs at the lines of its tables, software that gives pages other places,
+moves of pages.
 
 Judged: each translation, by what the tables may have said (``History``); each access, which must not reach a page that software has taken back;
-each entry that software replaces, in which A and D must tell of every access by it; the neighbours of entries, which CPUs write; and at the end,
-what stands in the pages.
+each entry that software replaces, in which A and D must tell of every access by it; the neighbours of entries, which CPUs write; each move, at whose
+commit both pages must be the same, and after which nothing reaches the old one; and what stands in the pages at the end of each round.
 """
 
 from collections import deque
@@ -48,8 +49,9 @@ from .frame import BenchConfig
 
 #: Where things are: tables, the command queue (of 256), the word that fences store to, pages of devices.
 TABLES, COMMANDS, COMMANDS_LOG2, FENCES, PAGES = 0x8000_0000, 0x7100_0000, 8, 0x7200_0000, 0x1_0000_0000
-#: The source of the line's owner in the core: after the five clients of the memory.
-OWNER = 5
+#: Where moves leave their records; the source of the line's owner in the core: after the clients of the memory, of which one is for moves.
+RECORDS, OWNER = 0x7300_0000, 5
+MOVED, MISMATCH, NOT_FOUND = 1, 2, 3
 IOVA, GSCID = 0x4000_0000, 5
 A, D = 1 << 6, 1 << 7
 WORDS = PAGE // 8
@@ -64,7 +66,7 @@ SIZES = {0: PAGE, 1: 16 * PAGE, 2: 512 * PAGE, 3: 512 * 512 * PAGE}
 INVALIDATIONS: tuple[Command, ...] = (Invalidation(), Invalidation(func3=1), DirectoryCommand())
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Page:
     """A page of a device. ``wrote``, ``read``: something was done by what the entry says now."""
     space: "Space"
@@ -73,9 +75,14 @@ class Page:
     ppn: int
     wrote: bool = False
     read: bool = False
-    busy: bool = False      # it is being given another place
+    valid: bool = True
+    busy: bool = False      # software gives it another place
+    goal: int | None = None     # of a move
     values: dict[int, int] = field(default_factory=dict)    # what was written last, by word
     open: set[int] = field(default_factory=set)             # words with a write that is not done
+
+    def __repr__(self) -> str:
+        return f"{self.iova:#x} of device {self.space.device:#x} at page {self.ppn:#x}"
 
 
 @dataclass(eq=False)
@@ -85,6 +92,16 @@ class Space:
     invalidation: Command
     pages: list[Page]
     scratch: dict[int, int]     # what CPUs wrote beside the entries
+
+
+@dataclass(frozen=True)
+class Move:
+    """Half of a command that moves a page."""
+    word: int
+
+    def pack(self) -> bytes:
+        """As it stands in the queue."""
+        return self.word.to_bytes(16, "little")
 
 
 @dataclass(eq=False)
@@ -104,9 +121,9 @@ class Machine:
     def __init__(self, dut: Any, config: BenchConfig) -> None:
         self.random = random = config.random("races")
         self.rate, self.least_delay, self.most_delay = config.get("rate", 0.5), 0, config.get("delay", 12)
-        self.history_share, slow = config.get("history", 1.0), config.get("latency", 6)
+        self.history_share, slow = config.get("history", 0.2), config.get("latency", 6)
         self.fabric = Fabric(dut.clk, dut.rst, seed=random.getrandbits(32))
-        self.home = Home(random, cacher=OWNER, cpus=3, latency=lambda: int(random.random() * slow), patience=None)
+        self.home = Home(random, cacher=OWNER + config.modify, cpus=3, latency=lambda: int(random.random() * slow), patience=None)
         self.memory, allocate = TableMemory(self.home.memory), pages_from(TABLES)
         self.directory = Directory(self.memory, allocate, DirectoryMode.ONE_LEVEL)
         self.next_ppn = PAGES // PAGE
@@ -114,18 +131,22 @@ class Machine:
         self.retired: set[int] = set()
         self.spaces = [self._space(allocate, 0x12, False), self._space(allocate, 0x34, True)]
         self.pages = [page for space in self.spaces for page in space.pages]
+        self.by_entry = {page.entry: page for page in self.pages}
         self.subset = replace(BUILT, ats=False)
-        self.counts = dict.fromkeys(("accesses", "refused", "remaps", "cpu_accesses", "drains", "judged", "dirtied"), 0)
+        self.counts = dict.fromkeys(("moves", "unmoved", "accesses", "refused", "remaps", "cpu_accesses", "drains", "judged", "dirtied"), 0)
         self.budget, self.identities, self.uses, self.open = 0, list(range(8)), {}, set[int]()
-        self.writes_of_fence: deque[int] = deque()
-        self.fence_number, self.tail, self.serial, self.still = 0, 0, 0, Event()
+        self.fence_stored = Event()
+        self.fenced, self.fence_number, self.tail, self.serial, self.still = 0, 0, 0, 0, Event()
         self.begin_round()
         self.agent = HomeAgent(dut, "port", self.fabric, self.home, after=self._stepped)
+        if config.modify:
+            copies = Home(random, cacher=16, cpus=0, latency=lambda: int(random.random() * slow), patience=None)
+            copies.memory = self.home.memory
+            HomeAgent(dut, "copy_port", self.fabric, copies, coherent=False, after=copies.writes.clear)
         self.registers = RegisterAgent(dut, "bus", self.fabric)
         WordSink(dut, "response", self.fabric, self._answered)
         self.source = WordSource(dut, "request", self.fabric, self._pull)
         self.drains = Drains(dut, self)
-        self.cpu_tasks: list[CpuAccess] = []
 
     def _space(self, allocate: Any, device: int, second: bool) -> Space:
         space = AddressSpace(self.memory, allocate, Mode.SV39, second=second)
@@ -173,13 +194,26 @@ class Machine:
 
     def _wrote(self, write: Write) -> None:
         if write.address == FENCES:
-            self.writes_of_fence.append(write.new & 0xFFFF_FFFF)
-            self.fence_done.set()
+            self.fenced = write.new & 0xFFFF_FFFF
+            self.fence_stored.set()
         elif TABLES <= write.address < PAGES:
             self.history.write(write.cycle, write.address, write.new.to_bytes(8, "little"))
             if write.who == "line":
-                assert write.new ^ write.old in (A, D, A | D), f"the IOMMU changed the entry {write.old:#x} to {write.new:#x}"
-                self.counts["dirtied"] += 1
+                self._edited(write)
+
+    def _edited(self, write: Write) -> None:
+        """The IOMMU changed an entry: by A and D, or by a move, which is then done."""
+        page = self.by_entry[write.address]
+        if write.new ^ write.old in (A, D, A | D) and write.new & ~write.old:
+            self.counts["dirtied"] += 1
+            return
+        old, page.ppn = page.ppn, page.goal
+        assert page.ppn is not None and write.new == write.old + (page.ppn - old << 10), f"{write} is no move to {page.goal}"
+        before, after = (self.home.memory.read(ppn * PAGE, PAGE) for ppn in (old, page.ppn))
+        assert before == after, f"{page.iova:#x} of {page.space.device:#x} was moved, and its copy is another"
+        self.retired.add(old)
+        self.free.append(old)
+        page.goal = None
 
     def _answered(self, word: int) -> None:
         now, answer = self.fabric.cycle, RESPONSE.unpack(word)
@@ -249,28 +283,29 @@ class Machine:
     async def start(self) -> None:
         """Reset, registers, queues."""
         await self.fabric.start()
-        self.fence_done = Event()
         self.registers.write(registers.Cqb.offset, registers.Cqb.PPN.of(COMMANDS // PAGE) | registers.Cqb.LOG2SZ.of(COMMANDS_LOG2 - 1))
         self.registers.write(registers.Cqcsr.offset, registers.Cqcsr.CQEN.of(1), 4)
         self.registers.write(registers.Ddtp.offset, registers.Ddtp.MODE.of(self.directory.mode) | registers.Ddtp.PPN.of(self.directory.ppn))
+        self.registers.write(registers.ModifyRecords.offset, registers.ModifyRecords.PPN.of(RECORDS // PAGE))
+        self.registers.write(registers.ModifyLimits.offset, registers.ModifyLimits.HOLD.of(12_500) | registers.ModifyLimits.COPY.of(2000))
         while not registers.Cqcsr.CQON.get(await self.registers.read(registers.Cqcsr.offset, 4)):
             await self.fabric.wait(5)
 
-    async def order(self, *commands: Command, pr: int = 1, pw: int = 1) -> None:
+    async def order(self, *commands: Command | Move) -> None:
         """Queue commands and a fence behind them, and wait until that has stored."""
         self.fence_number += 1
-        fence = Fence(av=1, pr=pr, pw=pw, data=self.fence_number, dword=FENCES // 4)
+        number, fence = self.fence_number, Fence(av=1, pr=1, pw=1, data=self.fence_number, dword=FENCES // 4)
         for command in (*commands, fence):
             self.home.memory.write(COMMANDS + 16 * self.tail, command.pack())
             self.tail = (self.tail + 1) % (1 << COMMANDS_LOG2)
         queued = self.fabric.cycle
         for command in commands:
-            self.history.command(queued, command)
+            if isinstance(command, Command):
+                self.history.command(queued, command)
         self.registers.write(registers.Cqt.offset, self.tail, 4)
-        while not self.writes_of_fence or self.writes_of_fence[-1] != self.fence_number:
-            self.fence_done.clear()
-            await self.fence_done.wait()
-        self.writes_of_fence.clear()
+        while self.fenced < number:
+            self.fence_stored.clear()
+            await self.fence_stored.wait()
         self.history.fence(queued, self.fabric.cycle)
 
     async def cpu(self, number: int, address: int, value: int | None = None) -> CpuAccess:
@@ -286,8 +321,9 @@ class Machine:
     async def remap(self, pages: list[Page]) -> None:
         """Give pages other places: entries, invalidations, a fence; then nothing reaches the old places any more."""
         old = []
+        pages = [page for page in pages if not page.busy]
         for page in pages:
-            ppn = self.fresh()
+            page.busy, ppn = True, self.fresh()
             entry = RiscvEntry(ppn=ppn, valid=int(self.random.random() < 0.9), accessed=self.random.getrandbits(1), dirty=self.random.getrandbits(1))
             access = self.home.access(0, page.entry, int.from_bytes(entry.pack(), "little"))
             self.agent.wake()
@@ -298,13 +334,39 @@ class Machine:
             assert not page.read or before & A, f"{page.iova:#x} of {page.space.device:#x} was read, and A of its entry is 0"
             assert not page.wrote or before & D, f"{page.iova:#x} of {page.space.device:#x} was written, and D of its entry is 0"
             old.append(page.ppn)
-            page.ppn, page.wrote, page.read = ppn, False, False
+            page.ppn, page.wrote, page.read, page.valid = ppn, False, False, bool(entry.valid)
             page.values.clear()
         invalidations = [page.space.invalidation if self.random.random() < 0.5 else self._one(page) for page in pages]
         await self.order(*dict.fromkeys(invalidations))
         self.retired.update(old)
         self.free.extend(old)
+        for page in pages:
+            page.busy = False
         self.counts["remaps"] += len(pages)
+
+    async def move(self) -> None:
+        """Move some pages whose entries are in one line, in one batch."""
+        random, first = self.random, self.random.choice(self.pages)
+        near = [page for page in first.space.pages if page.iova // (8 * PAGE) == first.iova // (8 * PAGE) and not page.busy]
+        pages = random.sample(near, min(len(near), random.choice((1, 1, 2, 4))))
+        by_entry, tries, halves = random.random() < 0.3, random.choice((0, 0, 1, 3)), []
+        for number, page in enumerate(pages):
+            page.busy, page.goal = True, self.fresh()
+            address = page.entry if by_entry else page.iova
+            self.home.memory.write(RECORDS + 8 * number, bytes(8))
+            halves += [Move(64 | by_entry << 7 | bool(tries) << 10 | (page is not pages[-1]) << 12 | tries << 14 | GSCID << 24
+                            | page.space.device << 40 | address << 64),
+                       Move(65 | 1 << 15 | number << 16 | page.ppn << 32 | page.goal << 76)]
+        await self.order(*halves)
+        for number, page in enumerate(pages):
+            status, page.busy = self.home.word(RECORDS + 8 * number) & 0xF, False
+            assert (status == MOVED) == (page.goal is None), f"a move was told to be {status}, and {page} says something else"
+            assert status == MOVED if page.valid else status in (MISMATCH, NOT_FOUND), f"the move of {page} ended with {status}"
+            self.counts["moves" if page.valid else "unmoved"] += 1
+            if page.goal is not None:
+                self.free.append(page.goal)
+                self.retired.add(page.goal)
+                page.goal = None
 
     def _one(self, page: Page) -> Command:
         """The invalidation that names a page, where there is one by address."""
@@ -327,15 +389,22 @@ class Machine:
             if value is not None:
                 space.scratch[place] = value
 
-    async def round(self, accesses: int, remaps: int) -> None:
+    async def _moves(self, count: int) -> None:
+        for _ in range(count):
+            await self.fabric.wait(self.random.randint(1, 200))
+            await self.move()
+
+    async def round(self, accesses: int, remaps: int, moves: int) -> None:
         """Accesses, and some changes among them."""
         self.begin_round()
         self.still.clear()
         self.budget = accesses
         self.source.wake()
+        moving = cocotb.start_soon(self._moves(moves))
         for _ in range(remaps):
             await self.fabric.wait(self.random.randint(1, 200))
             await self.remap(self.random.sample(self.pages, self.random.choice((1, 1, 2, 3))))
+        await moving
         if self.budget or len(self.identities) < 8:
             await self.still.wait()
         await self.order(*INVALIDATIONS)
@@ -386,11 +455,12 @@ def _told(outcome: Outcome) -> tuple[Any, ...]:
     return outcome.status, outcome.address // PAGE, outcome.size, outcome.readable, outcome.writable
 
 
-@cocotb.test(timeout_time=100, timeout_unit="ms")
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def races(dut: Any) -> None:
     """Rounds of accesses with everything else around them."""
     config = BenchConfig("iommu_races")
     accesses, each, remaps = config.get("accesses", 4000), config.get("round", 250), config.get("remaps", 4)
+    moves = config.get("moves", 2) if config.modify else 0
     machine = Machine(dut, config)
     config.refuse_unknown()
     await machine.start()
@@ -398,10 +468,11 @@ async def races(dut: Any) -> None:
         cocotb.start_soon(machine.other_cpu(number))
     for done in range(0, accesses, each):
         config.progress(done, accesses, "accesses")
-        await machine.round(each, remaps)
+        await machine.round(each, remaps, moves)
     counts, cycles = machine.counts, machine.fabric.cycle
     dut._log.info(f"{cycles} cycles: {counts}, {machine.home.counts}")
-    assert counts["accesses"] + counts["refused"] >= accesses and counts["remaps"] >= remaps * accesses // each, counts
+    assert counts["accesses"] + counts["refused"] >= accesses and counts["remaps"] >= remaps * accesses // each // 2, counts
+    assert counts["moves"] >= moves * accesses // each // 2, counts
     assert min(counts["drains"], counts["dirtied"], counts["cpu_accesses"]) > accesses // 200, counts
     config.write({"checked": {"events": counts["accesses"]}, "violations": {"stale": 0, "lost": 0}, "cycles": cycles, "clock_ns": 4,
-                  "pages": {"requested": 0, "moved": 0}})
+                  "pages": {"requested": counts["moves"] + counts["unmoved"], "moved": counts["moves"]}})

@@ -73,7 +73,8 @@ class HomeAgent:
         self._show(shows)
         if self.after is not None:
             self.after()
-        self.active = not home.idle or shows.b is not None or shows.d is not None
+        # What the hardware shows is looked at until it is taken: its valid does not rise again.
+        self.active = saw.a is not None or saw.c is not None or not home.idle or shows.b is not None or shows.d is not None
         return self.active
 
     def _is(self, channel: str) -> int:
