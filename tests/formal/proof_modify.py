@@ -69,7 +69,7 @@ class NothingIsEditedTooEarly(EngineUnderTest):
             m.d.sync += [seen.eq(0), forgot.eq(0), drains.eq(0), drained.eq(0), copied.eq(0)]
         with m.Elif(line.index == place):
             m.d.sync += move.eq(batch.move)
-        leads = (line.entry[10:54] == batch.move.old) & (line.entry[0] & line.entry[1])
+        leads = (line.entry[10:54] == batch.move.old) & (line.entry[0] & (line.entry[1] | line.entry[3]))
         with m.If(line.owned & (line.index == place) & ~forgot & leads):
             m.d.sync += seen.eq(1)
         with m.If(line.owned & dut.invalidate):
@@ -125,8 +125,8 @@ class MovesEnd(EngineUnderTest):
     """Both entries are moved at once, optimistically after somebody was in the way, and holding after that."""
     def claim(self, m):
         dut, retried = self.dut, Signal()
-        with m.If(dut.events.retried):
-            m.d.sync += retried.eq(1)
+        with m.If(dut.events.retried | dut.batch.done):
+            m.d.sync += retried.eq(~dut.batch.done)
         both = dut.events.moved & dut.batch.there.all()
         m.d.comb += [Cover(both & retried & dut.optimistic), Cover(both & retried & ~dut.optimistic)]
 

@@ -21,12 +21,13 @@ from modify_machine import (
     Machine,
 )
 
+from pagehop.iommu.entry_format import VtdEntries
 from pagehop.iommu.misses import Misses
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.modify_batch import ModifyBatch
 from pagehop.iommu.translator import Translator
 from pagehop_sim.planted import planted
-from pagehop_tb.models.iommu import NAPOT_SIZE, PAGE, page_size
+from pagehop_tb.models.iommu import NAPOT_SIZE, PAGE, VtdEntry, page_size
 from pagehop_tb.simulate import run, seeded
 
 #: What a probe may wait for a line that is moved without holding: the limit of its edits, and what an answer takes.
@@ -89,6 +90,19 @@ def test_races(kind, tries):
 
         mc.run(test)
         assert mc.accesses > 50
+
+
+def test_entries_of_vtd_are_moved_alike():
+    """Second-stage tables of x86, with A and D."""
+    mc = machine("vtd", harness={"format_": VtdEntries}, second=True, entries=VtdEntry, flags={"accessed": 0, "dirty": 0}, copy_cycles=1)
+
+    async def test(mc, ctx):
+        await races(mc, ctx, rounds=2, tries=(0, 3))
+        await mc.settle(ctx)
+        for page, _ in mc.written:
+            assert mc.entries.of(mc.home.word(mc.entry(page))).dirty
+    mc.run(test)
+    assert mc.accesses > 20
 
 
 @pytest.mark.hazard("H11")
