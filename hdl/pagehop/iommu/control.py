@@ -9,10 +9,10 @@ from amaranth.lib.wiring import In, Out
 from pagehop.iommu.command_queue import CommandQueue, Executor
 from pagehop.iommu.commands import COMMAND_BITS, DeviceMessage
 from pagehop.iommu.directory_walk import Directory
-from pagehop.iommu.fault_queue import FaultQueue
 from pagehop.iommu.interrupts import Interrupts
 from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import DEVICE_BITS, DirectoryMode, FaultRecord
+from pagehop.iommu.record_queue import RecordQueue
 from pagehop.iommu.tilelink import ADDRESS_BITS, MemoryPort
 from pagehop.registers.bus import RegisterBus, overwritten
 from pagehop.registers.file import RegisterFile
@@ -46,7 +46,7 @@ class IommuControl(wiring.Component):
     def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24):
         self.ats_built, self.modify_built, self.updates, self.messages = ats, modify, updates, messages
         self.commands = CommandQueue(ats=ats, modify=modify, fence_bits=fence_bits)
-        self.faults, self.interrupts = FaultQueue(), Interrupts(vectors, messages=messages)
+        self.faults, self.interrupts = RecordQueue(FaultRecord, "f"), Interrupts(vectors, messages=messages)
         self.file = RegisterFile(REGISTERS, holes_are_zero=True)
         super().__init__({
             "bus": In(RegisterBus(self.file.address_bits)), "directory": Out(Directory), "fault": In(stream.Signature(FaultRecord)),
