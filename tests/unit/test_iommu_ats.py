@@ -262,7 +262,7 @@ def test_nothing_is_done_before_every_completion_has_come():
 
 @pytest.mark.hazard("H32")
 def test_what_comes_too_late_or_never_is_given_up_in_time():
-    machine, seen = traffic(AtsInvalidations(TAGS), "ats late", USUAL + UNUSUAL, turns=8)
+    _, seen = traffic(AtsInvalidations(TAGS), "ats late", USUAL + UNUSUAL, turns=8)
     assert seen["done"] > 30 and seen["given up"] > 15 and seen["failed"] > 5, seen
 
 

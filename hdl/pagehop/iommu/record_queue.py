@@ -31,9 +31,9 @@ class RecordQueue(wiring.Component):
     and in the names of their registers only.
 
     With a memory that takes a beat a cycle and answers L cycles after the last, a record of n beats leaves the stream n + 1 cycles after it came, and
-    the next can n + 1 + L cycles after it; ``tail`` moves when the write is acknowledged. A record that comes while the queue is off, full, or stopped
-    by an error is dropped: it leaves in at most 2 cycles. A full queue sets ``fqof``, a refused write ``fqmf``; until software has cleared both, all are
-    dropped.
+    the next can n + 1 + L cycles after it; ``tail`` moves when the write is acknowledged. A record that comes while the queue is off, full, or
+    stopped by an error is dropped: it leaves in at most 2 cycles. A full queue sets ``fqof``, a refused write ``fqmf``; until software has cleared
+    both, all are dropped.
 
     Parameters
     ----------
