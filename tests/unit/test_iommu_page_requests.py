@@ -109,6 +109,12 @@ class Machine:
         return PageRequest(rng.choice([*self.ids, rng.randrange(1 << 16)]), rng.getrandbits(64) | rng.choice((4, 0)),
                            rng.choice((None, rng.getrandbits(20))), rng.randrange(2), rng.randrange(2))
 
+    async def until(self, ctx, done):
+        since = self.cycle
+        while not done():
+            await self.step(ctx)
+            assert self.cycle - since < 400, "a page request waits for ever"
+
     async def offer(self, ctx, request):
         """Offer a request until it is taken. Returns after how many cycles."""
         dut, since = self.dut, self.cycle
@@ -116,9 +122,7 @@ class Machine:
             "requester_id": request.requester_id, "payload": request.payload, "process": request.process or 0, "execute": request.execute,
             "process_valid": request.process is not None, "privileged": request.privileged})
         ctx.set(dut.request.valid, 1)
-        while not ctx.get(dut.request.ready):
-            await self.step(ctx)
-            assert self.cycle - since < 400, "a page request waits for ever"
+        await self.until(ctx, lambda: ctx.get(dut.request.ready))
         await self.step(ctx)
         ctx.set(dut.request.valid, 0)
         return self.cycle - since
@@ -141,8 +145,7 @@ class Machine:
         self.responses.clear()
         stores = len(self.records.stores)
         await self.offer(ctx, request)
-        while not ctx.get(self.dut.request.ready) or ctx.get(self.dut.response.valid):
-            await self.step(ctx)
+        await self.until(ctx, lambda: ctx.get(self.dut.request.ready) and not ctx.get(self.dut.response.valid))
         assert self.faults == ([outcome.fault.value] if outcome.fault else []), (request, outcome)
         assert self.responses == ([outcome.response] if outcome.response else []), (request, outcome)
         written = [(address, data) for address, data, denied in self.records.stores[stores:] if not denied]
