@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.iommu.ats_invalidations import AtsRound
 from pagehop.iommu.command_queue import Executor
 from pagehop.iommu.commands import COMMAND_BITS
 from pagehop.iommu.entry_format import RiscvEntries
@@ -15,19 +16,13 @@ from pagehop.iommu.page_copy import CopyPages
 from pagehop.iommu.tilelink import LINE_ADDRESS_BITS, LINE_BEATS, SIZE_WORD, MemoryPort, OpA
 from pagehop.tlp.stream import connect_streams
 
-__all__ = ["OPTIMISTIC_LIMIT", "ModifyEngine", "ModifyEvents", "Round"]
+__all__ = ["OPTIMISTIC_LIMIT", "ModifyEngine", "ModifyEvents"]
 
 #: Cycles for which an optimistic move may keep a probe waiting: for its edits only, eight cycles.
 OPTIMISTIC_LIMIT = 48
 
 #: What devices that have kept anything of an address space are told to forget: all of it.
 _ALL_PAGES = 0x7FFF_FFFF_FFFF_F800
-
-
-class Round(data.Struct):
-    """What all ATS devices of a domain are to forget: ``payload`` as an Invalidate Request has it."""
-    payload: 64
-    gscid:   16
 
 
 class ModifyEvents(data.Struct):
@@ -88,7 +83,7 @@ class ModifyEngine(wiring.Component):
             "redo": Out(1), "invalidate": Out(1), "pages": Out(Invalidation), "drain": Out(1), "drained": In(1),
             "line": Out(LinePort()), "limit": Out(LIMIT_BITS), "copy": Out(stream.Signature(CopyPages)), "copy_failed": In(1), "copy_abort": Out(1),
             "hold_limit": In(LIMIT_BITS), "records": In(PPN_BITS), "memory": Out(MemoryPort()), "events": Out(ModifyEvents), "optimistic": Out(1),
-            **({"round": Out(stream.Signature(Round)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
+            **({"round": Out(stream.Signature(AtsRound)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
         })
 
     def elaborate(self, platform):
