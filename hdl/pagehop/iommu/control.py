@@ -52,7 +52,8 @@ class IommuControl(wiring.Component):
     -------
     bus : of 4 KiB. directory : out, for the :class:`Translator`; invalidate_pages, pages, invalidate_contexts, device_named, device_id; stale
     fault : stream of records, from the translator
-    drain, drained, modify : see :class:`CommandQueue`. With modify records, hold_limit, copy_limit and events, see :class:`ModifyEngine`.
+    drain, drained, modify : see :class:`CommandQueue`. drain_address, drain_limit : what software says of drains.
+    With modify records, hold_limit, copy_limit and events, see :class:`ModifyEngine`.
     wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
     invalidations, completions, round, round_failed : with ATS, see :class:`AtsInvalidations`
@@ -71,7 +72,8 @@ class IommuControl(wiring.Component):
             "bus": In(RegisterBus(self.file.address_bits)), "directory": Out(Directory), "fault": In(stream.Signature(FaultRecord)),
             "invalidate_pages": Out(1), "pages": Out(Invalidation),
             "invalidate_contexts": Out(1), "device_named": Out(1), "device_id": Out(DEVICE_BITS), "stale": In(1),
-            "drain": Out(1), "drained": In(1), "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
+            "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32),
+            "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
             **({"message_memory": Out(MemoryPort())} if messages else {}),
             **(self._ats_members() if ats else {}), **({
                 "modify": Out(Executor(COMMAND_BITS)), "records": Out(PPN_BITS), "hold_limit": Out(LIMIT_BITS), "copy_limit": Out(32),
@@ -129,6 +131,7 @@ class IommuControl(wiring.Component):
         file, capabilities, self._wired = self.file, self.file.capabilities, Signal(init=not self.messages)
         values = {"version": VERSION, "sv39": 1, "sv48": 1, "sv39x4": 1, "sv48x4": 1, "amo_hwad": self.updates, "ats": self.ats_built,
                   "igs": 2 if self.messages else 1, "pas": ADDRESS_BITS, "modify": self.modify_built}
+        m.d.comb += [self.drain_address.eq(file.drain_address.address), self.drain_limit.eq(file.drain_limit.cycles)]
         m.d.comb += [*(capabilities[name].eq(int(value)) for name, value in values.items()), file.fctl.wsi.eq(self._wired)]
         if self.messages:
             idle = (self.directory.mode == DirectoryMode.OFF) & ~self.commands.csr.cqon & ~self.faults.csr.fqon

@@ -42,7 +42,7 @@ class IommuCore(wiring.Component):
     -------
     bus : registers, 4 KiB. wires : interrupts
     request, response : of translations, see :class:`Translator`
-    drain, drained : see :class:`CommandQueue`
+    drain, drained, drain_address, drain_limit : see :class:`IommuControl`
     port : to the home
     copy_port : with modify, where pages are copied
     invalidations, completions, page_requests, responses : with ATS, messages to and from devices
@@ -67,7 +67,7 @@ class IommuCore(wiring.Component):
         super().__init__({
             "bus": In(RegisterBus(self.control.file.address_bits)), "wires": Out(vectors),
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
-            "drain": Out(1), "drained": In(1), "port": Out(CoherentPort(source_bits, sink_bits)),
+            "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32), "port": Out(CoherentPort(source_bits, sink_bits)),
             **({name: member for name, member in self.control.signature.members.items() if name in ATS_STREAMS} if ats else {}),
             **({"ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
             **({"copy_port": Out(self.copy.port.signature)} if modify else {}),
@@ -91,7 +91,8 @@ class IommuCore(wiring.Component):
         m.d.comb += [
             translator.directory.eq(control.directory), control.stale.eq(translator.stale),
             *(getattr(translator, name).eq(getattr(control, name)) for name in ("invalidate_contexts", "device_named", "device_id")),
-            control.drained.eq(self.drained), self.wires.eq(control.wires),
+            control.drained.eq(self.drained),
+            self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
         for name in ATS_STREAMS if self.ats else ():
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))

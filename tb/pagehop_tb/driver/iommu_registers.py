@@ -314,6 +314,22 @@ class ModifyCounts:
     FELL_BACK = Field(48, 16)
 
 
+class DrainAddress:
+    """drain_address (read and write)"""
+    offset = 0x2e8
+    reset = 0x0
+    #: Any address that the host answers, aligned to 4 bytes.
+    ADDRESS = Field(0, 64)
+
+
+class DrainLimit:
+    """drain_limit (read and write)"""
+    offset = 0x2f0
+    reset = 0x2625a0
+    #: Cycles after which a drain that is not answered is given up.
+    CYCLES = Field(0, 32)
+
+
 class Icvec:
     """icvec (read and write)"""
     offset = 0x2f8
