@@ -92,8 +92,9 @@ class FrontIngress(wiring.Component):
             connect_streams(m, part.o, lanes[lane].decision)
             m.d.comb += [
                 part.discard.eq(self.discard), part.ats_hold.eq(self.ats_hold), turns.requests[number].eq(part.request.valid),
-                part.request.ready.eq(free & turns.grant[number]), part.response.eq(self.response.payload),
-                part.response.id.eq(self.response.payload.id[1:]), part.responds.eq(self.response.valid & (self.response.payload.id[0] == number)),
+                part.request.ready.eq(free & turns.grant[number]), part.responds.eq(self.response.valid & (self.response.payload.id[0] == number)),
+                part.response.id.eq(self.response.payload.id[1:]),
+                *(part.response[name].eq(self.response.payload[name]) for name in ("status", "translation")),
             ]
         m.d.comb += [
             turns.served.eq(Mux(free, turns.grant, 0)), turns.last.eq(1), self.response.ready.eq(1),
