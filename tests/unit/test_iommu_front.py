@@ -2,8 +2,8 @@
 """The TLP side of the IOMMU between a device, a host and a translator of random latency."""
 
 import pytest
-
 from front_machine import Machine, Writer, execute
+
 from pagehop.iommu.front import TlpFront
 from pagehop_tb.simulate import seeded
 
