@@ -14,7 +14,7 @@ from pagehop.iommu.memory_arbiter import MemoryArbiter
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.translator import Translator
 from pagehop_tb.models.home import Home
-from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, TableMemory, pages_from
+from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.simulate import run
 
 RECORDS, DEVICE, WORDS = 0x7000_0000, 0x12, 8
@@ -25,7 +25,7 @@ class Harness(wiring.Component):
     """The engine, and what it works on."""
     def __init__(self, *, ats=False, engine=ModifyEngine, translator=Translator, share=LineShare, **options):
         self.ats, self.engine = ats, engine(ats=ats, drain_bits=10, **options)
-        self.translator, self.owner = translator(ways=4, entries=16, ats=ats), LineOwner(3, 2)
+        self.translator, self.owner = translator(ways=4, entries=16, ats=ats, **options), LineOwner(3, 2)
         self.share, self.arbiter = share(2), MemoryArbiter(3)
         super().__init__({})
 
@@ -82,6 +82,7 @@ class Machine:
     mode: Mode = Mode.SV39
     second: bool = False
     both: bool = False
+    entries: type = RiscvEntry
     pages: int = 16
     latency: object = lambda: 4
     flags: dict = field(default_factory=dict)
@@ -96,7 +97,7 @@ class Machine:
         under = {}
         names = {"ats": int(self.dut.ats), "gade": 1, "sade": 1, "gscid": 5}
         if self.second or self.both:
-            self.space = AddressSpace(self.memory, allocate, self.mode, second=True)
+            self.space = AddressSpace(self.memory, allocate, self.mode, second=True, entries=self.entries)
             names |= {"second_mode": self.mode, "second_ppn": self.space.ppn}
             under = {"under": self.space, "guest_allocate": pages_from(0x100_0000)}
         for page in range(self.pages):
@@ -126,7 +127,7 @@ class Machine:
         return self.space.place(self.base + page * PAGE, 0)
 
     def ppn(self, page):
-        return self.home.word(self.entry(page)) >> 10 & (1 << 44) - 1
+        return self.entries.of(self.home.word(self.entry(page))).ppn
 
     def content(self, ppn):
         return self.ram.setdefault(ppn, [0] * WORDS)

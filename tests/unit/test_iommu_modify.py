@@ -21,12 +21,13 @@ from modify_machine import (
     Machine,
 )
 
+from pagehop.iommu.entry_format import VtdEntries
 from pagehop.iommu.misses import Misses
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.modify_batch import ModifyBatch
 from pagehop.iommu.translator import Translator
 from pagehop_sim.planted import planted
-from pagehop_tb.models.iommu import NAPOT_SIZE, PAGE, page_size
+from pagehop_tb.models.iommu import NAPOT_SIZE, PAGE, VtdEntry, page_size
 from pagehop_tb.simulate import run, seeded
 
 #: What a probe may wait for a line that is moved without holding: the limit of its edits, and what an answer takes.
@@ -89,6 +90,19 @@ def test_races(kind, tries):
 
         mc.run(test)
         assert mc.accesses > 50
+
+
+def test_entries_of_vtd_are_moved_alike():
+    """Second-stage tables of x86, with A and D."""
+    mc = machine("vtd", harness={"format_": VtdEntries}, second=True, entries=VtdEntry, flags={"accessed": 0, "dirty": 0}, copy_cycles=1)
+
+    async def test(mc, ctx):
+        await races(mc, ctx, rounds=2, tries=(0, 3))
+        await mc.settle(ctx)
+        for page, _ in mc.written:
+            assert mc.entries.of(mc.home.word(mc.entry(page))).dirty
+    mc.run(test)
+    assert mc.accesses > 20
 
 
 @pytest.mark.hazard("H11")
@@ -377,9 +391,9 @@ BUGS = {
     "dirty_bit_lost": (ModifyEngine, ("line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~0x80)"), test_races, ("one", 3)),
     "expected_page_ignored": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~info.leaf"), test_an_entry_that_is_another_is_left_alone, ()),
     "pointer_moved": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~(info.ppn == old)"), test_an_entry_that_is_another_is_left_alone, ()),
-    "never_holds": (ModifyEngine, ("self._optimistic.eq(self._tries != 1)", "self._optimistic.eq(1)"),
+    "never_holds": (ModifyEngine, ("self.optimistic.eq(self._tries != 1)", "self.optimistic.eq(1)"),
                     test_cpus_that_want_the_line_get_it_and_the_move_ends, ()),
-    "keeps_the_owner": (ModifyEngine, ("(self._optimistic & line.touched)", "0"), test_an_optimistic_move_lets_other_lines_be_updated, ()),
+    "keeps_the_owner": (ModifyEngine, ("(self.optimistic & line.touched)", "0"), test_an_optimistic_move_lets_other_lines_be_updated, ()),
     "batch_fails_whole": (ModifyEngine, ("self._fail(m, ModifyStatus.NO_COPY, 1 << self._index)", "self._fail(m, ModifyStatus.NO_COPY)"),
                           test_one_of_a_batch_fails_alone, ("copy",)),
     "napot_moved": (ModifyEngine, ("with m.Elif(judged & info.napot)", "with m.Elif(0)"), test_what_is_no_page_of_4_kib, ()),

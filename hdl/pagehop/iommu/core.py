@@ -22,6 +22,9 @@ from pagehop.registers.bus import RegisterBus
 
 __all__ = ["IommuCore"]
 
+#: Messages of ATS, which pass through.
+ATS_STREAMS = ("invalidations", "completions", "page_requests", "responses")
+
 
 class IommuCore(wiring.Component):
     """Translations on request, commands and faults by queues in memory, moves of pages; all memory by one coherent port, but for copies.
@@ -33,24 +36,29 @@ class IommuCore(wiring.Component):
     ----------
     id_bits, entries, ways, contexts, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
     vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
-    modify : whether pages can be moved. reads : see :class:`PageCopy`.
+    ats, tags : whether there is ATS, and see :class:`IommuControl`. modify : whether pages can be moved. reads : see :class:`PageCopy`.
 
     Members
     -------
     bus : registers, 4 KiB. wires : interrupts
     request, response : of translations, see :class:`Translator`
-    drain, drained : see :class:`CommandQueue`
+    drain, drained, drain_address, drain_limit : see :class:`IommuControl`
     port : to the home
     copy_port : with modify, where pages are copied
+    invalidations, completions, page_requests, responses : with ATS, messages to and from devices
+    ats_hold, ats_quiet : with ATS, no request for a translation of a device is to be let in; and none is inside
     """
     def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, format_=RiscvEntries, updates=True, vectors=2, messages=True, fence_bits=24,
-                 sink_bits=1, modify=False, reads=4):
-        self.translator = Translator(id_bits, entries=entries, ways=ways, contexts=contexts, ats=False, updates=updates, format_=format_)
-        self.control = IommuControl(modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
-        self.engine, self.copy = (ModifyEngine(id_bits, format_=format_), PageCopy(reads)) if modify else (None, None)
+                 sink_bits=1, modify=False, reads=4, ats=False, tags=8):
+        self.translator = Translator(id_bits, entries=entries, ways=ways, contexts=contexts, ats=ats, updates=updates, format_=format_)
+        self.control = IommuControl(
+            ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
+        self.ats = ats
+        self.engine, self.copy = (ModifyEngine(id_bits, ats=ats, format_=format_), PageCopy(reads)) if modify else (None, None)
         self._clients = [
             *((self.translator, name) for name in ("directory_memory", "table_memory")),
-            *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []))),
+            *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []),
+                                               *(["context_memory", "page_memory"] if ats else []))),
             *([(self.engine, "memory")] if modify else []),
         ]
         source_bits = bits_for(len(self._clients))
@@ -59,7 +67,9 @@ class IommuCore(wiring.Component):
         super().__init__({
             "bus": In(RegisterBus(self.control.file.address_bits)), "wires": Out(vectors),
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
-            "drain": Out(1), "drained": In(1), "port": Out(CoherentPort(source_bits, sink_bits)),
+            "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32), "port": Out(CoherentPort(source_bits, sink_bits)),
+            **({name: member for name, member in self.control.signature.members.items() if name in ATS_STREAMS} if ats else {}),
+            **({"ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
             **({"copy_port": Out(self.copy.port.signature)} if modify else {}),
         })
 
@@ -81,8 +91,11 @@ class IommuCore(wiring.Component):
         m.d.comb += [
             translator.directory.eq(control.directory), control.stale.eq(translator.stale),
             *(getattr(translator, name).eq(getattr(control, name)) for name in ("invalidate_contexts", "device_named", "device_id")),
-            control.drained.eq(self.drained), self.wires.eq(control.wires),
+            control.drained.eq(self.drained),
+            self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
+        for name in ATS_STREAMS if self.ats else ():
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))
         self._connect_moves(m, update)
         return m
 
@@ -106,6 +119,9 @@ class IommuCore(wiring.Component):
                 engine.records.eq(control.records), engine.hold_limit.eq(control.hold_limit), control.events.eq(engine.events),
                 engine.drained.eq(self.drained),
             ]
+            if self.ats:
+                wiring.connect(m, engine.round, control.round)
+                m.d.comb += [engine.round_failed.eq(control.round_failed), self.ats_hold.eq(engine.ats_hold), engine.ats_quiet.eq(self.ats_quiet)]
             forgets.append((engine.invalidate, engine.pages))
             drains.append(engine.drain)
         m.d.comb += [

@@ -191,12 +191,13 @@ class PageWalk(wiring.Component):
             self._ask(m, table=root, level=level, second=0)
 
     def _root(self, m):
-        """Begin the second stage: its root is four tables in a row, and what they have no place for is no address of a guest."""
+        """Begin the second stage: its root may be several tables in a row; what they have no place for is no address of a guest."""
         request, context, page = self._request, self._context, self._guest_page
-        deep, root = context.second_deep, context.second_root
-        outside = Mux(deep, page[bits_of_level(4) + 2:].any(), page[bits_of_level(3) + 2:].any())
+        deep, root, more = context.second_deep, context.second_root, self.entries.ROOT_BITS
+        high = Mux(deep, page[bits_of_level(4):], page[bits_of_level(3):])
+        outside = high[more:].any()
         m.d.comb += [
-            self._table_now.eq(Cat(Mux(deep, page[bits_of_level(4):][:2], page[bits_of_level(3):][:2]), root[2:])),
+            self._table_now.eq(Cat(high[:more], root[more:])),
             self._level_now.eq(2 + deep),
         ]
         m.d.sync += [self._readable.eq(1), self._writable.eq(1)]

@@ -75,7 +75,7 @@ class Translator(wiring.Component):
         m.submodules.contexts = contexts = DirectoryCache(self.contexts)
         m.submodules.misses = misses = Misses(self.id_bits, self.ways)
         m.submodules.page_walk = page_walk = PageWalk(self.format)
-        m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates)
+        m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates, root_bits=self.format.ROOT_BITS)
         self._connect_walks(m, misses, page_walk, directory_walk)
         self._connect_caches(m, misses, iotlb, contexts, directory_walk)
         looked, busy = Signal(Looked(self.id_bits)), Signal()
