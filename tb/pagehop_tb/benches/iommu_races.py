@@ -134,7 +134,8 @@ class Machine:
         self.by_entry = {page.entry: page for page in self.pages}
         self.subset = replace(BUILT, ats=False)
         self.counts = dict.fromkeys(("moves", "unmoved", "accesses", "refused", "remaps", "cpu_accesses", "drains", "judged", "dirtied"), 0)
-        self.budget, self.identities, self.uses, self.open = 0, list(range(8)), {}, set[int]()
+        self.budget, self.identities, self.open = 0, list(range(8)), set[int]()
+        self.uses: dict[Any, Any] = {}
         self.fence_stored = Event()
         self.fenced, self.fence_number, self.tail, self.serial, self.still = 0, 0, 0, 0, Event()
         self.begin_round()
@@ -208,8 +209,10 @@ class Machine:
         if write.new ^ write.old in (A, D, A | D) and write.new & ~write.old:
             self.counts["dirtied"] += 1
             return
-        old, page.ppn = page.ppn, page.goal
-        assert page.ppn is not None and write.new == write.old + (page.ppn - old << 10), f"{write} is no move to {page.goal}"
+        old, goal = page.ppn, page.goal
+        assert goal is not None
+        page.ppn = goal
+        assert write.new == write.old + (page.ppn - old << 10), f"{write} is no move to {page.goal}"
         before, after = (self.home.memory.read(ppn * PAGE, PAGE) for ppn in (old, page.ppn))
         assert before == after, f"{page.iova:#x} of {page.space.device:#x} was moved, and its copy is another"
         self.retired.add(old)
