@@ -46,7 +46,10 @@ BUGS = {
     "a clean page is written": translator(PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),
     "moves drain nothing": edited(IommuCore, ("drains.append(engine.drain)", "pass"), ("engine.drained.eq(self.drained)", "engine.drained.eq(1)")),
     "moves forget nothing": edited(IommuCore, ("forgets.append((engine.invalidate, engine.pages))", "pass")),
-    "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, ("(self._reading | self._writing).any()", "self._reading.any()"))),
+    "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
+        "(self._reading | self._writing).any()", "self._reading.any()"))),
+    "the line is not held": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
+        "line.hold.eq(~self.optimistic)", "line.hold.eq(0)"), ("self._watches & (~line.owned | (self.optimistic & line.touched))", "0"))),
     "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
         "line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~(1 << 7))"))),
 }

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from pagehop_tb.pins.beats import BeatFormat
 from pagehop_tb.protocol import TRANSLATED, TRANSLATION_REQUEST, FlowClass, Kind, Tlp, answer, memory_read, memory_write, violations
-from pagehop_tb.simulate import run
 
 OWN, DEVICE, HOST, PAGE = 0x0042, 0x0300, 0x0008, 4096
 READ, WRITE, TRANSLATED_READ, TRANSLATED_WRITE, ATS = 2, 3, 6, 7, 8
@@ -136,6 +135,7 @@ class Machine:
 
     def __init__(self, dut, rng):
         self.dut, self.rng, self.cycle, self.generation, self.compared = dut, rng, 0, 0, 0
+        self.drained_now = False
         beats = BeatFormat(dut.data_bytes)
         self.device, self.host = Link(dut.device, rng, beats, self.at_device), Link(dut.host, rng, beats, self.at_host)
         # In the order in which the device sent them, of each class: a TLP, posted ones that go on before it, and posted ones of any kind before it.
@@ -150,8 +150,9 @@ class Machine:
         self.hold, self.draining, self.drains, self.safe = 0, False, 0, 0
         self.oldest = 0                         # generation before which nothing may come any more
         self.proven, self.flushes = 0, 0        # posted TLPs that a flush has proven, flushes seen
+        self.failed, self.may_fail, self.limit = False, False, 2000
         self.last_posted = {}                   # how many posted TLPs had come with the last of each generation
-        self.requests_seen, self.taken_messages = [], 0
+        self.requests_seen, self.taken, self.must = [], [], 0
 
     # What the device sends, and what is expected of it.
     def expect_up(self, tlp):
@@ -209,7 +210,8 @@ class Machine:
             page = request.address >> 12
             refused = refusal_of(page) if request.address_type != 3 else 1
             if request.address_type == TRANSLATION_REQUEST and request.kind is Kind.MRD and not refused:
-                translations = [answer_of({"iova": request.address, "access": ATS}, g) for g in range(max(0, self.generation - 15), self.generation + 1)]
+                asked, since = {"iova": request.address, "access": ATS}, max(0, self.generation - 15)
+                translations = [answer_of(asked, generation) for generation in range(since, self.generation + 1)]
                 assert tlp.data in [entry_of(page, one) for one in translations], f"{tlp.data.hex()} for {request}"
                 assert tlp == replace(answer(request, OWN, 0, tlp.data, 8, 0)), f"{tlp} answers {request}"
                 return
@@ -274,17 +276,13 @@ class Machine:
                     assert (said.requester_id, said.payload) == (tlp.requester_id, tlp.address), f"{tlp}"
                     assert (said.process_valid, said.process) == (tlp.prefix is not None, prefix & 0xFFFFF)
                     assert (said.privileged, said.execute) == (prefix >> 23 & 1, prefix >> 22 & 1)
-                self.taken_messages += 1
                 self.compared += 1
-                self.on_message(name, tlp, before)
-
-    def on_message(self, name, tlp, before):
-        """For tests that look at the moment in which a message is taken."""
+                self.taken.append((tlp, before))
 
     async def step(self, ctx, *, drain=False):
         dut, rng = self.dut, self.rng
         ctx.set(dut.own_id, OWN)
-        ctx.set(dut.limit, 2000)
+        ctx.set(dut.limit, self.limit)
         ctx.set(dut.flush_address, 0x1_2345_6780)
         self.host_answers()
         for link, expect in ((self.device, self.expect_up), (self.host, self.expect_down)):
@@ -308,9 +306,11 @@ class Machine:
         self.translated(ctx)
         for link in (self.device, self.host):
             link.after(ctx)
-        if self.draining and ctx.get(dut.drained):
+        self.drained_now = self.draining and bool(ctx.get(dut.drained))
+        if self.drained_now:
             self.drained(ctx)
         if drain:
+            self.must = max((before for _, before in self.taken), default=0)
             # What is answered from the next cycle on is the new.
             self.generation += 1
             self.draining = True
@@ -321,9 +321,13 @@ class Machine:
 
     def drained(self, ctx):
         """All that was translated before is in memory: posted TLPs proven by a flush, requests answered."""
-        assert not ctx.get(self.dut.drain_failed), "a drain that failed"
+        self.failed = bool(ctx.get(self.dut.drain_failed))
+        assert not self.failed or self.may_fail, "a drain that failed"
         self.draining, self.oldest, self.drains = False, self.generation, self.drains + 1
         old = max((came for generation, came in self.last_posted.items() if generation < self.oldest), default=0)
+        if self.failed:
+            return
+        assert self.must <= self.came_up, "a message came out before what was written ahead of it has its place"
         assert old <= self.proven, f"{old - self.proven} posted writes are not proven visible"
         late = [str(tlp) for _, tlp, came in self.answering if came is None and self.reads_of[tlp.requester_id, tlp.tag] < self.oldest]
         assert not late, f"{late} are not answered"
@@ -338,7 +342,8 @@ class Machine:
             self.own_messages[1].append(Tlp(kind, OWN, itag, device << 48, 2, data=payload.to_bytes(8, "big"), code=1, routing=2, prefix=prefix))
         else:
             self.responses.append({**said, "group": payload & 0x1FF, "code": payload >> 9})
-            self.own_messages[5].append(Tlp(kind, OWN, 0, device << 48 | (payload >> 9) << 44 | (payload & 0x1FF) << 32, code=5, routing=2, prefix=prefix))
+            words = device << 48 | (payload >> 9) << 44 | (payload & 0x1FF) << 32
+            self.own_messages[5].append(Tlp(kind, OWN, 0, words, code=5, routing=2, prefix=prefix))
 
     def empty(self):
         return (self.device.idle() and self.host.idle() and not self.asked and not any(self.up.values()) and not any(self.down.values())
@@ -411,7 +416,3 @@ class Writer:
         if rng.random() < 0.6:
             return replace(memory_write(HOST, address, self.data(rng.choice((1, 4, 16)))))
         return memory_read(HOST, address, 4, rng.randrange(256))
-
-
-def execute(dut, bench):
-    run(dut, bench)

@@ -388,7 +388,7 @@ def directly(test):
     (("self._of_round & here).any()):\n                m.d.sync += [self._failed.eq(1), self",
       "self._of_round & here).any()):\n                m.d.sync += [self"), random_traffic),
     (("m.d.comb += self.commands.expired.eq(1)", "pass"), random_traffic),
-    (("(self.late & ~self.release_tags) | here)]", "self.late & ~self.release_tags)]"), directly(late_completion)),
+    (("(self.late & ~self._released) | here)]", "self.late & ~self._released)]"), directly(late_completion)),
     (("self._device == self.count - 1", "self._taken"), random_traffic), (("m.If(~outstanding)", "m.If(1)"), random_traffic),
     (("~quarantined & ", ""), directly(quarantined)), (("self._wanted.of_round, self._of_round | here", "0, self._of_round | here"), random_traffic),
     (("Mux(heard.before > row.before, heard.before, row.before)", "heard.before"), directly(counts_differ)),

@@ -77,7 +77,8 @@ class Machine:
         for requester_id in self.ids[1:]:
             ats = rng.random() < 0.95
             pri = rng.random() < 0.85
-            directory.device(requester_id, DeviceContext(ats=ats, pri=pri, prpr=rng.randrange(2) and pri, dtf=rng.randrange(2), sxl=rng.random() < 0.05))
+            prpr, dtf = rng.randrange(2) and pri, rng.randrange(2)
+            directory.device(requester_id, DeviceContext(ats=ats, pri=pri, prpr=prpr, dtf=dtf, sxl=rng.random() < 0.05))
         directory.place(self.ids[0])
         memory.denied, memory.corrupt = ({directory.place(rng.choice(self.ids)) // PAGE} if rng.random() < 0.15 else set() for _ in range(2))
         self.walks.denied = {PAGE // 64 * page + line for page in memory.denied for line in range(PAGE // 64)}
@@ -291,13 +292,23 @@ def test_patience_is_bounded():
 
 
 @pytest.mark.parametrize(("change", "test"), [
-    (("request.payload[2] & request.payload[:2].any()", "request.payload[2]"), None), (("~last | ~out.valid", "~out.valid"), blocked),
-    (("(self._code == ResponseCode.FAILURE)", "0"), None), (("(asks_process |", "(1 |"), None), (("request.payload[3:12]", "request.payload[4:13]"), None),
-    (("self.fate == Fate.OVERFLOW", "0"), None), (("~(self._known & walk.context.dtf)", "1"), None), (("self._known & walk.context.prpr", "walk.context.prpr"), None),
-    (("known & walk.context.pri", "known"), None), (("m.d.comb += record.execute", "m.d.comb += record.privileged"), None),
-    (("self._cause == Cause.TYPE_DISALLOWED, R", "0, R"), None), (("self._cause.eq(Cause.ALL_DISALLOWED)", "self._cause.eq(Cause.TYPE_DISALLOWED)"), None),
-    (("self.fate != Fate.NONE", "self.fate == Fate.LOST"), None), (("| waited.all()", ""), blocked), (("self.stale.eq(1)", "self.stale.eq(0)"), stale),
-    (("self._cause.eq(Cause.NONE), self.stale.eq(0)", "self._cause.eq(Cause.NONE)"), stale), (("with m.If(last & ~out.valid):", "with m.If(last):"), blocked),
+    (("request.payload[2] & request.payload[:2].any()", "request.payload[2]"), None),
+    (("~last | ~out.valid", "~out.valid"), blocked),
+    (("(self._code == ResponseCode.FAILURE)", "0"), None),
+    (("(asks_process |", "(1 |"), None),
+    (("request.payload[3:12]", "request.payload[4:13]"), None),
+    (("self.fate == Fate.OVERFLOW", "0"), None),
+    (("~(self._known & walk.context.dtf)", "1"), None),
+    (("self._known & walk.context.prpr", "walk.context.prpr"), None),
+    (("known & walk.context.pri", "known"), None),
+    (("m.d.comb += record.execute", "m.d.comb += record.privileged"), None),
+    (("self._cause == Cause.TYPE_DISALLOWED, R", "0, R"), None),
+    (("self._cause.eq(Cause.ALL_DISALLOWED)", "self._cause.eq(Cause.TYPE_DISALLOWED)"), None),
+    (("self.fate != Fate.NONE", "self.fate == Fate.LOST"), None),
+    (("| waited.all()", ""), blocked),
+    (("self.stale.eq(1)", "self.stale.eq(0)"), stale),
+    (("self._cause.eq(Cause.NONE), self.stale.eq(0)", "self._cause.eq(Cause.NONE)"), stale),
+    (("with m.If(last & ~out.valid):", "with m.If(last):"), blocked),
 ], ids=["stop marker", "waits for nothing", "failure without PASID", "always with PASID", "group", "full", "DTF", "PRPR of another", "not enabled",
         "execute", "invalid", "off", "overflow forgotten", "waits for ever", "not stale", "stale for ever", "overwritten"])
 def test_planted_bug_is_found(change, test):

@@ -363,7 +363,8 @@ def test_planted_bug_is_found(change, test):
     (("Mux(low, write.data[4:], 0)", "write.data[4:]"), ats_round), (("write.data[32:] & high", "write.data[32:]"), ats_commands),
     (("self._stale.eq(self.stale | self.requests.stale)", "self._stale.eq(self.stale)"), page_request_stale),
     (("device.valid.eq(valid[number])", "device.valid.eq(1)"), ats_round), (("pages.recorded if pages else 0", "0"), page_requests),
-    (("source.ready.eq(served)", "source.ready.eq(0)"), page_requests), (("requests.fate.eq(self.page_queue.fate)", "requests.fate.eq(0)"), page_requests),
+    (("source.ready.eq(served)", "source.ready.eq(0)"), page_requests),
+    (("requests.fate.eq(self.page_queue.fate)", "requests.fate.eq(0)"), page_requests),
     (("[self.requests.fault] if self.ats_built", "[] if self.ats_built"), page_requests),
 ], ids=["devices released", "tags released", "stale", "valid", "interrupt", "responses", "fate", "faults"])
 def test_planted_bug_of_ats_is_found(change, test):

@@ -47,18 +47,20 @@ class _Row(data.StructLayout):
 class AtsInvalidations(wiring.Component):
     """Execute ATS.INVAL and ATS.PRGR, and rounds of invalidations to all devices of a domain (section 4.1.4; H32).
 
-    An ATS.INVAL is sent with an ITag that nobody uses; up to ``tags`` are outstanding. It is done when as many completions with its bit have come from
-    its device as they say, at most 8; a broken device that names different counts is held to the greatest. A completion that fits nothing from
+    An ATS.INVAL is sent with an ITag that nobody uses; up to ``tags`` are outstanding. It is done when as many completions with its bit have come
+    from its device as they say, at most 8; a broken device that names different counts is held to the greatest. A completion that fits nothing from
     its device ends nothing, and ``unexpected`` counts it (modulo 2^16). An ATS.PRGR is done when it has left.
 
     A round is one invalidation to every device of the table that has its ``gscid``. ``round.ready`` is 1 for the one cycle in which all have been
-    answered, or given up: then ``round_failed``. Without devices that is 2 cycles a row of the table and one more after it came. A device whose invalidation of a
-    round was given up is ``quarantined`` until software releases it: it may go on using what it was told to forget, so a round that meets it fails.
+    answered, or given up: then ``round_failed``. Without devices that is 2 cycles a row of the table and one more after it came. A device whose
+    invalidation of a round was given up is ``quarantined`` until software releases it: it may go on using what it was told to forget, so a round that
+    meets it fails.
 
     Everything ends at the latest ``timeout + tags + 8`` cycles after it was taken, whether it could be sent or not, and nothing is ever taken to be
-    done because of time. So a command is taken after at most two such times, and a round takes as many for each device. The ITag of an
-    invalidation that was given up after it was sent is ``late``: it is not used again before its completions have come, or software
-    releases it because its device was reset; so what comes late ends nothing newer. What was handed to a stream stays there until it is taken.
+    done because of time. So a command is taken after at most two such times, and a round takes as many for each device. The ITag of an invalidation
+    that was given up after it was handed out is ``late``: it is not used again before its completions have come, or software releases it because its
+    device was reset, which has no effect while it still waits to be sent; so what comes late ends nothing newer. What was handed to a stream stays
+    there until it is taken.
 
     Throughput: an invalidation in ``tags`` + 2 cycles, a completion in ``tags`` + 1; ``completions`` waits for nothing else.
 
@@ -92,13 +94,15 @@ class AtsInvalidations(wiring.Component):
         self._wanted, self._waits, self._overdue = Signal(_Wanted(self.count, self.timer_bits)), Signal(), Signal()
         self._open, self._of_round = Signal(self.tags), Signal(self.tags)      # by ITag; `_of_round` of those that are open
         self._given_up, self._device, self._failed = Signal(), Signal(range(self.count)), Signal()
-        self._now, of_round = Signal(self.timer_bits + 1), self._waits & self._wanted.of_round
+        self._now, of_round, self._released = Signal(self.timer_bits + 1), self._waits & self._wanted.of_round, Signal(self.tags)
         m.d.sync += [
             self._now.eq(self._now + 1), self._overdue.eq(self._waits & self._is_past(self._wanted.deadline)),
-            self.late.eq(self.late & ~self.release_tags), self.quarantined.eq(self.quarantined & ~self.release_devices),
+            self.late.eq(self.late & ~self._released), self.quarantined.eq(self.quarantined & ~self.release_devices),
         ]
         drops = self._waits & self._overdue & ~self._given_up      # each has a pulse of its own
+        unsent = Mux(self.invalidations.valid, 1 << self.invalidations.payload.itag, 0)
         m.d.comb += [
+            self._released.eq(self.release_tags & ~unsent),
             self.commands.pending.eq((self._waits & ~of_round) | (self._open & ~self._of_round).any()),
             self.commands.expired.eq(drops & ~of_round),
         ]
@@ -136,7 +140,7 @@ class AtsInvalidations(wiring.Component):
     def _round(self, m, outstanding):
         """Go through the table for a round, then wait for what is ``outstanding``. Returns "an invalidation to the device is wanted"."""
         entry, self._taken = Array(self.devices)[self._device], Signal()
-        looks, wants, known, matches = Signal(), Signal(), Signal(), Signal()
+        looks, wants, matches = Signal(), Signal(), Signal()
         m.d.sync += matches.eq(entry.valid & (entry.gscid == self.round.payload.gscid))
         quarantined = self.quarantined.bit_select(self._device, 1)
         m.d.comb += [wants.eq(looks & matches & ~quarantined & ~self._failed), self.round_failed.eq(self._failed)]
@@ -194,9 +198,9 @@ class AtsInvalidations(wiring.Component):
             write.data.eq(Mux(places, self._new.as_value(), Cat(row.requester_id, row.device, (row.heard + 1)[:3], before, row.deadline))),
         ]
         with m.If(done):
-            m.d.sync += [self._open.eq(self._open & ~here), self.late.eq(self.late & ~self.release_tags & ~here)]
+            m.d.sync += [self._open.eq(self._open & ~here), self.late.eq(self.late & ~self._released & ~here)]
         with m.Elif(self._given_up):
-            m.d.sync += [self._open.eq(self._open & ~here), self.late.eq((self.late & ~self.release_tags) | here)]
+            m.d.sync += [self._open.eq(self._open & ~here), self.late.eq((self.late & ~self._released) | here)]
             with m.If((self._of_round & here).any()):
                 m.d.sync += [self._failed.eq(1), self.quarantined.bit_select(row.device, 1).eq(1)]
             with m.Else():

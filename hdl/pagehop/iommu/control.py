@@ -44,8 +44,8 @@ class IommuControl(wiring.Component):
 
     Parameters
     ----------
-    modify, fence_bits : see :class:`CommandQueue`. ats : whether there is ATS. tags : see :class:`AtsInvalidations`. vectors, messages : see
-    :class:`Interrupts`; without messages ``fctl.WSI`` is always 1.
+    modify, fence_bits : see :class:`CommandQueue`. ats : whether there is ATS. tags : see :class:`AtsInvalidations`.
+    vectors, messages : see :class:`Interrupts`; without messages ``fctl.WSI`` is always 1.
     updates : whether hardware sets A and D.
 
     Members

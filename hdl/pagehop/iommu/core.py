@@ -34,7 +34,7 @@ class IommuCore(wiring.Component):
 
     Parameters
     ----------
-    id_bits, entries, ways, contexts, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
+    id_bits, entries, ways, contexts, walk_cache, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
     vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
     ats, tags : whether there is ATS, and see :class:`IommuControl`. modify : whether pages can be moved. reads : see :class:`PageCopy`.
 
@@ -48,9 +48,10 @@ class IommuCore(wiring.Component):
     invalidations, completions, page_requests, responses : with ATS, messages to and from devices
     ats_hold, ats_quiet : with ATS, no request for a translation of a device is to be let in; and none is inside
     """
-    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, format_=RiscvEntries, updates=True, vectors=2, messages=True, fence_bits=24,
-                 sink_bits=1, modify=False, reads=4, ats=False, tags=8):
-        self.translator = Translator(id_bits, entries=entries, ways=ways, contexts=contexts, ats=ats, updates=updates, format_=format_)
+    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, format_=RiscvEntries, updates=True,
+                 vectors=2, messages=True, fence_bits=24, sink_bits=1, modify=False, reads=4, ats=False, tags=8):
+        self.translator = Translator(
+            id_bits, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_)
         self.control = IommuControl(
             ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
         self.ats = ats

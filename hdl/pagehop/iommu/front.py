@@ -26,8 +26,8 @@ class TlpFront(wiring.Component):
     (H16, H17, H18), a request that waits keeps other requests only (H24). What may not go is dropped when it is posted, and answered with UR or CA.
     ATS requests are answered with one translation each. Messages of ATS are taken out behind all that came before them (H32).
 
-    **Drain.** ``drain`` throws away what has been translated ahead, which will be asked for again, and waits for what the gate has chosen. So
-    it never waits for a translation, and nothing that leaves after ``drained`` was translated before ``drain``. See :class:`FrontDrain`.
+    **Drain.** ``drain`` throws away what has been translated ahead, which is asked for again, and waits for what the gate has chosen. So it never
+    waits for a translation, and nothing that leaves after ``drained`` has a translation that was given up to ``drain``. See :class:`FrontDrain`.
 
     **No deadlock with ATS** (H30). ``ats_hold`` keeps ATS requests back, at the head of the requests; posted TLPs and completions go
     by. ``ats_quiet``: while it is held, none has been asked for whose answer is not with the device's egress.

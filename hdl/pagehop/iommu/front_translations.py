@@ -16,8 +16,8 @@ class Translations(wiring.Component):
 
     A request a cycle; two cycles from an answer to its decision, one decision every two cycles. Answers may come in any order.
 
-    ``discard``: what was answered and has not been used goes, and is asked for again, and so is what is being asked for. So nothing that is used in a
-    later cycle was found before. Refusals stay, since their records have been written.
+    ``discard``: what has been answered, in this cycle too, and not used is forgotten and asked for again: what is used later was answered later. It
+    forgets no refusal, whose record has been written.
 
     Members
     -------
@@ -42,8 +42,8 @@ class Translations(wiring.Component):
         m.submodules.results = self._results = Memory(shape=TranslationResponse(self.slot_bits), depth=count, init=[])
         # Of slots in a ring: the next that is taken, asked about, and used.
         taken, asked, used = (Signal(self.slot_bits + 1, name=name) for name in ("taken", "asked", "used"))
-        # Bits of slots: what is answered, and of this what no discard changes; what is being asked for, and of this what will be again; ATS requests.
-        there, final, waits, stale, ats = (Signal(count, name=name) for name in ("there", "final", "waits", "stale", "ats"))
+        # Bits of slots: what is answered, and of this what no discard changes; what is being asked for; ATS requests.
+        there, final, waits, ats = (Signal(count, name=name) for name in ("there", "final", "waits", "ats"))
         put, store = self._wanted.write_port(), self._results.write_port()
         taking, pops = Signal(), Signal(count)
         m.d.comb += [
@@ -54,34 +54,34 @@ class Translations(wiring.Component):
         ]
         step, asks, skips = self._ask(m, taken, asked, there, waits)
         comes, refused = Signal(count), self.response.status != Status.TRANSLATED
-        there_next, final_next, waits_next = Signal(count), Signal(count), Signal(count)
+        there_next, final_next = Signal(count), Signal(count)
         m.d.comb += [
             comes.eq(Mux(self.responds, 1 << self.response.id, 0)),
-            there_next.eq((there | skips | (comes & ~Mux(refused, 0, stale))) & ~pops),
-            final_next.eq((final | skips | Mux(refused, comes, 0)) & ~pops), waits_next.eq((waits | asks) & ~comes),
+            there_next.eq((there | skips | comes) & ~pops), final_next.eq((final | skips | Mux(refused, comes, 0)) & ~pops),
             self.ats_inside.eq((ats & (waits | there)).any()),
         ]
         m.d.sync += [
             taken.eq(taken + taking), used.eq(used + pops.any()), asked.eq(asked + step),
-            there.eq(there_next), final.eq(final_next), waits.eq(waits_next), stale.eq(stale & ~comes),
+            there.eq(there_next), final.eq(final_next), waits.eq((waits | asks) & ~comes),
         ]
         with m.If(taking):
             m.d.sync += ats.bit_select(taken[:-1], 1).eq(self.ahead.payload.info.kind == Kind.ATS_REQUEST)
         with m.If(self.discard):
-            m.d.sync += [there.eq(there_next & final_next), stale.eq(waits_next), asked.eq(used + pops.any())]
+            m.d.sync += [there.eq(there_next & final_next), asked.eq(used + pops.any())]
         self._decide(m, used, there)
         return m
 
     def _ask(self, m, taken, asked, there, waits):
-        """Ask about the next, or go past it when it has no question. Returns whether it is done, and the bit of the slot that was asked or passed."""
+        """Ask about the next, or go past it when there is nothing to ask. Returns whether that is done, and as bits of slots of whom was asked, and
+        who has no question.
+        """
         read, request = self._wanted.read_port(domain="comb"), self.request.payload
         wanted, slot, asking, passing = read.data, asked[:-1], Signal(), Signal()
         ats, as_translated = wanted.kind == Kind.ATS_REQUEST, wanted.kind == Kind.TRANSLATED
         mute = ~(ats | as_translated | (wanted.kind == Kind.UNTRANSLATED))
-        waiting, held = waits.bit_select(slot, 1), ats & self.ats_hold
         m.d.comb += [
-            read.addr.eq(slot), passing.eq((asked != taken) & (mute | there.bit_select(slot, 1))),
-            self.request.valid.eq((asked != taken) & ~passing & ~waiting & ~held), asking.eq(self.request.valid & self.request.ready),
+            read.addr.eq(slot), passing.eq((asked != taken) & (mute | (there | waits).bit_select(slot, 1))),
+            self.request.valid.eq((asked != taken) & ~passing & ~(ats & self.ats_hold)), asking.eq(self.request.valid & self.request.ready),
             request.id.eq(slot), request.device_id.eq(wanted.device_id), request.iova.eq(wanted.address << 2), request.no_write.eq(wanted.no_write),
             request.process_valid.eq(wanted.process_valid), request.process.eq(wanted.process), request.privileged.eq(wanted.privileged),
             request.access.eq(Mux(ats, Access.ATS_REQUEST, Mux(

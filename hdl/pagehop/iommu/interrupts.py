@@ -52,13 +52,13 @@ class Interrupts(wiring.Component):
         m = Module()
         clear, before = Mux(self.ipsr_write.strobe[0], self.ipsr_write.data[:CAUSES], 0), Signal(CAUSES)
         bits = exact_log2(self.vectors)
-        kept = (1 << bits) - 1
+        kept = sum((1 << bits) - 1 << cause * VECTOR_BITS for cause in range(CAUSES) if self.causes >> cause & 1)
         of = [Signal(self.vectors, name=f"vector_{cause}") for cause in range(CAUSES)]
         rises = self.ipsr & ~before
         m.d.comb += [of[cause].eq(1 << self.icvec.word_select(cause, VECTOR_BITS)[:bits]) for cause in range(CAUSES)]
         m.d.sync += [
             self.ipsr.eq((self.ipsr & ~clear) | ((self.level | self.event) & self.causes)), before.eq(self.ipsr & ~clear),
-            self.icvec.eq(overwritten(self.icvec, self.icvec_write) & sum(kept << cause * VECTOR_BITS for cause in range(CAUSES) if self.causes >> cause & 1)),
+            self.icvec.eq(overwritten(self.icvec, self.icvec_write) & kept),
             self.wires.eq(Mux(self.wired, self._of_vectors(self.ipsr, of), 0)),
         ]
         if self.messages:

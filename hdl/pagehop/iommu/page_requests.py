@@ -19,10 +19,10 @@ MESSAGE_CODE = 0x04
 class PageRequests(wiring.Component):
     """Put page requests and stop markers into the page request queue; answer what cannot be (sections 3.11, 4.3).
 
-    One request at a time. The context of its device is read from memory for each; with a memory that answers after L cycles, and nothing in the way, a
-    request comes 17 + 3 L cycles after the one before, with two levels of directory. Where there is no context, or it does not allow page requests,
-    that is a fault. A request that is not queued is answered when it is the last of its group and no stop marker; otherwise it is dropped, as the
-    specification says:
+    One request at a time. The context of its device is read from memory for each; with a memory that answers after L cycles, and nothing in the way,
+    the next is taken 11 + 2 L cycles after it with one level of directory, 12 + 3 L with two. Where there is no context, or it does not allow page
+    requests, that is a fault. A request that is not queued is answered when it is the last of its group and no stop marker; otherwise it is dropped,
+    as the specification says:
 
     ======================================================  ==================  ==========================
     why                                                     response            with the PASID
