@@ -58,5 +58,5 @@ BUGS = {
 @pytest.mark.hazard("H01", "H02", "H03", "H31", "H34")
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bug_is_found(races, bug):
-    outcome = races("icarus", BUGS[bug], accesses=3000, history=0.1)
+    outcome = races("icarus", BUGS[bug], accesses=8000, history=0.1)
     assert outcome.failures, f"the bench does not see that {bug}"

@@ -398,7 +398,7 @@ def test_limit_of_a_fence_must_be_in_range():
 @pytest.mark.parametrize("change", [
     ("self._there.bit_select(self._slot, 1).eq(0),", ""), ("with m.If(~self.stale):", "with m.If(1):"), ('m.next = "drain"', 'm.next = "complete"'),
     ("with m.If(self.memory.d.payload.denied):", "with m.If(0):"), ("bad | (beat[0] & self._bad.bit_select(place, 1))", "bad"),
-    ("(~upto | (place < self.tail[:2]))", "1"), ("self._there.eq(0),\n", "\n"), ("~stopped & ahead", "ahead"),
+    (" & ~Mux(upto, every << self.tail[:2], 0)", ""), ("[self._there.eq(0), self._wanted", "[self._wanted"), ("~stopped & ahead", "ahead"),
     ("pages.av & ~pages.function[0]", "pages.av"),
     ("(self.head + 1) & self._mask", "self.head + 1"),
     ("with m.If(~self._fetching):\n                m.d.sync += [self.csr.cqon", "with m.If(1):\n                m.d.sync += [self.csr.cqon"),

@@ -143,7 +143,7 @@ class Machine:
         self.agent = HomeAgent(dut, "port", self.fabric, self.home, after=self._stepped)
         if config.modify:
             copies = Home(random, cacher=16, cpus=0, patience=None,
-                          latency=lambda: int(random.random() * (slow if random.random() < 0.98 else 50 * slow)))
+                          latency=lambda: int(random.random() * (slow if random.random() < 0.95 else 50 * slow)))
             copies.memory = self.home.memory
             HomeAgent(dut, "copy_port", self.fabric, copies, coherent=False, after=copies.writes.clear)
         self.registers = RegisterAgent(dut, "bus", self.fabric)
