@@ -48,8 +48,6 @@ BUGS = {
     "moves forget nothing": edited(IommuCore, ("forgets.append((engine.invalidate, engine.pages))", "pass")),
     "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
         "(self._reading | self._writing).any()", "self._reading.any()"))),
-    "the line is not held": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
-        "line.hold.eq(~self.optimistic)", "line.hold.eq(0)"), ("self._watches & (~line.owned | (self.optimistic & line.touched))", "0"))),
     "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
         "line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~(1 << 7))"))),
 }
