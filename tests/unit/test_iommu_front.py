@@ -38,7 +38,7 @@ def mix(front, name, *, data_bytes=16, count=150, cycles=5000):
             if rng.random() < 0.02:
                 process = rng.choice((None, rng.getrandbits(20)))
                 machine.message(process, rng.choice((1, 5)), rng.getrandbits(13), rng.getrandbits(16), rng.getrandbits(5))
-            await machine.step(ctx, drain=not machine.draining and rng.random() < 0.03)
+            await machine.step(ctx, drain=not machine.draining and rng.random() < 0.06)
 
     run(machine.dut, bench)
     assert machine.compared > count // 2 and machine.drains > 5
