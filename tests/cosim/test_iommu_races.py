@@ -27,7 +27,7 @@ def races(request):
 
     def run_bench(simulator, design=IommuCore, **parameters):
         built = build(convert(design(**HARDWARE), "iommu_core"), "iommu_core", simulator)
-        return run(built, "pagehop_tb.benches.iommu_races", folder, {"hardware": HARDWARE, "parameters": parameters}, timeout_seconds=200)
+        return run(built, "pagehop_tb.benches.iommu_races", folder, {"hardware": HARDWARE, "parameters": parameters}, timeout_seconds=90)
 
     return run_bench
 
@@ -48,8 +48,8 @@ BUGS = {
     "moves forget nothing": edited(IommuCore, ("forgets.append((engine.invalidate, engine.pages))", "pass")),
     "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
         "(self._reading | self._writing).any()", "self._reading.any()"))),
-    "the line is not held": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
-        "line.hold.eq(~self.optimistic)", "line.hold.eq(0)"), ("self._watches & (~line.owned | (self.optimistic & line.touched))", "0"))),
+    "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
+        "line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~(1 << 7))"))),
 }
 
 

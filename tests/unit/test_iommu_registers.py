@@ -12,6 +12,7 @@ from pagehop_tb.simulate import run, seeded
 CAPABILITIES, FCTL, DDTP, CQB, CQH, CQT, FQB, FQH, FQT = 0x00, 0x08, 0x10, 0x18, 0x20, 0x24, 0x28, 0x30, 0x34
 CQCSR, FQCSR, IPSR, ICVEC, MSI = 0x48, 0x4C, 0x54, 0x2F8, 0x300
 PQB, PQH, PQT, PQCSR, ATS_DEVICE, ATS_TIMEOUT, ATS_STATUS = 0x38, 0x40, 0x44, 0x50, 0x2B0, 0x2C0, 0x2C8
+DRAIN_LIMIT = 0x2F0
 EN, IE, ON, BUSY, WSI, IO_CIP, IO_FIP, IO_PIP = 1, 2, 1 << 16, 1 << 17, 2, 1, 2, 8
 QUEUE, RECORDS, MESSAGE = 0x8000_0000, 0x9000_0000, 0xFEE0_0004
 
@@ -81,7 +82,8 @@ async def reset_values(software, messages, ats=False):
     assert await software.read(CAPABILITIES, 8) == expected
     assert await software.read(FCTL) == (0 if messages else WSI)
     for offset in range(DDTP, 0x400, 8):
-        assert await software.read(offset, 8) == (90 * 250_000_000 if ats and offset == ATS_TIMEOUT else 0), f"{offset:#x}"
+        limits = {DRAIN_LIMIT: 2_500_000, **({ATS_TIMEOUT: 90 * 250_000_000} if ats else {})}
+        assert await software.read(offset, 8) == limits.get(offset, 0), f"{offset:#x}"
     assert await software.read(0xFF8, 8) == 0
 
 

@@ -120,7 +120,7 @@ class Machine:
 
     def __init__(self, dut: Any, config: BenchConfig) -> None:
         self.random = random = config.random("races")
-        self.rate, self.delay = config.get("rate", 0.5), config.get("delay", 12)
+        self.rate, self.delay = config.get("rate", 0.12), config.get("delay", 12)
         self.history_share, slow = config.get("history", 0.2), config.get("latency", 6)
         self.fabric = Fabric(dut.clk, dut.rst, seed=random.getrandbits(32))
         self.home = Home(random, cacher=OWNER + config.modify, cpus=3, latency=lambda: int(random.random() * slow), patience=None)
@@ -131,11 +131,12 @@ class Machine:
         self.retired: set[int] = set()
         self.spaces = [self._space(allocate, 0x12, False), self._space(allocate, 0x34, True)]
         self.pages = [page for space in self.spaces for page in space.pages]
+        self.hot: list[Page] = []
         self.by_entry = {page.entry: page for page in self.pages}
         self.subset = replace(BUILT, ats=False)
         self.counts = dict.fromkeys(("moves", "unmoved", "accesses", "refused", "remaps", "cpu_accesses", "drains", "judged", "dirtied"), 0)
         self.budget, self.identities, self.open = 0, list(range(8)), set[int]()
-        self.uses: dict[Any, Any] = {}
+        self.uses: dict[int, Use] = {}      # that have no answer, by their id
         self.fence_stored = Event()
         self.fenced, self.fence_number, self.tail, self.serial, self.still = 0, 0, 0, 0, Event()
         self.begin_round()
@@ -210,9 +211,8 @@ class Machine:
             self.counts["dirtied"] += 1
             return
         old, goal = page.ppn, page.goal
-        assert goal is not None
+        assert goal is not None and write.new == write.old + (goal - old << 10), f"{write} is no move from {old:#x} to {goal}"
         page.ppn = goal
-        assert write.new == write.old + (page.ppn - old << 10), f"{write} is no move to {page.goal}"
         before, after = (self.home.memory.read(ppn * PAGE, PAGE) for ppn in (old, page.ppn))
         assert before == after, f"{page.iova:#x} of {page.space.device:#x} was moved, and its copy is another"
         self.retired.add(old)
@@ -221,7 +221,7 @@ class Machine:
 
     def _answered(self, word: int) -> None:
         now, answer = self.fabric.cycle, RESPONSE.unpack(word)
-        use: Use = self.uses.pop(answer["id"])
+        use = self.uses.pop(answer["id"])
         page, done = use.page, STATUSES[answer["status"]] is Status.TRANSLATED
         if self.random.random() < self.history_share:
             self._judge(use, answer, now)
@@ -231,7 +231,9 @@ class Machine:
             self._finish(use)
             return
         assert answer["writable" if use.writes else "readable"], f"{use} was answered {answer}"
-        delay = self.random.randint(0, 100 * self.delay if self.random.random() < 0.01 else self.delay)
+        # Writes that a move must wait for are late enough to come after the copy of their line.
+        late = self.random.random() < (0.2 if page in self.hot else 0.02)
+        delay = self.random.randint(0, 50 * self.delay if late else self.delay)
         self.open.add(use.identity)
         if answer["ppn"] == page.ppn:
             page.read = True
@@ -270,7 +272,8 @@ class Machine:
             if self.budget:
                 self.fabric.after(1, self.source.wake)
             return None
-        page = self.random.choice(self.pages)
+        # Half of all are to pages that are being moved.
+        page = self.random.choice(self.hot if self.hot and self.random.random() < 0.5 else self.pages)
         writes, word = self.random.random() < 0.7, self.random.randrange(WORDS)
         if word in page.open:
             writes = False
@@ -363,7 +366,10 @@ class Machine:
             halves += [Move(64 | by_entry << 7 | bool(tries) << 10 | (page is not pages[-1]) << 12 | tries << 14 | GSCID << 24
                             | page.space.device << 40 | address << 64),
                        Move(65 | 1 << 15 | number << 16 | page.ppn << 32 | page.goal << 76)]
+        self.hot = pages
+        await self.fabric.wait(random.randint(1, 60))
         await self.order(*halves)
+        self.hot = []
         for number, page in enumerate(pages):
             status, page.busy = self.home.word(RECORDS + 8 * number) & 0xF, False
             assert (status == MOVED) == (page.goal is None), f"a move was told to be {status}, and {page} says something else"

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pagehop_tb.models.iommu.model import Fault, Iommu
-from pagehop_tb.models.iommu.tables import Access, Cause, DirectoryMode, FaultRecord, Packed, at
+from pagehop_tb.models.iommu.tables import Cause, DirectoryMode, FaultRecord, Packed, at
 
 __all__ = ["AtsDevice", "Completion", "Manner", "PageOutcome", "PageRecord", "PageRequest", "PageResponse", "Queued", "Received", "page_request"]
 
 #: ITags of a device, and completions that one invalidation may take: a count of 0 says 8.
 ITAGS, MOST_COMPLETIONS = 32, 8
+#: TTYP of a fault record that is about a message.
+_TTYP_MESSAGE = 9
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def page_request(iommu: Iommu, request: PageRequest, queued: Queued) -> PageOutc
             return PageOutcome(record)
     elif context is None or not context.dtf:
         # The message's code is what there is instead of an address.
-        fault_record = FaultRecord(cause=cause, access=Access.MESSAGE, device_id=request.requester_id, iotval=0x04, **process)
+        fault_record = FaultRecord(cause=cause, access=_TTYP_MESSAGE, device_id=request.requester_id, iotval=0x04, **process)
     if not request.wants_response:
         return PageOutcome(record, fault_record)
     # Success when the queue is full, so the device asks again; Invalid Request for cause 260; else Response Failure. A failure has the PASID that the

@@ -54,7 +54,6 @@ class Access(IntEnum):
     TRANSLATED_READ  = 6
     TRANSLATED_WRITE = 7
     ATS_REQUEST      = 8
-    MESSAGE          = 9
 
 
 class DirectoryMode(IntEnum):
