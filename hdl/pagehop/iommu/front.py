@@ -48,7 +48,7 @@ class TlpFront(wiring.Component):
     drain : in, a pulse. drained : out, 0 from the next cycle until all is done or given up; drain_failed : beside it, it was given up
     flush_address : in, any address that can be read at the host. limit : in, cycles after which a flush is given up; a drain after twice as many
     """
-    def __init__(self, data_bytes=64, *, slot_bits=3, max_payload=256, depths=(64, 64, 16)):
+    def __init__(self, data_bytes=64, *, slot_bits=3, max_payload=256, depths=(128, 128, 16)):
         self.data_bytes, self.slot_bits, self.max_payload, self.depths = data_bytes, slot_bits, max_payload, tuple(depths)
         super().__init__({
             "device": Out(TlpPort(data_bytes)), "host": Out(TlpPort(data_bytes)), "own_id": In(16),

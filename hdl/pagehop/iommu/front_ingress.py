@@ -26,8 +26,8 @@ _TRANSLATED = (EgressLane.POSTED, EgressLane.NON_POSTED)
 class FrontIngress(wiring.Component):
     """Bring TLPs from ``i`` to ``o`` in order, each lane for itself, and translate the requests among them if there are slots for that.
 
-    Three cycles from ``i`` to ``o`` for what is not translated, and posted; one more for what must not pass posted TLPs. A translated one takes its
-    translation and five more.
+    Where nothing is translated, two cycles from ``i`` to ``o`` for posted TLPs and three for others. Where requests are, they take their translation
+    and five more, and completions three.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class Translations(wiring.Component):
         # Bits of slots: what is answered, and of this what no discard changes; what is being asked for; ATS requests.
         there, final, waits, ats = (Signal(count, name=name) for name in ("there", "final", "waits", "ats"))
         put, store = self._wanted.write_port(), self._results.write_port()
-        taking, pops = Signal(), Signal(count)
+        taking, pops, again = Signal(), Signal(count), Signal()
         m.d.comb += [
             self.ahead.ready.eq(~(taken - used)[self.slot_bits]), taking.eq(self.ahead.valid & self.ahead.ready),
             put.addr.eq(taken[:-1]), put.data.eq(self.ahead.payload.info), put.en.eq(taking),
@@ -67,7 +67,10 @@ class Translations(wiring.Component):
         with m.If(taking):
             m.d.sync += ats.bit_select(taken[:-1], 1).eq(self.ahead.payload.info.kind == Kind.ATS_REQUEST)
         with m.If(self.discard):
-            m.d.sync += [there.eq(there_next & final_next), asked.eq(used + pops.any())]
+            m.d.sync += [there.eq(there_next & final_next), again.eq(1)]
+        with m.If(again):
+            # A cycle later, in which nothing is used.
+            m.d.sync += [asked.eq(used), again.eq(self.discard)]
         self._decide(m, used, there)
         return m
 

@@ -23,7 +23,7 @@ class Iommu(wiring.Component):
     device, host : the two links. own_id : requester ID of the IOMMU
     bus, wires, port, copy_port : see :class:`IommuCore`
     """
-    def __init__(self, data_bytes=64, *, slot_bits=3, max_payload=256, depths=(64, 64, 16), **core):
+    def __init__(self, data_bytes=64, *, slot_bits=3, max_payload=256, depths=(128, 128, 16), **core):
         self.front = TlpFront(data_bytes, slot_bits=slot_bits, max_payload=max_payload, depths=depths)
         self.core = IommuCore(slot_bits + 1, ats=True, modify=True, **core)
         super().__init__({
