@@ -181,9 +181,9 @@ PROOFS = [
         not_drained=("with m.Elif(self.drained):", "with m.Elif(1):"),
         not_forgotten=("self._watches.eq(1), self.invalidate.eq(1)", "self._watches.eq(1)"),
         failed_copy=("self._fail(m, ModifyStatus.NO_COPY, 1 << self._index)", "pass"))),
-    Proof("modify_optimistic_wait", NobodyWaitsForAnOptimisticMove.__doc__, NobodyWaitsForAnOptimisticMove, "bmc", 40, seconds=600, bugs=bugs(
+    Proof("modify_optimistic_wait", NobodyWaitsForAnOptimisticMove.__doc__, NobodyWaitsForAnOptimisticMove, "bmc", 30, seconds=600, bugs=bugs(
         NobodyWaitsForAnOptimisticMove, keeps_the_line=("(self.optimistic & line.touched)", "0"))),
-    Proof("modify_devices_are_heard", DevicesAreHeardWithoutTheLine.__doc__, DevicesAreHeardWithoutTheLine, "bmc", 40, seconds=600, bugs=bugs(
+    Proof("modify_devices_are_heard", DevicesAreHeardWithoutTheLine.__doc__, DevicesAreHeardWithoutTheLine, "bmc", 30, seconds=600, bugs=bugs(
         DevicesAreHeardWithoutTheLine,
         owns_while_it_waits=("with m.If(batch.first.tells & ~self.optimistic):", "with m.If(0):"),
         device_may_ask_again=("self.ats_hold.eq(1)", "self.ats_hold.eq(0)"))),
