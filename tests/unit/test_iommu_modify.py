@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """Moves of pages by the IOMMU's own command, under a device that goes on, CPUs that want the line, and everything that can go wrong."""
 
+from types import SimpleNamespace
+
 import pytest
 from modify_machine import (
     DEVICE,
@@ -166,7 +168,7 @@ def test_an_optimistic_move_lets_other_lines_be_updated():
 def test_what_a_walk_has_read_is_not_answered_after_a_redo(latency):
     """Memory answers with what stood there when it was asked. In each cycle of a walk its leaf is changed, and the walk told to begin again."""
     dut, changed = PARTS.get("translator", Translator)(), 0
-    mc = machine("redo")
+    mc = Machine(seeded("modify/redo"), SimpleNamespace(ats=False))     # for its tables
     place, before, after = mc.entry(3), 5, 6
 
     async def bench(ctx):
