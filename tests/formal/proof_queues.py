@@ -144,7 +144,7 @@ PROOFS = [
     Proof("queues_commands", CommandsOnce.__doc__, CommandsOnce, "bmc", 26, bugs={
         "executed before it is there": lambda: CommandsOnce(planted(CommandQueue, "with m.If(beat[0]):", "with m.If(1):")),
         "passed twice": lambda: CommandsOnce(planted(CommandQueue, "(self.head + 1) & self._mask", "self.head + 1")),
-        "executed before it was published": lambda: CommandsOnce(planted(CommandQueue, "(~upto | (place < self.tail[:2]))", "1")),
+        "executed before it was published": lambda: CommandsOnce(planted(CommandQueue, "& ~Mux(upto, every << self.tail[:2], 0)", "")),
         "runs over the tail": lambda: CommandsOnce(planted(CommandQueue, "~stopped & ahead", "~stopped")),
         "a fence does not wait": lambda: CommandsOnce(planted(CommandQueue, "with m.If(~self.stale):", "with m.If(1):")),
     }),
