@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 
 from pagehop.iommu import layouts
-from pagehop.iommu.directory_cache import DirectoryCache
 from pagehop.iommu.iotlb import Iotlb
+from pagehop.iommu.keyed_cache import KeyedCache
 from pagehop.iommu.misses import Misses
 from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.translator import Translator
@@ -248,7 +248,7 @@ def test_translation(walk_cache):
 @pytest.mark.parametrize("component", [
     edited(Translator, Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
     edited(Translator, Iotlb=edited(Iotlb, ("is_same(entry.translation.size.as_value(), entry.page", "is_same(2, entry.page"))),
-    edited(Translator, DirectoryCache=edited(DirectoryCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
+    edited(Translator, KeyedCache=edited(KeyedCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
     partial(edited(Translator, PageWalk=edited(PageWalk, ("cache.invalidate.eq(self.invalidate)", "cache.invalidate.eq(0)"))), walk_cache=2),
     edited(Translator, PageWalk=edited(PageWalk, ("self._dirties.eq(writes & writable)", "self._dirties.eq(0)"))),
     edited(Translator, PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),

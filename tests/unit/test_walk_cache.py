@@ -4,9 +4,9 @@
 import pytest
 
 from pagehop.iommu.entry_format import RiscvEntries, VtdEntries
-from pagehop.iommu.page_walk import PageWalk
+from pagehop.iommu.keyed_cache import KeyedCache
+from pagehop.iommu.page_walk import KnownTable, PageWalk, Region
 from pagehop.iommu.translator import Translator
-from pagehop.iommu.walk_cache import WalkCache
 from pagehop_sim.planted import edited
 from pagehop_tb.models.iommu import PAGE, Access, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, TableMemory, VtdEntry, pages_from
 from pagehop_tb.models.memory import HostMemory
@@ -242,4 +242,4 @@ def test_planted_bug_is_found(change, test, format_):
 
 def test_sizes():
     with pytest.raises(ValueError, match="power of two"):
-        WalkCache(3)
+        KeyedCache("Walk cache", Region, KnownTable, 3, 64)

@@ -2,10 +2,18 @@
 
 from amaranth.lib import data, enum
 
-__all__ = ["ITAG_BITS", "InvalidateCompletion", "InvalidateRequest", "PageRequest", "PageResponse", "ResponseCode"]
+__all__ = ["ITAG_BITS", "InvalidateCompletion", "InvalidateRequest", "MessageCode", "PageRequest", "PageResponse", "ResponseCode"]
 
 #: Bits of the number of an invalidation, which a device answers with.
 ITAG_BITS = 5
+
+
+class MessageCode(enum.Enum, shape=8):
+    """Codes of messages (10.3, 10.4)."""
+    INVALIDATE_REQUEST    = 0x01
+    INVALIDATE_COMPLETION = 0x02
+    PAGE_REQUEST          = 0x04
+    PAGE_RESPONSE         = 0x05
 
 
 class ResponseCode(enum.Enum, shape=4):
@@ -16,7 +24,7 @@ class ResponseCode(enum.Enum, shape=4):
 
 
 class InvalidateRequest(data.Struct):
-    """To a device: forget translations. MsgD, code 0x01, routed by id.
+    """To a device: forget translations. MsgD, routed by id.
 
     ``payload``: 63:12 address, 11 S (its low bits say how many pages), 10:1 zero, 0 of all processes.
     """
@@ -28,7 +36,7 @@ class InvalidateRequest(data.Struct):
 
 
 class InvalidateCompletion(data.Struct):
-    """From a device: those of the invalidations, a bit an ITag, are done as far as this traffic class goes. Msg, code 0x02.
+    """From a device: those of the invalidations, a bit an ITag, are done as far as this traffic class goes. Msg.
 
     ``count``: how many of these come for each, one a traffic class; 0 means 8.
     """
@@ -38,7 +46,7 @@ class InvalidateCompletion(data.Struct):
 
 
 class PageRequest(data.Struct):
-    """From a device: a page that it wants. Msg, code 0x04.
+    """From a device: a page that it wants. Msg.
 
     ``payload``: bytes 8 to 15 of the header as a number: 63:12 page, 11:3 group, 2 last of its group, 1 write, 0 read. Last, without read and write,
     it is a stop marker.
@@ -52,7 +60,7 @@ class PageRequest(data.Struct):
 
 
 class PageResponse(data.Struct):
-    """To a device: what became of its group. Msg, code 0x05, routed by id. ``code`` : a :class:`ResponseCode`, or another that software chose."""
+    """To a device: what became of its group. Msg, routed by id. ``code`` : a :class:`ResponseCode`, or another that software chose."""
     requester_id:  16
     process_valid: 1
     process:       20

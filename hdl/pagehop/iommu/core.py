@@ -1,8 +1,6 @@
 """The IOMMU without the way that TLPs take: only parts and connections (docs/iommu.md)."""
 
-from functools import reduce
-
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -29,7 +27,7 @@ ATS_STREAMS = ("invalidations", "completions", "page_requests", "responses")
 class IommuCore(wiring.Component):
     """Translations on request, commands and faults by queues in memory, moves of pages; all memory by one coherent port, but for copies.
 
-    Latency and throughput are those of the parts: :class:`Translator`, :class:`CommandQueue`, :class:`FaultQueue`, :class:`EntryUpdate`. Each client
+    Latency and throughput are those of the parts: :class:`Translator`, :class:`CommandQueue`, :class:`RecordQueue`, :class:`EntryUpdate`. Each client
     of the memory has a source of its own, the line's owner the last, to which probes must come.
 
     Parameters
@@ -103,7 +101,7 @@ class IommuCore(wiring.Component):
     def _connect_moves(self, m, update):
         """A fence waits for moves, so never do both drain or invalidate in one cycle."""
         translator, control, engine, copy = self.translator, self.control, self.engine, self.copy
-        forgets, drains = [(control.invalidate_pages, control.pages)], [control.drain]
+        forgets, pages, drains = control.invalidate_pages, control.pages.as_value(), control.drain
         if engine is None:
             wiring.connect(m, update.line, self.owner.user)
         else:
@@ -123,9 +121,6 @@ class IommuCore(wiring.Component):
             if self.ats:
                 wiring.connect(m, engine.round, control.round)
                 m.d.comb += [engine.round_failed.eq(control.round_failed), self.ats_hold.eq(engine.ats_hold), engine.ats_quiet.eq(self.ats_quiet)]
-            forgets.append((engine.invalidate, engine.pages))
-            drains.append(engine.drain)
-        m.d.comb += [
-            translator.invalidate_pages.eq(Cat(pulse for pulse, _ in forgets).any()), self.drain.eq(Cat(drains).any()),
-            translator.pages.eq(reduce(lambda other, one: Mux(one[0], one[1].as_value(), other), forgets[1:], forgets[0][1].as_value())),
-        ]
+            forgets, pages = forgets | engine.invalidate, Mux(engine.invalidate, engine.pages.as_value(), pages)
+            drains = drains | engine.drain
+        m.d.comb += [translator.invalidate_pages.eq(forgets), translator.pages.eq(pages), self.drain.eq(drains)]

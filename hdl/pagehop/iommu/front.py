@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.iommu.ats_messages import InvalidateCompletion, InvalidateRequest, PageRequest, PageResponse
+from pagehop.iommu.ats_messages import InvalidateCompletion, InvalidateRequest, MessageCode, PageRequest, PageResponse
 from pagehop.iommu.front_answers import FrontAnswers
-from pagehop.iommu.front_decode import INVALIDATE_COMPLETION, FrontDecode
+from pagehop.iommu.front_decode import FrontDecode
 from pagehop.iommu.front_drain import FrontDrain
 from pagehop.iommu.front_ingress import FrontIngress
 from pagehop.iommu.front_layouts import Prefix, Route
@@ -102,7 +102,7 @@ class TlpFront(wiring.Component):
         beat, route, header = up.o.payload.beat, up.o.payload.route, up.o.payload.beat.header
         message, prefix = data.View(headers.MessageHeader(), header), Prefix(beat.prefix)
         invalidated, asked = self.completions.payload, self.page_requests.payload
-        onward, taken = to_host.i[0], message.code == INVALIDATE_COMPLETION
+        onward, taken = to_host.i[0], message.code == MessageCode.INVALIDATE_COMPLETION.value
         m.d.comb += [
             onward.valid.eq(up.o.valid & (route == Route.ONWARD)), onward.payload.beat.eq(beat), onward.payload.lane.eq(up.o.payload.lane),
             answers.refused.valid.eq(up.o.valid & (route == Route.REFUSED) & beat.first), answers.refused.payload.eq(header),

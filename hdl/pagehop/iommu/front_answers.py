@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.iommu.ats_messages import InvalidateRequest, PageResponse
+from pagehop.iommu.ats_messages import InvalidateRequest, MessageCode, PageResponse
 from pagehop.iommu.front_layouts import Prefix
 from pagehop.iommu.layouts import PPN_BITS, PageSize, Translation
 from pagehop.tlp.arbiter import RoundRobin, select_one
@@ -17,9 +17,6 @@ __all__ = ["EntryAnswer", "FrontAnswers"]
 
 #: Translations that wait to be sent, and how many may be chosen before ``entry_room`` tells it.
 _PLACES, _UNDERWAY = 16, 4
-
-#: Codes of messages to a device (10.3.1, 10.4.2).
-_INVALIDATE, _RESPONSE = 0x01, 0x05
 
 #: Base-2 logarithm of the pages that a translation of each size covers (10.2.3.2). What nothing translates is said to be 2 MiB: identity is that too.
 _SIZES = {PageSize.SIZE_64K: 4, PageSize.SIZE_2M: 9, PageSize.SIZE_1G: 18, PageSize.SIZE_512G: 27, PageSize.EVERYTHING: 9}
@@ -111,10 +108,11 @@ class FrontAnswers(wiring.Component):
 
     def _messages(self, m, invalidate, respond):
         asks, says = self.invalidations.payload, self.responses.payload
-        for beat, message, code in ((invalidate, asks, _INVALIDATE), (respond, says, _RESPONSE)):
+        for beat, message, code in (
+                (invalidate, asks, MessageCode.INVALIDATE_REQUEST), (respond, says, MessageCode.PAGE_RESPONSE)):
             header, prefix = data.View(MessageHeader(), beat.header), Prefix(beat.prefix)
             m.d.comb += [
-                header.fmt.eq(Fmt.DW4), header.type.eq(TlpType.MESSAGE_BY_ID), header.code.eq(code), header.requester_id.eq(self.own_id),
+                header.fmt.eq(Fmt.DW4), header.type.eq(TlpType.MESSAGE_BY_ID), header.code.eq(code.value), header.requester_id.eq(self.own_id),
                 header.dw2[16:].eq(message.requester_id), beat.prefix_valid.eq(message.process_valid),
             ]
             with m.If(message.process_valid):

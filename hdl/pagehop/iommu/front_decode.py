@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.iommu.ats_messages import MessageCode
 from pagehop.iommu.front_layouts import LANES, Kind, Prefix, Wanted
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
@@ -11,10 +12,7 @@ from pagehop.tlp.headers import AddressType, TlpClass
 from pagehop.tlp.ordering import QueueBeat
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["INVALIDATE_COMPLETION", "PAGE_REQUEST", "FrontDecode"]
-
-#: Codes of messages that a device sends to its IOMMU (10.3.2, 10.4.1).
-INVALIDATE_COMPLETION, PAGE_REQUEST = 0x02, 0x04
+__all__ = ["FrontDecode"]
 
 
 class FrontDecode(wiring.Component):
@@ -75,6 +73,6 @@ class FrontDecode(wiring.Component):
                 m.d.comb += info.kind.eq(Kind.TRANSLATED)
             with m.If((header.address_type == AddressType.TRANSLATION_REQUEST) & reads):
                 m.d.comb += info.kind.eq(Kind.ATS_REQUEST)
-        to_us = Cat(message.code == code for code in (INVALIDATE_COMPLETION, PAGE_REQUEST)).any()
+        to_us = Cat(message.code == code.value for code in (MessageCode.INVALIDATE_COMPLETION, MessageCode.PAGE_REQUEST)).any()
         with m.If(headers.is_message(beat.header) & ~headers.has_data(beat.header) & to_us):
             m.d.comb += info.kind.eq(Kind.MESSAGE)

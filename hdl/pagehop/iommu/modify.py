@@ -297,10 +297,7 @@ class ModifyEngine(wiring.Component):
         m.d.sync += self._index.eq(self._index + 1)
         with m.If(line.owned):
             m.d.sync += self._moved.bit_select(self._index, 1).eq(good)
-        with m.If(~line.owned):
-            m.d.sync += self._lost.eq(1)
-            m.next = "leave"
-        with m.Elif(self._last):
+        with m.If(~line.owned | self._last):
             m.next = "leave"
 
     def _judge(self, m):

@@ -5,6 +5,8 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.entry_format import RiscvEntries
+from pagehop.iommu.iotlb import AddressSpace
+from pagehop.iommu.keyed_cache import KeyedCache
 from pagehop.iommu.layouts import (
     LEVEL_BITS,
     MAX_LEVEL,
@@ -19,9 +21,8 @@ from pagehop.iommu.layouts import (
     translated,
 )
 from pagehop.iommu.tilelink import ADDRESS_BITS, SIZE_WORD, MemoryPort, OpA
-from pagehop.iommu.walk_cache import WalkCache
 
-__all__ = ["PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
+__all__ = ["KnownTable", "PageWalk", "Region", "WalkFault", "WalkRequest", "WalkResult"]
 
 
 class WalkFault(enum.Enum, shape=3):
@@ -55,6 +56,19 @@ class WalkResult(data.Struct):
     translation: Translation
 
 
+class Region(data.Struct):
+    """2 MiB of the addresses of one stage: ``space`` has the number of that stage only."""
+    space:  AddressSpace
+    number: VPN_BITS - LEVEL_BITS
+
+
+class KnownTable(data.Struct):
+    """The table of 4 KiB leaves of a region, and what the pointers on the way to it have left of the permissions."""
+    ppn:      PPN_BITS
+    readable: 1
+    writable: 1
+
+
 _LEVEL = range(MAX_LEVEL + 1)
 
 
@@ -69,12 +83,13 @@ class PageWalk(wiring.Component):
     L cycles, one stage of n levels takes n + 1 + n L cycles from the first in which ``request`` is valid to that one, both included: the next entry
     is asked for in the cycle after one came. The second stage takes two cycles more each time that it begins, and one when it was for a table.
 
-    With a :class:`WalkCache` a walk of the second stage, or of the first alone, reads the leaf only when the table of its 2 MiB is known. The first
+    With a ``walk_cache`` a walk of the second stage, or of the first alone, reads the leaf only when the table of its 2 MiB is known. The first
     stage takes one cycle more then: 3 + L in all when the table is known.
 
     Parameters
     ----------
-    entries : class of the :class:`EntryFormat`. walk_cache : entries of the :class:`WalkCache`, 0 for none.
+    entries : class of the :class:`EntryFormat`. walk_cache : how many tables of 4 KiB leaves are kept by their regions, a power of two up to 64,
+        or 0.
 
     Members
     -------
@@ -112,7 +127,8 @@ class PageWalk(wiring.Component):
         self._asks = Signal()
         self._goes_on = Signal()    # by the pointer that was read
         if self.walk_cache:
-            self._cache, self._fresh = WalkCache(self.walk_cache), Signal()    # something was looked up in the cycle before
+            self._cache = KeyedCache("Walk cache", Region, KnownTable, self.walk_cache, 64)
+            self._fresh = Signal()    # something was looked up in the cycle before
         for register in ("table", "level", "second"):
             now = getattr(self, f"_{register}_now")
             m.d.comb += now.eq(getattr(self, f"_{register}"))
@@ -160,18 +176,19 @@ class PageWalk(wiring.Component):
         begins, second = Signal(), Signal()
         m.d.comb += [
             begins.eq(states.ongoing("idle")), second.eq(self._second & ~begins),
-            cache.region.number.eq(Mux(second, self._guest_page, request.page)[LEVEL_BITS:VPN_BITS]),
-            cache.region.space.first.eq(~second), cache.region.space.second.eq(second),
-            cache.region.space.gscid.eq(Mux(second, context.gscid, 0)), cache.region.space.pscid.eq(Mux(second, 0, context.pscid)),
+            cache.key.number.eq(Mux(second, self._guest_page, request.page)[LEVEL_BITS:VPN_BITS]),
+            cache.key.space.first.eq(~second), cache.key.space.second.eq(second),
+            cache.key.space.gscid.eq(Mux(second, context.gscid, 0)), cache.key.space.pscid.eq(Mux(second, 0, context.pscid)),
             cache.filled.ppn.eq(info.ppn), cache.filled.readable.eq(info.readable & self._readable),
             cache.filled.writable.eq(info.writable & self._writable), cache.invalidate.eq(self.invalidate),
             cache.fill.eq(states.ongoing("check") & self._goes_on & (self._level == 1) & (second | ~context.second) & self.keeps & ~request.locates),
+            cache.filled_key.eq(cache.key),
         ]
         m.d.sync += self._fresh.eq((begins | states.ongoing("root")) & ~request.locates)
 
     def _skip(self, m):
         """In the cycle after a look-up: read the leaf at once."""
-        table = self._cache.table
+        table = self._cache.value
         with m.If(self._fresh & self._cache.known):
             m.d.comb += [self._table_now.eq(table.ppn), self._level_now.eq(0)]
             m.d.sync += [self._readable.eq(table.readable), self._writable.eq(table.writable)]
@@ -224,11 +241,12 @@ class PageWalk(wiring.Component):
             self._end(m, WalkFault.PAGE)
         with m.Elif(context.second):
             self._translate_table(m, root, level)
-        with m.Elif(int(bool(self.walk_cache))):
-            m.d.comb += [self._table_now.eq(root), self._level_now.eq(level), self._second_now.eq(0)]
-            m.next = "read"
         with m.Else():
-            self._ask(m, table=root, level=level, second=0)
+            if self.walk_cache:     # which says in the next cycle whether the table is known
+                m.d.comb += [self._table_now.eq(root), self._level_now.eq(level), self._second_now.eq(0)]
+                m.next = "read"
+            else:
+                self._ask(m, table=root, level=level, second=0)
 
     def _root(self, m):
         """Begin the second stage: its root may be several tables in a row; what they have no place for is no address of a guest."""

@@ -4,16 +4,17 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.iommu.directory_cache import DirectoryCache
 from pagehop.iommu.directory_walk import Directory, DirectoryWalk
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.iotlb import Invalidation, Iotlb
+from pagehop.iommu.keyed_cache import KeyedCache
 from pagehop.iommu.layouts import (
     DEVICE_BITS,
     PAGE_BITS,
     PPN_BITS,
     Access,
     Cause,
+    Context,
     DirectoryMode,
     EntryUpdateRequest,
     EntryUpdateStatus,
@@ -41,8 +42,8 @@ class Translator(wiring.Component):
     Parameters
     ----------
     id_bits : of requests, at least 1.
-    entries, ways : of the :class:`Iotlb`. contexts : entries of the :class:`DirectoryCache`.
-    walk_cache : entries of the :class:`WalkCache`, 0 for none. Invalidations, whatever they name, and ``redo`` clear it. With it a page of the first
+    entries, ways : of the :class:`Iotlb`. contexts : how many are kept, a power of two up to 256.
+    walk_cache : see :class:`PageWalk`. Invalidations, whatever they name, and ``redo`` clear it. With it a page of the first
         stage alone takes n + 4 + n L cycles, and 6 + L when the table is known.
     ats, updates : see :class:`DirectoryWalk`. format_ : class of the :class:`EntryFormat`.
 
@@ -74,7 +75,7 @@ class Translator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.iotlb = iotlb = Iotlb(self.entries, self.ways)
-        m.submodules.contexts = contexts = DirectoryCache(self.contexts)
+        m.submodules.contexts = contexts = KeyedCache("Directory cache", DEVICE_BITS, Context, self.contexts, 256)
         m.submodules.misses = misses = Misses(self.id_bits, self.ways)
         m.submodules.page_walk = page_walk = PageWalk(self.format, self.walk_cache)
         m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates, root_bits=self.format.ROOT_BITS)
@@ -86,7 +87,7 @@ class Translator(wiring.Component):
         high = request.iova[38:]
         m.d.comb += [
             self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
-            contexts.device_id.eq(request.device_id),
+            contexts.key.eq(request.device_id),
         ]
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
@@ -98,7 +99,7 @@ class Translator(wiring.Component):
 
     def _judge(self, m, looked, busy, misses, iotlb, contexts):
         """In the cycle after a request was taken: answer it, or offer it to the misses."""
-        request, context, offer = looked.request, contexts.context, misses.offer
+        request, context, offer = looked.request, contexts.value, misses.offer
         off, bare = self.directory.mode == DirectoryMode.OFF, self.directory.mode == DirectoryMode.BARE
         ats, locates = request.access == Access.ATS_REQUEST, request.access == Access.NONE
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
@@ -109,13 +110,13 @@ class Translator(wiring.Component):
         as_it_is = bare | translated | ~(context.first | context.second)
         disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
         verdict = Signal(Verdict)
-        with m.If(off | ((bare | contexts.there) & (disallowed | (as_it_is & (looked.beyond | locates))))):
+        with m.If(off | ((bare | contexts.known) & (disallowed | (as_it_is & (looked.beyond | locates))))):
             m.d.comb += [
                 verdict.eq(Verdict.REFUSE),
                 offer.cause.eq(Mux(off, Cause.ALL_DISALLOWED, Mux(disallowed, Cause.TYPE_DISALLOWED, Mux(
                     writes, Cause.WRITE_ACCESS_FAULT, Cause.READ_ACCESS_FAULT)))),
             ]
-        with m.Elif(~bare & ~contexts.there):
+        with m.Elif(~bare & ~contexts.known):
             m.d.comb += verdict.eq(Verdict.DIRECTORY)
         with m.Elif(~as_it_is & ~hits):
             m.d.comb += verdict.eq(Verdict.TABLES)
@@ -124,7 +125,7 @@ class Translator(wiring.Component):
         m.d.comb += [
             iotlb.space.eq(address_space(context)), iotlb.page.eq(request.iova[PAGE_BITS:]),
             answer.id.eq(request.id), answer.translation.eq(iotlb.found),
-            offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.there & ~off & ~bare), offer.context.eq(context),
+            offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.known & ~off & ~bare), offer.context.eq(context),
             offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & (verdict != Verdict.ANSWER)),
             misses.answer.ready.eq(~answers),
         ]
@@ -156,8 +157,8 @@ class Translator(wiring.Component):
         m.d.comb += [
             iotlb.fill.eq(misses.fill), iotlb.filled.eq(misses.filled), iotlb.replaces.eq(misses.replaces),
             iotlb.invalidate.eq(self.invalidate_pages), iotlb.invalidation.eq(self.pages),
-            contexts.fill.eq(misses.fill_context), contexts.filled_id.eq(misses.directory.payload), contexts.filled.eq(directory_walk.context),
-            contexts.invalidate.eq(self.invalidate_contexts), contexts.named.eq(self.device_named), contexts.invalid_id.eq(self.device_id),
+            contexts.fill.eq(misses.fill_context), contexts.filled_key.eq(misses.directory.payload), contexts.filled.eq(directory_walk.context),
+            contexts.invalidate.eq(self.invalidate_contexts), contexts.named.eq(self.device_named), contexts.invalid_key.eq(self.device_id),
             misses.invalidate.eq(self.invalidate_pages | self.invalidate_contexts), self.stale.eq(misses.stale),
             misses.redo.eq(self.redo), self.located.eq(misses.located),
         ]

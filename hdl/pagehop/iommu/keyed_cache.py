@@ -1,0 +1,54 @@
+"""What was found before, by its key: contexts by their devices, tables by their regions."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from pagehop.tlp.arbiter import number_of
+
+__all__ = ["KeyedCache"]
+
+
+class KeyedCache(wiring.Component):
+    """The last ``entries`` values.
+
+    A look-up takes a cycle: ``known`` says whether the ``key`` of the cycle before has a ``value``. ``fill`` takes the entries in turns; its key must
+    not be known. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_key``; what was looked up in that cycle or
+    before may be known still, and a fill in that cycle is not kept.
+
+    Parameters
+    ----------
+    name : of the cache, in errors. keys, values : their shapes.
+    entries : power of two, at least 2 and at most ``most``.
+    """
+    def __init__(self, name, keys, values, entries, most):
+        if entries not in [1 << bits for bits in range(1, most.bit_length())]:
+            raise ValueError(f"{name} must have a power of two of entries from 2 to {most}, not {entries!r}")
+        self.keys, self.values, self.entries = keys, values, entries
+        super().__init__({
+            "key": In(keys), "known": Out(1), "value": Out(values), "fill": In(1), "filled_key": In(keys), "filled": In(values),
+            "invalidate": In(1), "named": In(1), "invalid_key": In(keys),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        valid, turn, place = Signal(self.entries), Signal(range(self.entries)), Signal(range(self.entries))
+        keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
+        m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
+        write, read = kept.write_port(), kept.read_port(domain="comb")
+        m.d.comb += [
+            read.addr.eq(place), self.value.eq(read.data),
+            write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(self.fill),
+        ]
+        matches = Cat(valid[number] & (key == self.key) for number, key in enumerate(keys))
+        m.d.sync += [self.known.eq(matches.any()), place.eq(number_of(matches))]
+        with m.If(self.fill):
+            m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
+            with m.Switch(turn):
+                for number, key in enumerate(keys):
+                    with m.Case(number):
+                        m.d.sync += key.eq(self.filled_key)
+        with m.If(self.invalidate):
+            named = Cat(key == self.invalid_key for key in keys)
+            m.d.sync += valid.eq(valid & ~Mux(self.named, named, ~0))
+        return m
