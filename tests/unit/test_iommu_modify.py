@@ -357,6 +357,10 @@ def test_a_hold_ends_whatever_happens():
         mc.drain_never = True
         assert await mc.move(ctx, 3) == [(UNDRAINED, 1)]
         mc.drain_never = False
+        # One that the data path gives up is no drain either.
+        ctx.set(mc.dut.engine.drain_failed, 1)
+        assert await mc.move(ctx, 3) == [(UNDRAINED, 1)] and not mc.copies
+        ctx.set(mc.dut.engine.drain_failed, 0)
         assert await mc.move(ctx, 3) == [(MOVED, 1)]
     mc.run(undrained)
 
@@ -389,7 +393,7 @@ BUGS = {
     "walk_with_the_old_entry": (Misses, ("redo, sound = self._redo | self.redo,", "redo, sound = Const(0),"),
                                 test_what_a_walk_has_read_is_not_answered_after_a_redo, (30,)),
     "redo_forgotten": (Misses, ("self._redo.eq(redo)", "self._redo.eq(0)"), test_what_a_walk_has_read_is_not_answered_after_a_redo, (30,)),
-    "not_drained": (ModifyEngine, ('with m.Elif(self.drained):', 'with m.Elif(1):'), test_races, ("one", 0)),
+    "not_drained": (ModifyEngine, ("with m.Elif(self.drained & ~self.drain_failed):", "with m.Elif(1):"), test_races, ("one", 0)),
     "dirty_bit_lost": (ModifyEngine, ("line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~0x80)"), test_races, ("one", 3)),
     "expected_page_ignored": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~info.leaf"), test_an_entry_that_is_another_is_left_alone, ()),
     "pointer_moved": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~(info.ppn == old)"), test_an_entry_that_is_another_is_left_alone, ()),
@@ -404,7 +408,8 @@ BUGS = {
     "twice_in_a_batch": (ModifyBatch, ("self._is_near(move) & ~self.there.bit_select(place, 1)", "self._is_near(move)"),
                          test_moves_that_no_batch_takes, ()),
     "of_another_line": (ModifyBatch, ("self._is_near(move) & ~self", "~self"), test_moves_that_no_batch_takes, ()),
-    "no_timer_of_the_drain": (ModifyEngine, ("with m.Elif(self._timer.all()):", "with m.Elif(0):"), test_a_hold_ends_whatever_happens, ()),
+    "no_timer_of_the_drain": (ModifyEngine, ("self.drained | self._timer.all()", "self.drained"), test_a_hold_ends_whatever_happens, ()),
+    "drain_believed": (ModifyEngine, ("self.drained & ~self.drain_failed", "self.drained"), test_a_hold_ends_whatever_happens, ()),
     "told_but_not_heard": (ModifyEngine, ("with m.If(self.round_failed):", "with m.If(0):"), test_devices_are_told_and_heard_before_the_copy,
                            (0, False)),
     "device_may_ask_again": (ModifyEngine, ("self.ats_hold.eq(1)", "self.ats_hold.eq(0)"), test_devices_are_told_and_heard_before_the_copy,

@@ -40,7 +40,7 @@ class IommuCore(wiring.Component):
     -------
     bus : registers, 4 KiB. wires : interrupts
     request, response : of translations, see :class:`Translator`
-    drain, drained, drain_address, drain_limit : see :class:`IommuControl`
+    drain, drained, drain_address, drain_limit : see :class:`IommuControl`. drain_failed : see :class:`ModifyEngine`
     port : to the home
     copy_port : with modify, where pages are copied
     invalidations, completions, page_requests, responses : with ATS, messages to and from devices
@@ -66,7 +66,8 @@ class IommuCore(wiring.Component):
         super().__init__({
             "bus": In(RegisterBus(self.control.file.address_bits)), "wires": Out(vectors),
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
-            "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32), "port": Out(CoherentPort(source_bits, sink_bits)),
+            "drain": Out(1), "drained": In(1), "drain_failed": In(1), "drain_address": Out(64), "drain_limit": Out(32),
+            "port": Out(CoherentPort(source_bits, sink_bits)),
             **({name: member for name, member in self.control.signature.members.items() if name in ATS_STREAMS} if ats else {}),
             **({"ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
             **({"copy_port": Out(self.copy.port.signature)} if modify else {}),
@@ -116,7 +117,7 @@ class IommuCore(wiring.Component):
                 self.owner.limit.eq(engine.limit), engine.located.eq(translator.located), translator.redo.eq(engine.redo),
                 engine.copy_failed.eq(copy.failed), copy.abort.eq(engine.copy_abort), copy.limit.eq(control.copy_limit),
                 engine.records.eq(control.records), engine.hold_limit.eq(control.hold_limit), control.events.eq(engine.events),
-                engine.drained.eq(self.drained),
+                engine.drained.eq(self.drained), engine.drain_failed.eq(self.drain_failed),
             ]
             if self.ats:
                 wiring.connect(m, engine.round, control.round)

@@ -65,7 +65,8 @@ class ModifyEngine(wiring.Component):
     Members
     -------
     execute : the commands
-    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained : see :class:`CommandQueue`
+    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained : see :class:`CommandQueue`;
+        drain_failed : in, beside ``drained``: it is not proven
     line, limit : to a :class:`LineOwner`
     copy : stream, ``ready`` for one cycle when the page is copied, or not (``copy_failed``). copy_abort : out, it need not be any more
     round : stream, ``ready`` for one cycle when all devices have answered, or one has not (``round_failed``). ats_hold, ats_quiet : no ATS request is
@@ -80,7 +81,7 @@ class ModifyEngine(wiring.Component):
         self.ats, self.format, self.drain_bits, self.batch = ats, format_, drain_bits, ModifyBatch(gather_bits)
         super().__init__({
             "execute": In(Executor(COMMAND_BITS)), "locate": Out(stream.Signature(TranslationRequest(id_bits))), "located": In(Located),
-            "redo": Out(1), "invalidate": Out(1), "pages": Out(Invalidation), "drain": Out(1), "drained": In(1),
+            "redo": Out(1), "invalidate": Out(1), "pages": Out(Invalidation), "drain": Out(1), "drained": In(1), "drain_failed": In(1),
             "line": Out(LinePort()), "limit": Out(LIMIT_BITS), "copy": Out(stream.Signature(CopyPages)), "copy_failed": In(1), "copy_abort": Out(1),
             "hold_limit": In(LIMIT_BITS), "records": In(PPN_BITS), "memory": Out(MemoryPort()), "events": Out(ModifyEvents), "optimistic": Out(1),
             **({"round": Out(stream.Signature(AtsRound)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
@@ -270,9 +271,9 @@ class ModifyEngine(wiring.Component):
             m.d.sync += self._timer.eq(self._timer + 1)
             with m.If(self._lost):
                 m.next = "leave"
-            with m.Elif(self.drained):
+            with m.Elif(self.drained & ~self.drain_failed):
                 m.next = "copy"
-            with m.Elif(self._timer.all()):
+            with m.Elif(self.drained | self._timer.all()):
                 self._fail(m, ModifyStatus.UNDRAINED)
                 m.next = "leave"
 

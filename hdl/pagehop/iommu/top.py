@@ -44,6 +44,7 @@ class Iommu(wiring.Component):
         wiring.connect(m, core.response, front.translated)
         m.d.comb += [
             self.wires.eq(core.wires), front.own_id.eq(self.own_id), front.ats_hold.eq(core.ats_hold), core.ats_quiet.eq(front.ats_quiet),
-            front.drain.eq(core.drain), core.drained.eq(front.drained), front.flush_address.eq(core.drain_address), front.limit.eq(core.drain_limit),
+            front.drain.eq(core.drain), core.drained.eq(front.drained), core.drain_failed.eq(front.drain_failed),
+            front.flush_address.eq(core.drain_address), front.limit.eq(core.drain_limit),
         ]
         return m

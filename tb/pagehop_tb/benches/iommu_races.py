@@ -441,6 +441,7 @@ class Drains:
         self.machine, self.active, self.before = machine, False, set[int]()
         self._signal, self._read, self._write = dut.drain, bit_reader(dut.drain), writer(dut.drained)
         self._write(1)
+        writer(dut.drain_failed)(0)
         machine.fabric.add(self, text_reader(dut.drain))
 
     def edge(self) -> bool:
