@@ -14,11 +14,24 @@ from pagehop.iommu.memory_arbiter import MemoryArbiter
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.translator import Translator
 from pagehop_tb.models.home import Home
-from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, RiscvEntry, TableMemory, pages_from
+from pagehop_tb.models.iommu import (
+    PAGE,
+    AddressSpace,
+    DeviceContext,
+    Directory,
+    DirectoryMode,
+    Mode,
+    Move,
+    MovePages,
+    MoveStatus,
+    RiscvEntry,
+    TableMemory,
+    pages_from,
+)
 from pagehop_tb.simulate import run
 
 RECORDS, DEVICE, WORDS = 0x7000_0000, 0x12, 8
-MOVED, MISMATCH, NOT_FOUND, TOO_LARGE, MISPLACED, UNTOLD, NO_COPY, NO_LINE, EXPIRED, UNDRAINED, HALF = range(1, 12)
+MOVED, MISMATCH, NOT_FOUND, TOO_LARGE, MISPLACED, UNTOLD, NO_COPY, NO_LINE, EXPIRED, UNDRAINED, HALF = MoveStatus
 
 
 class Harness(wiring.Component):
@@ -68,10 +81,9 @@ class Command:
 
     @property
     def halves(self):
-        first = (64 | self.entry << 7 | bool(self.tries) << 10 | self.bare << 11 | self.more << 12 | self.tells << 13 | self.tries << 14
-                 | self.gscid << 24 | self.device << 40 | self.address << 64)
-        second = 65 | (self.record is not None) << 15 | (self.record or 0) << 16 | self.old << 32 | self.new << 76
-        return first, second
+        first = Move(func3=int(self.entry), optimistic=int(bool(self.tries)), bare=int(self.bare), more=int(self.more), tells=int(self.tells),
+                     tries=self.tries, gscid=self.gscid, device_id=self.device, address=self.address)
+        return first.value, MovePages(recorded=int(self.record is not None), record=self.record or 0, old=self.old, new=self.new).value
 
 
 @dataclass

@@ -30,6 +30,9 @@ from pagehop_tb.models.iommu import (
     History,
     Invalidation,
     Mode,
+    Move,
+    MovePages,
+    MoveStatus,
     Outcome,
     Request,
     RiscvEntry,
@@ -51,7 +54,6 @@ from .frame import BenchConfig
 TABLES, COMMANDS, COMMANDS_LOG2, FENCES, PAGES = 0x8000_0000, 0x7100_0000, 8, 0x7200_0000, 0x1_0000_0000
 #: Where moves leave their records; the source of the line's owner in the core: after the clients of the memory, of which one is for moves.
 RECORDS, OWNER = 0x7300_0000, 5
-MOVED, MISMATCH, NOT_FOUND = 1, 2, 3
 IOVA, GSCID = 0x4000_0000, 5
 A, D = 1 << 6, 1 << 7
 WORDS = PAGE // 8
@@ -92,16 +94,6 @@ class Space:
     invalidation: Command
     pages: list[Page]
     scratch: dict[int, int]     # what CPUs wrote beside the entries
-
-
-@dataclass(frozen=True)
-class Move:
-    """Half of a command that moves a page."""
-    word: int
-
-    def pack(self) -> bytes:
-        """As it stands in the queue."""
-        return self.word.to_bytes(16, "little")
 
 
 @dataclass(eq=False)
@@ -298,7 +290,7 @@ class Machine:
         while not registers.Cqcsr.CQON.get(await self.registers.read(registers.Cqcsr.offset, 4)):
             await self.fabric.wait(5)
 
-    async def order(self, *commands: Command | Move) -> None:
+    async def order(self, *commands: Command) -> None:
         """Queue commands and a fence behind them, and wait until that has stored."""
         self.fence_number += 1
         number, fence = self.fence_number, Fence(av=1, pr=1, pw=1, data=self.fence_number, dword=FENCES // 4)
@@ -307,7 +299,7 @@ class Machine:
             self.tail = (self.tail + 1) % (1 << COMMANDS_LOG2)
         queued = self.fabric.cycle
         for command in commands:
-            if isinstance(command, Command):
+            if not isinstance(command, (Move, MovePages)):
                 self.history.command(queued, command)
         self.registers.write(registers.Cqt.offset, self.tail, 4)
         while self.fenced < number:
@@ -316,13 +308,16 @@ class Machine:
         self.history.fence(queued, self.fabric.cycle)
 
     async def cpu(self, number: int, address: int, value: int | None = None) -> CpuAccess:
-        """An access of a CPU, until it is done."""
+        """An access of a CPU, which is counted."""
+        self.counts["cpu_accesses"] += 1
+        return await self._access(number, address, value)
+
+    async def _access(self, number: int, address: int, value: int | None = None) -> CpuAccess:
         access = self.home.access(number, address, value)
         self.agent.wake()
         while access.done is None:
             await self.fabric.wait(2)
         self._stepped()
-        self.counts["cpu_accesses"] += 1
         return access
 
     async def remap(self, pages: list[Page]) -> None:
@@ -334,12 +329,7 @@ class Machine:
         for page in pages:
             ppn = self.fresh()
             entry = RiscvEntry(ppn=ppn, valid=int(self.random.random() < 0.9), accessed=self.random.getrandbits(1), dirty=self.random.getrandbits(1))
-            access = self.home.access(0, page.entry, int.from_bytes(entry.pack(), "little"))
-            self.agent.wake()
-            while access.done is None:
-                await self.fabric.wait(1)
-            self._stepped()
-            before = access.result
+            before = (await self._access(0, page.entry, entry.value)).result
             assert not page.read or before & A, f"{page.iova:#x} of {page.space.device:#x} was read, and A of its entry is 0"
             assert not page.wrote or before & D, f"{page.iova:#x} of {page.space.device:#x} was written, and D of its entry is 0"
             old.append(page.ppn)
@@ -358,25 +348,27 @@ class Machine:
         random, first = self.random, self.random.choice(self.pages)
         near = [page for page in first.space.pages if page.iova // (8 * PAGE) == first.iova // (8 * PAGE) and not page.busy]
         pages = random.sample(near, min(len(near), random.choice((1, 1, 2, 4))))
-        by_entry, tries, halves = random.random() < 0.3, random.choice((0, 0, 1, 3)), []
+        by_entry, tries = random.random() < 0.3, random.choice((0, 0, 1, 3))
+        halves: list[Command] = []
         for number, page in enumerate(pages):
             page.busy, page.goal = True, self.fresh()
             address = page.entry if by_entry else page.iova
             self.home.memory.write(RECORDS + 8 * number, bytes(8))
-            halves += [Move(64 | by_entry << 7 | bool(tries) << 10 | (page is not pages[-1]) << 12 | tries << 14 | GSCID << 24
-                            | page.space.device << 40 | address << 64),
-                       Move(65 | 1 << 15 | number << 16 | page.ppn << 32 | page.goal << 76)]
+            halves += [Move(func3=int(by_entry), optimistic=int(bool(tries)), more=int(page is not pages[-1]), tries=tries, gscid=GSCID,
+                            device_id=page.space.device, address=address),
+                       MovePages(recorded=1, record=number, old=page.ppn, new=page.goal)]
         self.hot = pages
         await self.fabric.wait(random.randint(1, 60))
         await self.order(*halves)
         self.hot = []
         for number, page in enumerate(pages):
             status, page.busy = self.home.word(RECORDS + 8 * number) & 0xF, False
-            assert (status == MOVED) == (page.goal is None), f"a move was told to be {status}, and {page} says something else"
+            assert (status == MoveStatus.MOVED) == (page.goal is None), f"a move was told to be {status}, and {page} says something else"
             # The line is found by the entry of the first one, for all.
-            expected = NOT_FOUND if not (by_entry or pages[0].valid) else MOVED if page.valid else MISMATCH
+            found = by_entry or pages[0].valid
+            expected = MoveStatus.NOT_FOUND if not found else MoveStatus.MOVED if page.valid else MoveStatus.MISMATCH
             assert status == expected, f"the move of {page} ended with {status}, and not with {expected}"
-            self.counts["moves" if status == MOVED else "unmoved"] += 1
+            self.counts["moves" if status == MoveStatus.MOVED else "unmoved"] += 1
             if page.goal is not None:
                 self.free.append(page.goal)
                 self.retired.add(page.goal)

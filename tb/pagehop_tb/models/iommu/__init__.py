@@ -20,6 +20,9 @@ from pagehop_tb.models.iommu.tables import (
     Fence,
     Invalidation,
     Mode,
+    Move,
+    MovePages,
+    MoveStatus,
     RiscvEntry,
     VtdEntry,
     page_size,
@@ -27,5 +30,5 @@ from pagehop_tb.models.iommu.tables import (
 
 __all__ = ["BUILT", "EVERYTHING", "NAPOT_SIZE", "PAGE", "Access", "AccessFault", "AddressSpace", "AtsCommand", "Cached", "Cause", "Corruption",
            "DeviceContext", "Directory", "DirectoryCommand", "DirectoryEntry", "DirectoryMode", "FaultRecord", "Fence", "History", "Implicit",
-           "Invalidation", "Iommu", "Keeps", "Mode", "Outcome", "Request", "RiscvEntry", "Status", "Subset", "TableMemory", "VtdEntry", "ats_entry",
-           "decode", "illegal", "invalidates", "misconfiguration", "page_size", "pages_from"]
+           "Invalidation", "Iommu", "Keeps", "Mode", "Move", "MovePages", "MoveStatus", "Outcome", "Request", "RiscvEntry", "Status", "Subset",
+           "TableMemory", "VtdEntry", "ats_entry", "decode", "illegal", "invalidates", "misconfiguration", "page_size", "pages_from"]

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 __all__ = ["DDI_BITS", "EVERYTHING", "LEVEL_BITS", "NAPOT_SIZE", "PAGE", "PAGE_BITS", "Access", "AtsCommand", "Cause", "Command", "DeviceContext",
-           "DirectoryCommand", "DirectoryEntry", "DirectoryMode", "Entry", "FaultRecord", "Fence", "Invalidation", "Kind", "Mode", "Opcode", "Packed",
-           "RiscvEntry", "VtdEntry", "page_size"]
+           "DirectoryCommand", "DirectoryEntry", "DirectoryMode", "Entry", "FaultRecord", "Fence", "Invalidation", "Kind", "Mode", "Move",
+           "MovePages", "MoveStatus", "Opcode", "Packed", "RiscvEntry", "VtdEntry", "page_size"]
 
 PAGE_BITS, LEVEL_BITS = 12, 9
 PAGE = 1 << PAGE_BITS
@@ -389,3 +389,42 @@ class AtsCommand(Command):
     requester: int = at(40, 16)
     segment: int = at(56, 8)
     payload: int = at(64, 64)
+
+
+@dataclass(frozen=True)
+class Move(Command):
+    """First half of pagehop's own command (docs/iommu.md, "To move a page"). ``func3``: 0 by the device's address, 1 by that of the entry."""
+    opcode: int = at(0, 7, 64)
+    optimistic: int = at(10)
+    bare: int = at(11)
+    more: int = at(12)
+    tells: int = at(13)
+    tries: int = at(14, 4)
+    gscid: int = at(24, 16)
+    device_id: int = at(40, 24)
+    address: int = at(64, 64)
+
+
+@dataclass(frozen=True)
+class MovePages(Command):
+    """Second half: the pages, and where the record is to be."""
+    opcode: int = at(0, 7, 65)
+    recorded: int = at(15)
+    record: int = at(16, 16)
+    old: int = at(32, 44)
+    new: int = at(76, 44)
+
+
+class MoveStatus(IntEnum):
+    """What a record says of a move, in its bits 3:0."""
+    MOVED     = 1
+    MISMATCH  = 2
+    NOT_FOUND = 3
+    TOO_LARGE = 4
+    MISPLACED = 5
+    UNTOLD    = 6
+    NO_COPY   = 7
+    NO_LINE   = 8
+    EXPIRED   = 9
+    UNDRAINED = 10
+    HALF      = 11
