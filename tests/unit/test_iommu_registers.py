@@ -354,7 +354,7 @@ def test_a_refused_message_is_a_fault():
     (("changed | (busy & self._stale)", "changed"), directory_forgets),
     (("commands.invalidate_contexts | changed", "commands.invalidate_contexts"), directory_forgets),
     (("interrupts.event.eq(Cat(0, faults.recorded,", "interrupts.event.eq(Cat(0, 0,"), lambda software: commands_and_faults(software, 1)),
-    (("other.valid & ~own", "0"), refused_message),
+    (("*([self.interrupts.fault] if self.messages else [])", ""), refused_message),
 ], ids=["mode", "settings of a queue", "settings of a directory", "named", "busy", "kept", "record", "turn"])
 def test_planted_bug_is_found(change, test):
     with pytest.raises(AssertionError):
@@ -365,7 +365,7 @@ def test_planted_bug_is_found(change, test):
     (("Mux(low, write.data[4:], 0)", "write.data[4:]"), ats_round), (("write.data[32:] & high", "write.data[32:]"), ats_commands),
     (("self._stale.eq(self.stale | self.requests.stale)", "self._stale.eq(self.stale)"), page_request_stale),
     (("device.valid.eq(valid[number])", "device.valid.eq(1)"), ats_round), (("pages.recorded if pages else 0", "0"), page_requests),
-    (("source.ready.eq(served)", "source.ready.eq(0)"), page_requests),
+    (("(requests.response, self.invalidator.responses)", "(self.invalidator.responses,)"), page_requests),
     (("requests.fate.eq(self.page_queue.fate)", "requests.fate.eq(0)"), page_requests),
     (("[self.requests.fault] if self.ats_built", "[] if self.ats_built"), page_requests),
 ], ids=["devices released", "tags released", "stale", "valid", "interrupt", "responses", "fate", "faults"])

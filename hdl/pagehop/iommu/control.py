@@ -21,7 +21,7 @@ from pagehop.iommu.record_queue import RecordQueue
 from pagehop.iommu.tilelink import ADDRESS_BITS, MemoryPort
 from pagehop.registers.bus import RegisterBus, overwritten
 from pagehop.registers.file import RegisterFile
-from pagehop.tlp.arbiter import RoundRobin, select_one
+from pagehop.tlp.arbiter import connect_in_turns
 
 __all__ = ["REGISTERS", "IommuControl"]
 
@@ -182,39 +182,21 @@ class IommuControl(wiring.Component):
             wiring.connect(m, wiring.flipped(self.message_memory), interrupts.memory)
 
     def _faults(self, m):
-        """Records of all who have some, two streams at a time."""
-        source = self.fault
-        others = [self.requests.fault] if self.ats_built else []
-        others += [self.interrupts.fault] if self.messages else []
-        for number, other in enumerate(others):
-            merged = stream.Signature(FaultRecord).create(path=(f"faults_{number}",))
-            # A record is in its place until it has left: the turn changes between two of them.
-            own = Signal(name=f"own_{number}")
-            with m.If(~merged.valid | merged.ready):
-                m.d.sync += own.eq(other.valid & ~own)
-            m.d.comb += [
-                merged.valid.eq(Mux(own, other.valid, source.valid)), merged.payload.eq(Mux(own, other.payload, source.payload)),
-                other.ready.eq(own & merged.ready), source.ready.eq(~own & merged.ready),
-            ]
-            source = merged
-        record = self.faults.record
-        m.d.comb += [record.valid.eq(source.valid), record.payload.eq(source.payload), source.ready.eq(record.ready)]
+        """Records of all who have some."""
+        sources = [self.fault, *([self.requests.fault] if self.ats_built else []), *([self.interrupts.fault] if self.messages else [])]
+        connect_in_turns(m, "fault_turns", sources, self.faults.record)
 
     def _page_requests(self, m):
         """Page requests, their queue, and the responses to them: by themselves and by commands, in turns."""
-        m.submodules.page_queue, m.submodules.requests, m.submodules.turns = self.page_queue, self.requests, RoundRobin(2, stays=True)
-        requests, turns, out = self.requests, m.submodules.turns, self.responses
+        m.submodules.page_queue, m.submodules.requests, requests = self.page_queue, self.requests, self.requests
         wiring.connect(m, wiring.flipped(self.page_requests), requests.request)
         wiring.connect(m, wiring.flipped(self.context_memory), requests.memory)
         wiring.connect(m, wiring.flipped(self.page_memory), self.page_queue.memory)
         wiring.connect(m, requests.record, self.page_queue.record)
-        sources = (requests.response, self.invalidator.responses)
+        connect_in_turns(m, "response_turns", (requests.response, self.invalidator.responses), self.responses)
         m.d.comb += [
             requests.fate.eq(self.page_queue.fate), requests.directory.eq(self.directory), requests.invalidate.eq(self.invalidate_contexts),
             self.page_queue.head_write.eq(self.file.pqh_write),
-            turns.requests.eq(Cat(source.valid for source in sources)), turns.served.eq(turns.grant & out.ready.replicate(2)), turns.last.eq(1),
-            out.valid.eq(turns.grant.any()), out.payload.eq(select_one(turns.grant, [source.payload for source in sources])),
-            *(source.ready.eq(served) for source, served in zip(sources, turns.served, strict=True)),
         ]
 
     def _invalidations(self, m):

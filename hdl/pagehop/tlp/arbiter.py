@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["RoundRobin", "TlpArbiter", "lowest", "number_of", "select_one"]
+__all__ = ["RoundRobin", "TlpArbiter", "connect_in_turns", "lowest", "number_of", "select_one"]
 
 
 def lowest(bits):
@@ -61,6 +61,16 @@ class RoundRobin(wiring.Component):
             ]
             m.d.sync += [before.eq(before_next), rivals.eq(before_next & asks_next)]
         return m
+
+
+def connect_in_turns(m, name, sources, sink):
+    """Merge streams whose items stand alone, in turns; takes no cycle. What is offered stays until it is taken. ``name`` : of the submodule."""
+    m.submodules[name] = turns = RoundRobin(len(sources), stays=True)
+    m.d.comb += [
+        turns.requests.eq(Cat(source.valid for source in sources)), turns.served.eq(turns.grant & sink.ready.replicate(len(sources))),
+        turns.last.eq(1), sink.valid.eq(turns.grant.any()), sink.payload.eq(select_one(turns.grant, [source.payload for source in sources])),
+        *(source.ready.eq(served) for source, served in zip(sources, turns.served, strict=True)),
+    ]
 
 
 class TlpArbiter(wiring.Component):
