@@ -7,7 +7,6 @@ from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.layouts import Requesters
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
-from pagehop.tlp.egress import EgressLane
 from pagehop_sim.planted import planted
 from pagehop_tb.protocol import Kind, Tlp, encode, memory_read, memory_write
 from pagehop_tb.simulate import run, seeded
@@ -216,6 +215,8 @@ BUGS = {
     "RO aside": (is_strict_aside, PostedLane, "strict_header(head.beat.header, strict)", "strict_header(head.beat.header, Signal())"),
     "aside backwards": (counts, DeviceIngress, "self.aside_left + self._ends", "self.aside_left - self._ends"),
     "what stands has left": (counts, DeviceIngress, "lane.valid & lane.ready & lane.payload.beat.last", "lane.payload.beat.last"),
+    "what stands has come": (counts, DeviceIngress, "decode.o.valid & decode.o.ready & decode.o.payload.beat.first & (decode",
+                             "decode.o.payload.beat.first & (decode"),
     "a flush in vain": (asks_for_no_flush_in_vain, PostedLane, "first & go & ~proven & ~settles, 1 <<", "first & ~proven & ~settles, 1 <<"),
     "time of others": (gives_a_row_its_time, RequestLane, "waited.eq(Mux(~found.held & (", "waited.eq(Mux(("),
     "a sweep ends early": (sweeps, RequestLane, "swept.eq(swept + 1)", "swept.eq(swept + 3)"),
