@@ -84,9 +84,10 @@ def _add_scenarios(commands: Any) -> None:
 
 
 def _add_verilog(commands: Any) -> None:
-    names, adjuster = (", ".join(f"{name} (default {default})" for name, (_, default) in TOPS[top].items()) for top in ("interposer", "adjuster"))
+    names, adjuster, core, whole = (", ".join(f"{name} (default {default})" for name, (_, default) in known.items()) for known in TOPS.values())
     command = _command(commands, "verilog", verilog, "write the interposer's Verilog into build/verilog/", f"Parameters: {names}. "
-                       f"With top = \"adjuster\", the small configuration: {adjuster}.")
+                       f"With top = \"adjuster\", the small configuration: {adjuster}. "
+                       f"With top = \"iommu\", the IOMMU: {whole}. With top = \"iommu_core\", what of it translates and moves: {core}.")
     command.add_argument("--config", type=Path, help="a .toml file with parameters")
 
 

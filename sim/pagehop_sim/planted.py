@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 import textwrap
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,8 @@ class _Edit:
 
 
 _EDITS: dict[type, _Edit] = {}
+#: Python's parser counts its depth for all threads together, and fails when two of them parse deep sources.
+_READS = threading.Lock()
 
 
 def planted(component: type, old: str, new: str, **parts: object) -> Any:
@@ -60,7 +63,8 @@ def planted(component: type, old: str, new: str, **parts: object) -> Any:
 
 def edited(component: type, *changes: tuple[str, str], **parts: object) -> Any:
     """As :func:`planted`, with any number of changes, made one after the other."""
-    source = textwrap.dedent(inspect.getsource(component))
+    with _READS:
+        source = textwrap.dedent(inspect.getsource(component))
     for old, new in changes:
         if source.count(old) != 1:
             raise ValueError(f"Source of {component.__name__} must contain {old!r} once, not {source.count(old)} times")

@@ -37,10 +37,14 @@ from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
+from pagehop.iommu.ats_invalidations import AtsInvalidations
 from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
 from pagehop.iommu.memory_arbiter import MemoryArbiter
+from pagehop.iommu.page_copy import PageCopy
+from pagehop.iommu.record_queue import RecordQueue
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
@@ -122,6 +126,10 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.LineShare, 2 users": lambda: LineShare(2),
     "iommu.EntryUpdate": EntryUpdate,
     "iommu.MemoryArbiter, 4 clients": lambda: MemoryArbiter(4, sink_bits=3),
+    "iommu.PageCopy": PageCopy,
+    "iommu.PageCopy, 8 reads": lambda: PageCopy(8),
+    "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
+    "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
 }
 
 #: What is placed and routed on the ECP5, and what only each night because it takes long.

@@ -34,8 +34,17 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
 }
 #: Those of the address adjuster.
 ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}
+#: Those of the IOMMU without the way that TLPs take.
+IOMMU_CORE_PARAMETERS: dict[str, tuple[type, Any]] = {
+    "id_bits": (int, 3), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4), "modify": (bool, False), "reads": (int, 4),
+}
+#: Those of the IOMMU between a device and its host, with ATS and moves.
+IOMMU_PARAMETERS: dict[str, tuple[type, Any]] = {
+    "data_bytes": (int, 64), "slot_bits": (int, 3), "max_payload": (int, 256), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4),
+    "walk_cache": (int, 0), "reads": (int, 4),
+}
 #: What can be delivered, by the key `top` of a CONFIG file.
-TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS}
+TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS, "iommu_core": IOMMU_CORE_PARAMETERS, "iommu": IOMMU_PARAMETERS}
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
 # the passes of `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. `opt` itself runs once more
@@ -148,9 +157,11 @@ def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str
     # The imports are made here: what runs other components, or only reads scenarios, does not pay for them.
     from pagehop.interposer.adjuster import AddressAdjuster
     from pagehop.interposer.top import Interposer
-    made: type = AddressAdjuster if top == "adjuster" else Interposer
+    from pagehop.iommu.core import IommuCore
+    from pagehop.iommu.top import Iommu
+    made: dict[str, type] = {"interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu}
     try:
-        component = made(**checked)
+        component = made[top](**checked)
     except (ValueError, TypeError) as error:
         raise ToolError(f"{origin}: {error}") from error
     return convert(component, top, sources=(), about=repr(checked))

@@ -10,13 +10,13 @@ from amaranth.lib import data
 from rules import any_constant, any_value, framed, held, past
 
 from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.issue import IssueRegister
 from pagehop.interposer.layouts import DeviceInfo
 from pagehop.interposer.move_check import MoveError, MoveMode
 from pagehop.interposer.posted_lane import PostedLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.slot import SEEN_CYCLES, MovePhase, PageSlot
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
+from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.ordering import Ahead, LaneBeat
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import edited, planted

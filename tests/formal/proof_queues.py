@@ -6,7 +6,8 @@ from rules import any_constant, any_value, past
 
 from pagehop.iommu.command_queue import CommandQueue
 from pagehop.iommu.commands import InvalidatePages, Opcode
-from pagehop.iommu.fault_queue import FaultQueue
+from pagehop.iommu.layouts import FaultRecord
+from pagehop.iommu.record_queue import RecordQueue
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
 
@@ -101,12 +102,12 @@ class CommandsPass(CommandsOnce):
 class RecordsKeepTheirPlace(Elaboratable):
     """``tail`` goes by one, never onto ``head``, and only when a write of four beats to its place has been acknowledged; a record that leaves without
     one meets an error, a full queue, or one that is off."""
-    def __init__(self, queue=FaultQueue):
+    def __init__(self, queue=RecordQueue):
         self.queue = queue
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.dut = dut = self.queue()
+        m.submodules.dut = dut = self.queue(FaultRecord, "f")
         began, mask = past(m, 1, "began"), Signal(3)
         head, tail = dut.head[:3], dut.tail[:3]
         read, reads = any_value(m, 3, "read"), any_value(m, 1, "reads") & dut.csr.fqon
@@ -143,7 +144,7 @@ PROOFS = [
     Proof("queues_commands", CommandsOnce.__doc__, CommandsOnce, "bmc", 26, bugs={
         "executed before it is there": lambda: CommandsOnce(planted(CommandQueue, "with m.If(beat[0]):", "with m.If(1):")),
         "passed twice": lambda: CommandsOnce(planted(CommandQueue, "(self.head + 1) & self._mask", "self.head + 1")),
-        "executed before it was published": lambda: CommandsOnce(planted(CommandQueue, "(~upto | (place < self.tail[:2]))", "1")),
+        "executed before it was published": lambda: CommandsOnce(planted(CommandQueue, "& ~Mux(upto, every << self.tail[:2], 0)", "")),
         "runs over the tail": lambda: CommandsOnce(planted(CommandQueue, "~stopped & ahead", "~stopped")),
         "a fence does not wait": lambda: CommandsOnce(planted(CommandQueue, "with m.If(~self.stale):", "with m.If(1):")),
     }),
@@ -151,9 +152,9 @@ PROOFS = [
         "never asks": lambda: CommandsPass(planted(CommandQueue, 'm.next = "ask"', 'm.next = "idle"')),
     }),
     Proof("queues_records", RecordsKeepTheirPlace.__doc__, RecordsKeepTheirPlace, "bmc", 30, bugs={
-        "never full": lambda: RecordsKeepTheirPlace(planted(FaultQueue, "with m.Elif(following == self.head):", "with m.Elif(0):")),
+        "never full": lambda: RecordsKeepTheirPlace(planted(RecordQueue, "with m.Elif(following == self.head):", "with m.Elif(0):")),
         "left too early": lambda: RecordsKeepTheirPlace(planted(
-            FaultQueue, "self.record.ready.eq(ask.ready & beat.all())", "self.record.ready.eq(ask.ready & beat[1])")),
-        "a refused one counts": lambda: RecordsKeepTheirPlace(planted(FaultQueue, "with m.If(self.memory.d.payload.denied):", "with m.If(0):")),
+            RecordQueue, "self.record.ready.eq(ask.ready & beat.all())", "self.record.ready.eq(ask.ready & beat[1])")),
+        "a refused one counts": lambda: RecordsKeepTheirPlace(planted(RecordQueue, "with m.If(self.memory.d.payload.denied):", "with m.If(0):")),
     }),
 ]

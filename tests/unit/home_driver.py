@@ -1,4 +1,4 @@
-"""The coherent home at a port of a block in Amaranth's simulator."""
+"""The home at a port of a block in Amaranth's simulator."""
 
 from amaranth.hdl import Value
 
@@ -20,9 +20,12 @@ def packed(layout, beat):
 
 
 def at_port(home, port, stop):
-    """A bench that runs ``home`` at ``port`` until ``stop()``."""
-    watched = [value for channel in (port.a, port.c, port.e) for value in (channel.valid, Value.cast(channel.payload))]
-    layouts = {name: getattr(port, name).payload.shape() for name in "abcd"}
+    """A bench that runs ``home`` at ``port``, a coherent or an uncached one, until ``stop()``."""
+    coherent = "b" in port.signature.members
+    sent, got = ("ace", "bd") if coherent else ("a", "d")
+    watched = [value for name in sent for value in (getattr(port, name).valid, Value.cast(getattr(port, name).payload))]
+    readies = [getattr(port, name).ready for name in got]
+    layouts = {name: getattr(port, name).payload.shape() for name in "abcd" if name in sent + got}
 
     async def bench(ctx):
         shown = {}
@@ -34,14 +37,17 @@ def at_port(home, port, stop):
 
         shows = home.shows
         while not stop():
-            for name in "ace":
+            for name in sent:
                 show(name, getattr(port, name).ready, getattr(shows, f"{name}_ready"))
-            for name in "bd":
+            for name in got:
                 channel, beat = getattr(port, name), getattr(shows, name)
                 show(name, channel.valid, int(beat is not None))
                 if beat is not None:
                     show(f"{name} payload", Value.cast(channel.payload), packed(layouts[name], beat))
-            _, _, a_valid, a, c_valid, c, e_valid, e, b_ready, d_ready = await ctx.tick().sample(*watched, port.b.ready, port.d.ready)
+            _, _, *saw = await ctx.tick().sample(*watched, *readies)
+            if not coherent:
+                saw = [*saw[:2], 0, 0, 0, 0, 0, *saw[2:]]
+            a_valid, a, c_valid, c, e_valid, e, b_ready, d_ready = saw
             shows = home.step(FromMaster(
                 unpacked(layouts["a"], A, a) if a_valid else None, b_ready, unpacked(layouts["c"], C, c) if c_valid else None, d_ready,
                 e if e_valid else None))

@@ -1,4 +1,5 @@
-"""Everything around the engine of `modify` in Amaranth's simulator: translation, the line and its home; a device, its pages and their copy in Python."""
+# amaranth: UnusedElaboratable=no
+"""Everything around the engine of `modify` in Amaranth's simulator: translation, line and home; a device, its pages and their copy in Python."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from pagehop.iommu.memory_arbiter import MemoryArbiter
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.translator import Translator
 from pagehop_tb.models.home import Home
-from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, TableMemory, pages_from
+from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Mode, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.simulate import run
 
 RECORDS, DEVICE, WORDS = 0x7000_0000, 0x12, 8
@@ -24,7 +25,7 @@ class Harness(wiring.Component):
     """The engine, and what it works on."""
     def __init__(self, *, ats=False, engine=ModifyEngine, translator=Translator, share=LineShare, **options):
         self.ats, self.engine = ats, engine(ats=ats, drain_bits=10, **options)
-        self.translator, self.owner = translator(ways=4, entries=16, ats=ats), LineOwner(3, 2)
+        self.translator, self.owner = translator(ways=4, entries=16, ats=ats, **options), LineOwner(3, 2)
         self.share, self.arbiter = share(2), MemoryArbiter(3)
         super().__init__({})
 
@@ -81,6 +82,7 @@ class Machine:
     mode: Mode = Mode.SV39
     second: bool = False
     both: bool = False
+    entries: type = RiscvEntry
     pages: int = 16
     latency: object = lambda: 4
     flags: dict = field(default_factory=dict)
@@ -95,7 +97,7 @@ class Machine:
         under = {}
         names = {"ats": int(self.dut.ats), "gade": 1, "sade": 1, "gscid": 5}
         if self.second or self.both:
-            self.space = AddressSpace(self.memory, allocate, self.mode, second=True)
+            self.space = AddressSpace(self.memory, allocate, self.mode, second=True, entries=self.entries)
             names |= {"second_mode": self.mode, "second_ppn": self.space.ppn}
             under = {"under": self.space, "guest_allocate": pages_from(0x100_0000)}
         for page in range(self.pages):
@@ -117,14 +119,15 @@ class Machine:
         self.open = {}              # translated, and not visible yet: count by number
         self.waiting, self.serial, self.stale, self.accesses = {}, 0, [], 0
         self.draining, self.drain_wait, self.drain_never = None, 0, False
+        self.visible_after = 50
         self.stop, self.cycle, self.copies, self.copy_fault, self.rate = False, 0, [], lambda _: False, 0.0
-        self.log = []
+        self.extra, self.rounds, self.round_fails = [], [], False
 
     def entry(self, page):
         return self.space.place(self.base + page * PAGE, 0)
 
     def ppn(self, page):
-        return self.home.word(self.entry(page)) >> 10 & (1 << 44) - 1
+        return self.entries.of(self.home.word(self.entry(page))).ppn
 
     def content(self, ppn):
         return self.ram.setdefault(ppn, [0] * WORDS)
@@ -156,14 +159,12 @@ class Machine:
                 assert answer.status.value == 0 and answer.translation.writable, answer
                 free.append(answer.id)
                 self.accesses += 1
-                self.open[value] = self.cycle + rng.randrange(12), page, word, answer.translation.ppn
-                self.log.append((self.cycle, "translated", value, page, word, answer.translation.ppn))
+                self.open[value] = self.cycle + rng.randrange(self.visible_after), page, word, answer.translation.ppn
             for value, (when, page, word, ppn) in sorted(self.open.items()):
                 if when <= self.cycle:
                     del self.open[value]
                     self.content(ppn)[word] = value
                     self.written[page, word] = value
-                    self.log.append((self.cycle, "written", value, page, word, ppn))
 
     async def drains(self, ctx):
         """What was translated when a drain began is waited for."""
@@ -193,6 +194,22 @@ class Machine:
             await ctx.tick()
             ctx.set(engine.copy.ready, 0)
 
+    async def devices(self, ctx):
+        """All ATS devices of the domain: a round takes 20 cycles."""
+        engine = self.dut.engine
+        while not self.stop:
+            _, _, hold, valid, told, owned = await ctx.tick().sample(
+                engine.ats_hold, engine.round.valid, engine.round.payload, self.dut.owner.user.owned)
+            ctx.set(engine.ats_quiet, hold)
+            if valid:
+                assert not hold or ctx.get(engine.ats_quiet), "devices are told while one of them may still ask"
+                self.rounds.append({"payload": told.payload, "gscid": told.gscid, "held": hold, "owned": owned, "copies": len(self.copies)})
+                await ctx.tick().repeat(20)
+                ctx.set(engine.round_failed, self.round_fails)
+                ctx.set(engine.round.ready, 1)
+                await ctx.tick()
+                ctx.set(engine.round.ready, 0)
+
     # What a test does.
 
     async def order(self, ctx, *words):
@@ -205,7 +222,7 @@ class Machine:
             ctx.set(command.valid, 0)
             await ctx.tick().repeat(4)
 
-    async def finished(self, ctx, limit=60_000):
+    async def finished(self, ctx, limit=8000):
         for _ in range(limit):
             _, _, pending = await ctx.tick().sample(self.dut.engine.execute.pending)
             if not pending:
@@ -242,7 +259,7 @@ class Machine:
         raise AssertionError("a translation was never answered")
 
     def check(self):
-        """Each page is where it was moved to, and has what the device wrote last."""
+        """While none is moved: each page is where it was moved to, and has what the device wrote last."""
         for page in range(self.pages):
             assert self.ppn(page) == self.lies[page], f"page {page} is at {self.ppn(page):#x}, not at {self.lies[page]:#x}"
         for (page, word), value in self.written.items():
@@ -259,10 +276,5 @@ class Machine:
             self.check()
             self.stop = True
 
-        async def failing(ctx):
-            try:
-                await bench(ctx)
-            finally:
-                self.stop = True
-
-        run(self.dut, at_port(self.home, self.dut.arbiter.port, lambda: self.stop), failing, self.device, self.drains, self.copier)
+        benches = [self.device, self.drains, self.copier, *([self.devices] if self.dut.ats else []), *self.extra]
+        run(self.dut, at_port(self.home, self.dut.arbiter.port, lambda: self.stop), bench, *benches)

@@ -13,12 +13,14 @@ from pagehop_tb.simulate import run, seeded
 BASE = 0x12_3456 << 12 & ~0xFFFFF
 CQEN, CIE, CQMF, CMD_TO, CMD_ILL, FENCE_W_IP = 1 << 0, 1 << 1, 1 << 8, 1 << 9, 1 << 10, 1 << 11
 ERRORS = CQMF | CMD_TO | CMD_ILL
-VMA, GVMA, FENCE, DDT, PDT, ATS, PRGR, MODIFY, MORE = (1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (64, 5), (65, 0)
+VMA, GVMA, FENCE, DDT, PDT, ATS, PRGR, BY_PAGE, BY_ENTRY, PAGES = (
+    (1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (64, 0), (64, 1), (65, 0))
 #: Bits of a command that are not reserved, from section 4.1, first and last; NL (34) and S (73) are not built.
 OPERANDS = {
     VMA: [(10, 10), (12, 31), (32, 32), (33, 33), (44, 59), (74, 125)], GVMA: [(10, 10), (12, 31), (33, 33), (44, 59), (74, 125)],
     FENCE: [(10, 13), (32, 63), (64, 125)], DDT: [(33, 33), (40, 63)], PDT: [(12, 19), (33, 33), (40, 63)],
-    ATS: [(12, 33), (40, 127)], PRGR: [(12, 33), (40, 127)], MODIFY: [(10, 127)], MORE: [(10, 127)],
+    ATS: [(12, 33), (40, 127)], PRGR: [(12, 33), (40, 127)], BY_PAGE: [(10, 17), (24, 63), (76, 127)],
+    BY_ENTRY: [(10, 17), (24, 63), (67, 127)], PAGES: [(15, 119)],
 }
 ALWAYS = [VMA, GVMA, FENCE, DDT, PDT]
 MODES = {0: 24, 1: 24, 2: 7, 3: 16}
@@ -31,13 +33,14 @@ def bits(command, low, high):
 def legal(command, mode, wired, extra):
     """Whether a command is, of the queue with or without executors of ATS commands and of moves."""
     opcode, function = bits(command, 0, 6), bits(command, 7, 9)
-    name = next((name for name in OPERANDS if name[0] == opcode and (name[1] == function or opcode >= 64)), None)
+    name = next((name for name in OPERANDS if name[0] == opcode and name[1] == function), None)
     if name not in (OPERANDS if extra else ALWAYS):
         return False
     allowed = sum((1 << high - low + 1) - 1 << low for low, high in OPERANDS[name])
     if command >> 10 << 10 & ~allowed or (name == FENCE and command >> 11 & 1 and not wired) or (name == PDT and not command >> 33 & 1):
         return False
-    return not (name in (DDT, PDT) and command >> 33 & 1 and bits(command, 40, 63) >> MODES[mode])
+    has_device = name == BY_PAGE or (name in (DDT, PDT) and command >> 33 & 1)
+    return not (has_device and bits(command, 40, 63) >> MODES[mode])
 
 
 class Machine:
@@ -255,7 +258,7 @@ class Machine:
 
 def random_command(rng, extra, wired):
     """A command that is legal in most cases."""
-    name = rng.choice([VMA, GVMA, FENCE, FENCE, DDT, PDT] + ([ATS, PRGR, MODIFY, MORE] if extra else []))
+    name = rng.choice([VMA, GVMA, FENCE, FENCE, DDT, PDT] + ([ATS, PRGR, BY_PAGE, BY_ENTRY, PAGES] if extra else []))
     command = name[0] | name[1] << 7
     for low, high in OPERANDS[name]:
         command |= rng.choice((0, rng.getrandbits(high - low + 1))) << low
@@ -264,6 +267,8 @@ def random_command(rng, extra, wired):
         command &= ~(0 if wired else 1 << 11) & ~(rng.choice((0xFF, 0xFF, 0)) << 118)
     if name in (DDT, PDT):
         command = command & ~(0xFF << 56) | (name == PDT) << 33
+    if name == BY_PAGE:
+        command &= ~(0xFF << 56)
     return command ^ (1 << rng.randrange(128) if rng.random() < 0.04 else 0)
 
 
@@ -317,8 +322,8 @@ def flips(dut, names, *, extra, wired, mode, name):
                 base = chosen[0] | chosen[1] << 7 | (chosen == PDT) << 33
                 for low, high in OPERANDS[chosen] if filled else ():
                     base |= (1 << high - low + 1) - 1 << low
-                if filled and chosen in (DDT, PDT):
-                    base &= ~((1 << 64) - 1) | (1 << 40 + MODES[mode]) - 1
+                if filled and chosen in (DDT, PDT, BY_PAGE):
+                    base &= ~(0xFFFFFF << 40) | (1 << 40 + MODES[mode]) - 1
                 if chosen == FENCE:
                     base &= ~(0xFF << 118) & ~(0 if wired else 1 << 11)
                 await machine.publish(ctx, [base ^ 1 << bit for bit in range(118 if chosen == FENCE else 128)])
@@ -393,7 +398,7 @@ def test_limit_of_a_fence_must_be_in_range():
 @pytest.mark.parametrize("change", [
     ("self._there.bit_select(self._slot, 1).eq(0),", ""), ("with m.If(~self.stale):", "with m.If(1):"), ('m.next = "drain"', 'm.next = "complete"'),
     ("with m.If(self.memory.d.payload.denied):", "with m.If(0):"), ("bad | (beat[0] & self._bad.bit_select(place, 1))", "bad"),
-    ("(~upto | (place < self.tail[:2]))", "1"), ("self._there.eq(0),\n", "\n"), ("~stopped & ahead", "ahead"),
+    (" & ~Mux(upto, every << self.tail[:2], 0)", ""), ("[self._there.eq(0), self._wanted", "[self._wanted"), ("~stopped & ahead", "ahead"),
     ("pages.av & ~pages.function[0]", "pages.av"),
     ("(self.head + 1) & self._mask", "self.head + 1"),
     ("with m.If(~self._fetching):\n                m.d.sync += [self.csr.cqon", "with m.If(1):\n                m.d.sync += [self.csr.cqon"),
@@ -432,4 +437,4 @@ def test_planted_bug_in_what_is_legal_is_found(command, change):
 
 
 def test_opcodes_are_those_of_the_specification():
-    assert {one.name: one.value for one in Opcode} == {"IOTINVAL": 1, "IOFENCE": 2, "IODIR": 3, "ATS": 4, "MODIFY": 64, "MODIFY_MORE": 65}
+    assert {one.name: one.value for one in Opcode} == {"IOTINVAL": 1, "IOFENCE": 2, "IODIR": 3, "ATS": 4, "MODIFY": 64, "MODIFY_PAGES": 65}

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pagehop.interposer.flush_wait import FlushWait
 from pagehop.interposer.harvest import Harvest
-from pagehop.interposer.issue import Mark
 from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import BitmapOpKind
+from pagehop.tlp.flush_wait import FlushWait
+from pagehop.tlp.issue import Mark
 from pagehop_sim.planted import edited
 from pagehop_tb.simulate import run, seeded
 

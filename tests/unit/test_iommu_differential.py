@@ -1,6 +1,7 @@
 """The hardware's translation against the IOMMU in software: random machines, spoilt tables, changes under way, invalidations."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import pytest
@@ -237,9 +238,9 @@ def told(outcome):
     return outcome.status, page, outcome.record
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_translation(number):
-    bench = Bench(seeded(f"iommu/{number}")).run()
+@pytest.mark.parametrize("walk_cache", [0, 2])
+def test_translation(walk_cache):
+    bench = Bench(seeded(f"iommu/{walk_cache}"), partial(Translator, walk_cache=walk_cache)).run()
     assert bench.answers == MACHINES * REQUESTS
     assert bench.seen >= {Cause.NONE, Cause.READ_PAGE_FAULT, Cause.WRITE_PAGE_FAULT, Cause.TYPE_DISALLOWED}
 
@@ -248,11 +249,12 @@ def test_translation(number):
     edited(Translator, Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
     edited(Translator, Iotlb=edited(Iotlb, ("is_same(entry.translation.size.as_value(), entry.page", "is_same(2, entry.page"))),
     edited(Translator, DirectoryCache=edited(DirectoryCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
+    partial(edited(Translator, PageWalk=edited(PageWalk, ("cache.invalidate.eq(self.invalidate)", "cache.invalidate.eq(0)"))), walk_cache=2),
     edited(Translator, PageWalk=edited(PageWalk, ("self._dirties.eq(writes & writable)", "self._dirties.eq(0)"))),
     edited(Translator, PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),
     edited(Translator, Misses=edited(Misses, ("Const(1, 1), context.sade", "Const(1, 1), Const(0, 1)"))),
     edited(Translator, ("iotlb.matches.any() & canonical & ~looked.beyond & allowed", "iotlb.matches.any() & canonical & ~looked.beyond")),
-], ids=["forgets no page", "all pages are large", "forgets no context", "never dirty", "clean is writable", "iotval2",
+], ids=["forgets no page", "all pages are large", "forgets no context", "forgets no table", "never dirty", "clean is writable", "iotval2",
         "hits for everything"])
 def test_planted_bugs_are_found(component):
     with pytest.raises(AssertionError, match=r"was (answered|not answered)"):

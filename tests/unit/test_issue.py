@@ -3,7 +3,7 @@
 import pytest
 from amaranth.lib import data
 
-from pagehop.interposer.issue import IssueRegister
+from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.egress import EgressLane
 from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded

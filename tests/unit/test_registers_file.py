@@ -379,6 +379,7 @@ def test_the_interposer_map_builds():
 @pytest.mark.parametrize(("arguments", "sentence"), [
     ({"clients": 0}, r"^Register file must have 1 to 8 clients, not 0$"),
     ({"looked_up": ("control",)}, r"^Register that is looked up must be one of status, not 'control'$"),
+    ({"absent": ("nothing",)}, r"^Register that is absent must be one of .*, not 'nothing'$"),
     ({"whole_words": ("tak",)}, r"^Memory read in whole words must be one of take, peek, not 'tak'$"),
 ])
 def test_wrong_parameters_are_refused(rdl, arguments, sentence):

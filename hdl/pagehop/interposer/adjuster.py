@@ -4,11 +4,10 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.device_decode import ends_request
 from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, FarPage
 from pagehop.interposer.stages import LookupStage, far_header
 from pagehop.tlp import headers
-from pagehop.tlp.headers import AddressType, TlpClass
+from pagehop.tlp.headers import AddressType, TlpClass, ends_request
 from pagehop.tlp.proxy import ProxyEntry, ProxyTable
 from pagehop.tlp.stream import TlpBeat, TlpPort, check_data_bytes, connect_streams
 

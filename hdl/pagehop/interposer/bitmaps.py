@@ -5,9 +5,10 @@ from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.harvest import Harvest
-from pagehop.interposer.layouts import EpochView, FlushView
+from pagehop.interposer.layouts import EpochView
 from pagehop.memory.bitmap import WORD_BITS, Bitmap, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
+from pagehop.tlp.flush import FlushView
 from pagehop.tlp.stream import connect_streams
 
 __all__ = ["WORD_INDEX_BITS", "DirtyMap", "OwnerMap", "OwnerOp", "OwnerOpKind"]

@@ -14,15 +14,7 @@ from pagehop.tlp.outstanding import row_of
 from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["DeviceDecode", "ends_request"]
-
-
-def ends_request(header):
-    """1 when a completion is the last of its request: it has no data, or as many bytes as were still due (2.2.9)."""
-    completion = data.View(headers.CompletionHeader(), header)
-    payload = (completion.length << 2)[:13] - completion.lower_address[:2]
-    due = Mux(completion.byte_count == 0, 4096, completion.byte_count)
-    return ~headers.has_data(header) | (Mux(completion.length == 0, 4096, payload) >= due)
+__all__ = ["DeviceDecode"]
 
 
 class DeviceDecode(wiring.Component):
@@ -114,5 +106,5 @@ class DeviceDecode(wiring.Component):
             info.needs_proof.eq(~fields.relaxed_ordering | (self.o.payload.lane != EgressLane.POSTED)),
             info.row.eq(row_of(fields.requester_id, headers.whole_tag(fields), self.rows)),
             info.atomic.eq(headers.is_atomic(header)), info.lines.eq(completion_lines(header)),
-            info.tag.eq(headers.whole_tag(data.View(headers.CompletionHeader(), header))), info.last_completion.eq(ends_request(header)),
+            info.tag.eq(headers.whole_tag(data.View(headers.CompletionHeader(), header))), info.last_completion.eq(headers.ends_request(header)),
         ]

@@ -5,13 +5,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import EpochView, FlushView, Written
+from pagehop.interposer.layouts import EpochView, Written
 from pagehop.interposer.log_decode import DECODE_CYCLES, LogDecode
 from pagehop.interposer.log_settings import DirtyUnits, LogError, LogSettings, LogStatus
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.tlp.fifo import LaneFifo
+from pagehop.tlp.flush import FlushView
+from pagehop.tlp.issue import Mark
 from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["DirtyLog"]

@@ -4,10 +4,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import EpochView, FlushView
+from pagehop.interposer.layouts import EpochView
 from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import WORD_BITS, BitmapOp, BitmapOpKind
 from pagehop.registers.bus import MemoryBus
+from pagehop.tlp.flush import FlushView
 
 __all__ = ["Harvest"]
 

@@ -8,14 +8,14 @@ from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.host_decode import HostDecode, HostLane
 from pagehop.interposer.host_posted import HostPostedLane
 from pagehop.interposer.host_requests import HostRequests
-from pagehop.interposer.issue import IssueRegister
-from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, PortConfig, lane_credits
+from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, PortConfig
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter
-from pagehop.tlp.credits import CreditReturn
+from pagehop.tlp.credits import CreditReturn, lane_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
+from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, may_go
 from pagehop.tlp.outstanding import OutstandingEntry
 from pagehop.tlp.proxy import ProxyEntry

@@ -5,15 +5,13 @@ from amaranth.lib import data
 from amaranth.utils import exact_log2
 
 from pagehop.tlp import headers
-from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.headers import CREDIT_BYTES
 from pagehop.tlp.outstanding import EPOCHS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = [
     "HOST_A", "HOST_B", "LARGEST_BITS", "PAGE_BITS", "PAGE_NUMBER_BITS", "PORTS", "Destination", "Settings", "Range", "PortConfig", "Guard",
-    "Guarded", "FlushView", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
-    "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "lane_credits", "run_bits",
+    "Guarded", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
+    "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "run_bits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -149,16 +147,6 @@ class Guarded(data.StructLayout):
         super().__init__({"closed": 1, "absorbs": slots, "strict": 1, "committed": 1, "to_host": 1})
 
 
-class FlushView(data.Struct):
-    """What others see of the flush tracker of one host; the fields are ports of :class:`FlushTracker`."""
-    issued: FLUSH_SEQUENCE_BITS
-    done:   FLUSH_SEQUENCE_BITS
-    newest: FLUSH_SEQUENCE_BITS
-    dirty:  1
-    clean:  1
-    lost:   1
-
-
 class EpochView(data.Struct):
     """What others see of the epochs of the outstanding table; the fields are ports of :class:`OutstandingTable`."""
     advance_ready: 1
@@ -247,16 +235,3 @@ class Issued(data.StructLayout):
             "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
             "non_posted": 1, "atomic": 1, "absorbed": slots, "lines": 7,
         })
-
-
-def lane_credits(depth, data_bytes, max_payload):
-    """Header and data credits (16 bytes each) that a lane of ``depth`` beats can always take.
-
-    A TLP fills whole beats, so each may waste all but 16 bytes of its last one.
-    """
-    tlp_beats = max(1, max_payload // data_bytes)
-    headers = min(127, depth // 2)
-    units = min(2047, (depth - headers) * data_bytes // CREDIT_BYTES)
-    if units < max_payload // CREDIT_BYTES:
-        raise ValueError(f"A lane must hold more than {2 * tlp_beats} beats for {max_payload} byte payloads, not {depth}")
-    return headers, units

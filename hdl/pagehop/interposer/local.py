@@ -4,9 +4,9 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.issue import IssueRegister
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["LocalSource"]

@@ -7,10 +7,11 @@ from amaranth.utils import exact_log2
 
 from pagehop.interposer.bitmaps import WORD_INDEX_BITS, OwnerOp, OwnerOpKind
 from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.flush_wait import FlushWait
-from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import EpochView, FlushView, Settings
+from pagehop.interposer.layouts import EpochView, Settings
 from pagehop.memory.bitmap import WORD_BITS
+from pagehop.tlp.flush import FlushView
+from pagehop.tlp.flush_wait import FlushWait
+from pagehop.tlp.issue import Mark
 
 __all__ = ["Slide", "SlideError", "SlideStatus"]
 

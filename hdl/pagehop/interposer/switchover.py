@@ -6,10 +6,11 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.flush_wait import FlushWait
-from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import FlushView, Holds
+from pagehop.interposer.layouts import Holds
 from pagehop.interposer.slot import CLOSED_CYCLES
+from pagehop.tlp.flush import FlushView
+from pagehop.tlp.flush_wait import FlushWait
+from pagehop.tlp.issue import Mark
 
 __all__ = ["Switchover", "SwitchoverError", "SwitchoverStatus"]
 

@@ -15,7 +15,7 @@ from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, PORTS, Aperture, Destination, EpochView, FlushView, PortConfig
+from pagehop.interposer.layouts import HOST_A, PORTS, Aperture, Destination, EpochView, PortConfig
 from pagehop.interposer.local import LocalSource
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
@@ -30,7 +30,7 @@ from pagehop.tlp.arbiter import select_one
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress, EgressLane
-from pagehop.tlp.flush import FlushTracker
+from pagehop.tlp.flush import FlushTracker, FlushView
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable
 from pagehop.tlp.refusals import Refusals

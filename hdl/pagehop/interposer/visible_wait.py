@@ -5,9 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.flush_wait import FlushWait
-from pagehop.interposer.issue import Mark
-from pagehop.interposer.layouts import EpochView, FlushView
+from pagehop.interposer.layouts import EpochView
+from pagehop.tlp.flush import FlushView
+from pagehop.tlp.flush_wait import FlushWait
+from pagehop.tlp.issue import Mark
 
 __all__ = ["VisibleWait"]
 

@@ -167,10 +167,8 @@ class CommandQueue(wiring.Component):
                 m.next = "low"
             with m.Elif(~self._fetching):
                 # After an error what came with the command may have been changed too.
-                m.d.sync += [
-                    self._there.eq(0),
-                    self._wanted.eq(Cat((place >= self._slot) & (~upto | (place < self.tail[:2])) for place in range(LINE_COMMANDS))),
-                ]
+                every = Const(-1, LINE_COMMANDS)
+                m.d.sync += [self._there.eq(0), self._wanted.eq((every << self._slot) & ~Mux(upto, every << self.tail[:2], 0))]
                 m.next = "ask"
 
     def _pass_on(self, m):

@@ -41,15 +41,15 @@ class DirectoryWalk(wiring.Component):
 
     Parameters
     ----------
-    ats, updates : whether contexts may enable ATS, and hardware setting of A and D.
+    ats, updates : whether contexts may enable ATS, and hardware setting of A and D. root_bits : of the second stage, see :class:`EntryFormat`.
 
     Members
     -------
     directory : in. device_id : stream, in. context, cause : out
     memory : reads of 8 and 32 bytes, one at a time
     """
-    def __init__(self, *, ats=True, updates=True):
-        self.ats, self.updates = ats, updates
+    def __init__(self, *, ats=True, updates=True, root_bits=2):
+        self.ats, self.updates, self.root_bits = ats, updates, root_bits
         super().__init__({
             "directory": In(Directory), "device_id": In(stream.Signature(DEVICE_BITS)), "context": Out(Context), "cause": Out(Cause),
             "memory": Out(MemoryPort()),
@@ -120,7 +120,7 @@ class DirectoryWalk(wiring.Component):
                 root, stage, bad = word.iohgatp, *self._mode(word.iohgatp.mode)
                 m.d.sync += [kept.second.eq(stage), kept.second_deep.eq(stage & root.mode[0]), kept.second_root.eq(root.ppn),
                              kept.gscid.eq(Mux(stage, root.id, 0))]
-                m.d.comb += wrong.eq(bad | (stage & root.ppn[:2].any()))
+                m.d.comb += wrong.eq(bad | (stage & root.ppn[:self.root_bits].any()))
             with m.Case(2):
                 m.d.sync += kept.pscid.eq(word.ta.pscid)
                 m.d.comb += wrong.eq(word.ta.low.any() | word.ta.high.any())

@@ -21,7 +21,10 @@ class EntryFormat(wiring.Component):
     the entry as it is but for its page, which is ``page``.
 
     A pointer's permissions are ANDed with those of what it leads to; a format in which pointers take nothing away says 1 there.
+
+    ``ROOT_BITS``: base-2 logarithm of the tables that the root of a second stage has, in a row, aligned to all.
     """
+    ROOT_BITS = 0
     entry:  In(64)
     level:  In(range(MAX_LEVEL + 1))
     writes: In(1)
@@ -49,6 +52,8 @@ class _RiscvEntry(data.Struct):
 
 class RiscvEntries(EntryFormat):
     """Sv39, Sv48 and their x4 forms, with Svnapot (Privileged Architecture, 10.3 to 10.5, 21.5)."""
+    ROOT_BITS = 2
+
     def elaborate(self, platform):
         m = Module()
         entry, info = data.View(_RiscvEntry, self.entry), self.info

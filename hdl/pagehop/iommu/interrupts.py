@@ -12,8 +12,8 @@ from pagehop.tlp.arbiter import lowest, number_of
 
 __all__ = ["CAUSES", "Interrupts"]
 
-#: Causes, by their bits in ``ipsr`` and their fields in ``icvec``: the command queue, the fault queue.
-CAUSES = 2
+#: Causes, by their bits in ``ipsr`` and their fields in ``icvec``: the command queue, the fault queue, counters, the page request queue.
+CAUSES = 4
 VECTOR_BITS, SIZE_MESSAGE, TABLE_BITS = 4, 2, 5
 
 
@@ -28,6 +28,7 @@ class Interrupts(wiring.Component):
     Parameters
     ----------
     vectors : a power of two up to 16. Bits of ``icvec`` above are 0. messages : whether they can be sent; if not, ``msi_cfg_tbl`` reads 0.
+    causes : bits of those that there are. The others are never pending, and have no vector.
 
     Members
     -------
@@ -36,10 +37,10 @@ class Interrupts(wiring.Component):
     table, table_write : in, ``msi_cfg_tbl`` as software reads and writes it
     memory, fault : with ``messages``; writes of 4 bytes, and a stream of records
     """
-    def __init__(self, vectors=2, *, messages=True):
+    def __init__(self, vectors=2, *, messages=True, causes=0b0011):
         if vectors not in (1, 2, 4, 8, 16):
             raise ValueError(f"Interrupts must have 1, 2, 4, 8 or 16 vectors, not {vectors!r}")
-        self.vectors, self.messages = vectors, messages
+        self.vectors, self.messages, self.causes = vectors, messages, causes
         super().__init__({
             "level": In(CAUSES), "event": In(CAUSES), "wired": In(1), "wires": Out(vectors), "ipsr": Out(CAUSES),
             "ipsr_write": In(RegisterWrite(4)), "icvec": Out(CAUSES * VECTOR_BITS), "icvec_write": In(RegisterWrite(8)),
@@ -51,13 +52,13 @@ class Interrupts(wiring.Component):
         m = Module()
         clear, before = Mux(self.ipsr_write.strobe[0], self.ipsr_write.data[:CAUSES], 0), Signal(CAUSES)
         bits = exact_log2(self.vectors)
-        kept = (1 << bits) - 1
+        kept = sum((1 << bits) - 1 << cause * VECTOR_BITS for cause in range(CAUSES) if self.causes >> cause & 1)
         of = [Signal(self.vectors, name=f"vector_{cause}") for cause in range(CAUSES)]
         rises = self.ipsr & ~before
         m.d.comb += [of[cause].eq(1 << self.icvec.word_select(cause, VECTOR_BITS)[:bits]) for cause in range(CAUSES)]
         m.d.sync += [
-            self.ipsr.eq((self.ipsr & ~clear) | self.level | self.event), before.eq(self.ipsr & ~clear),
-            self.icvec.eq(overwritten(self.icvec, self.icvec_write) & sum(kept << cause * VECTOR_BITS for cause in range(CAUSES))),
+            self.ipsr.eq((self.ipsr & ~clear) | ((self.level | self.event) & self.causes)), before.eq(self.ipsr & ~clear),
+            self.icvec.eq(overwritten(self.icvec, self.icvec_write) & kept),
             self.wires.eq(Mux(self.wired, self._of_vectors(self.ipsr, of), 0)),
         ]
         if self.messages:

@@ -14,7 +14,7 @@ from pagehop.iommu.tilelink import ADDRESS_BITS
 __all__ = [
     "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
     "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
-    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "bits_of_level", "is_same", "translated",
+    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "PageRecord", "bits_of_level", "is_same", "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
@@ -224,6 +224,18 @@ class FaultRecord(data.Struct):
     reserved:   32
     iotval:     64
     iotval2:    64
+
+
+class PageRecord(data.Struct):
+    """A record of the page request queue, 16 bytes (section 4.3). ``payload`` as :class:`PageRequest` has it."""
+    low:        12
+    process:    20
+    process_valid: 1
+    privileged: 1
+    execute:    1
+    reserved:   5
+    device_id:  DEVICE_BITS
+    payload:    64
 
 
 def bits_of_level(level):

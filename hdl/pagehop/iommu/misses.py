@@ -87,7 +87,7 @@ class Misses(wiring.Component):
     -------
     offer : with ``offered``, a request that cannot be answered from what is known
     again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken
-    walk, walked; directory, cause, context : the walks
+    walk, walked; directory, cause, context : the walks. keeps : out, what the walk of tables reads now may be kept
     locate, located : stream, its ``ready`` is 1 for one cycle, with what was found
     answer : stream, taken in cycles in which the look-up has no answer
     fault : stream of records, kept until they are taken
@@ -101,7 +101,7 @@ class Misses(wiring.Component):
             "walk": Out(stream.Signature(WalkRequest)), "walked": In(WalkResult),
             "guest_page": In(PPN_BITS), "implicit": In(1), "index": In(LEVEL_BITS),
             "fill_context": Out(1), "fill": Out(1), "filled": Out(Cached), "replaces": Out(ways),
-            "invalidate": In(1), "stale": Out(1), "redo": In(1), "entry_address": In(ADDRESS_BITS - 3),
+            "invalidate": In(1), "stale": Out(1), "keeps": Out(1), "redo": In(1), "entry_address": In(ADDRESS_BITS - 3),
             "locate": In(stream.Signature(TranslationRequest(id_bits))), "located": Out(Located),
             "answer": Out(stream.Signature(TranslationResponse(id_bits))), "fault": Out(stream.Signature(FaultRecord)),
         })
@@ -209,7 +209,8 @@ class Misses(wiring.Component):
         found = self.walk.ready & sound & ~redo & ~self._locates
         m.d.sync += self._redo.eq(redo)
         m.d.comb += [
-            self.walk.valid.eq(1), self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
+            self.walk.valid.eq(1), self.keeps.eq(~self.stale & ~redo),
+            self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
             self.fill.eq(found & ~self.stale & (request.access != Access.ATS_REQUEST)),
         ]
         with m.If(self.walk.ready):

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from pagehop.iommu.ats_invalidations import AtsRound
 from pagehop.iommu.command_queue import Executor
 from pagehop.iommu.commands import COMMAND_BITS
 from pagehop.iommu.entry_format import RiscvEntries
@@ -11,28 +12,17 @@ from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import PAGE_BITS, PPN_BITS, Located, PageSize, TranslationRequest
 from pagehop.iommu.line_owner import LIMIT_BITS, LinePort
 from pagehop.iommu.modify_batch import ModifyBatch, ModifyStatus
+from pagehop.iommu.page_copy import CopyPages
 from pagehop.iommu.tilelink import LINE_ADDRESS_BITS, LINE_BEATS, SIZE_WORD, MemoryPort, OpA
 from pagehop.tlp.stream import connect_streams
 
-__all__ = ["OPTIMISTIC_LIMIT", "CopyPages", "ModifyEngine", "ModifyEvents", "Round"]
+__all__ = ["OPTIMISTIC_LIMIT", "ModifyEngine", "ModifyEvents"]
 
 #: Cycles for which an optimistic move may keep a probe waiting: for its edits only, eight cycles.
 OPTIMISTIC_LIMIT = 48
 
 #: What devices that have kept anything of an address space are told to forget: all of it.
 _ALL_PAGES = 0x7FFF_FFFF_FFFF_F800
-
-
-class CopyPages(data.Struct):
-    """A page to be copied, and where to."""
-    source:      PPN_BITS
-    destination: PPN_BITS
-
-
-class Round(data.Struct):
-    """What all ATS devices of a domain are to forget: ``payload`` as an Invalidate Request has it."""
-    payload: 64
-    gscid:   16
 
 
 class ModifyEvents(data.Struct):
@@ -64,8 +54,8 @@ class ModifyEngine(wiring.Component):
     edits, what was edited. Optimistic, nobody waits: who wants the line, or another line of the IOMMU's, gets it, and the move begins again, after
     ``tries`` times as one that holds. Only for the edits a probe waits, up to OPTIMISTIC_LIMIT and 13 cycles.
 
-    With n moves in a batch, a line that is owned after O cycles and given back after G, a copy of C and a drain of D cycles, one takes
-    O + D + G + 34 + n (C + 1) cycles from the last command to the records, and those that are found by a walk as long as that more.
+    With a home that grants after L cycles and acknowledges after L, a drain of D cycles and a copy of C, a batch of n moves takes
+    52 + D + 2 L + n (C + 1) cycles from its last command to the verdict; one that is found by a walk of three levels 10 + 3 L more.
 
     Parameters
     ----------
@@ -82,28 +72,28 @@ class ModifyEngine(wiring.Component):
         to be let in; none is inside
     hold_limit, records : in, not changed while something is pending: cycles; the page where the records begin, aligned to what they take, 8
         bytes each: status (3:0), attempts (15:8), cycles from the last command to the verdict (63:32)
-    memory : writes of records. events : out
+    memory : writes of records. events : out. optimistic : out, the move that is under way keeps nobody waiting
     """
     def __init__(self, id_bits=3, *, ats=False, format_=RiscvEntries, drain_bits=20, gather_bits=10):
         if drain_bits not in range(4, 33):
             raise ValueError(f"A drain must be waited for 2 to the power of 4 to 32 cycles, not of {drain_bits!r}")
-        self.ats, self.format, self.drain_bits, self.gather_bits = ats, format_, drain_bits, gather_bits
+        self.ats, self.format, self.drain_bits, self.batch = ats, format_, drain_bits, ModifyBatch(gather_bits)
         super().__init__({
             "execute": In(Executor(COMMAND_BITS)), "locate": Out(stream.Signature(TranslationRequest(id_bits))), "located": In(Located),
             "redo": Out(1), "invalidate": Out(1), "pages": Out(Invalidation), "drain": Out(1), "drained": In(1),
             "line": Out(LinePort()), "limit": Out(LIMIT_BITS), "copy": Out(stream.Signature(CopyPages)), "copy_failed": In(1), "copy_abort": Out(1),
-            "hold_limit": In(LIMIT_BITS), "records": In(PPN_BITS), "memory": Out(MemoryPort()), "events": Out(ModifyEvents),
-            **({"round": Out(stream.Signature(Round)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
+            "hold_limit": In(LIMIT_BITS), "records": In(PPN_BITS), "memory": Out(MemoryPort()), "events": Out(ModifyEvents), "optimistic": Out(1),
+            **({"round": Out(stream.Signature(AtsRound)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.batch = self._batch = batch = ModifyBatch(self.gather_bits)
+        m.submodules.batch = batch = self.batch
         m.submodules.format = self._format = self.format()
         # Of the moves that are still to be made; of those that were.
         self._good, self._moved = Signal(LINE_BEATS), Signal(LINE_BEATS)
         self._index, self._line = Signal(range(LINE_BEATS)), Signal(LINE_ADDRESS_BITS)
-        self._optimistic, self._tries, self._attempts = Signal(), Signal(4), Signal(8)
+        self._tries, self._attempts = Signal(4), Signal(8)
         self._nested, self._single = Signal(), Signal()
         self._has_line, self._lost, self._watches = Signal(), Signal(), Signal()    # the line is ours, or comes; was taken from us; may not be taken
         self._fails, self._failing, self._why = Signal(), Signal(LINE_BEATS), Signal(ModifyStatus)
@@ -122,7 +112,7 @@ class ModifyEngine(wiring.Component):
                 m.d.sync += [self._moved.eq(0), self._attempts.eq(self._attempts + 1)]
                 m.next = "own"
                 if self.ats:
-                    with m.If(batch.first.tells & ~self._optimistic):
+                    with m.If(batch.first.tells & ~self.optimistic):
                         m.d.sync += self.ats_hold.eq(1)
                         m.next = "quiet"
             if self.ats:
@@ -147,13 +137,13 @@ class ModifyEngine(wiring.Component):
 
     def _connect(self, m):
         """What does not depend on the state."""
-        batch, first, line, format_ = self._batch, self._batch.first, self.line, self._format
+        batch, first, line, format_ = self.batch, self.batch.first, self.line, self._format
         connect_streams(m, self.execute.command, batch.command)
         wide = first.function[0] | self._nested     # whatever the devices know of
         m.d.comb += [
             self.execute.pending.eq(batch.pending), batch.index.eq(self._index), line.index.eq(self._index), line.acquire.payload.eq(self._line),
-            line.hold.eq(~self._optimistic), line.value.eq(format_.moved), format_.page.eq(batch.move.new),
-            self.limit.eq(Mux(self._optimistic, OPTIMISTIC_LIMIT, self.hold_limit)),
+            line.hold.eq(~self.optimistic), line.value.eq(format_.moved), format_.page.eq(batch.move.new),
+            self.limit.eq(Mux(self.optimistic, OPTIMISTIC_LIMIT, self.hold_limit)),
             self.locate.payload.device_id.eq(first.device_id), self.locate.payload.iova.eq(first.address),
             self.copy.payload.source.eq(batch.move.old), self.copy.payload.destination.eq(batch.move.new), self.copy_abort.eq(self._lost),
             self.pages.page.eq(first.address[PAGE_BITS:]), self.pages.paged.eq(~wide & self._single),
@@ -169,7 +159,7 @@ class ModifyEngine(wiring.Component):
     def _note(self, m):
         """Registers that several states set."""
         line, disturbed = self.line, Signal()
-        m.d.comb += disturbed.eq(self._watches & (~line.owned | (self._optimistic & line.touched)))
+        m.d.comb += disturbed.eq(self._watches & (~line.owned | (self.optimistic & line.touched)))
         with m.If(disturbed):
             # Give it back at once; when it has been taken this says nothing.
             m.d.comb += line.release.eq(1)
@@ -185,9 +175,9 @@ class ModifyEngine(wiring.Component):
         m.d.comb += [self._fails.eq(1), self._failing.eq(self._good if which is None else which), self._why.eq(why)]
 
     def _idle(self, m):
-        batch, first = self._batch, self._batch.first
+        batch, first = self.batch, self.batch.first
         m.d.sync += [
-            self._good.eq(batch.there), self._optimistic.eq(first.optimistic & first.tries.any()), self._tries.eq(first.tries),
+            self._good.eq(batch.there), self.optimistic.eq(first.optimistic & first.tries.any()), self._tries.eq(first.tries),
             self._attempts.eq(0), self._cycles.eq(0), self._index.eq(0), self._line.eq(first.address[SIZE_WORD + 3:]), self._nested.eq(0),
             self._single.eq(~(batch.there & (batch.there - 1)).any()),
         ]
@@ -212,10 +202,10 @@ class ModifyEngine(wiring.Component):
         with m.State("quiet"), m.If(self.ats_quiet):
             m.next = "round"
         with m.State("round"):
-            m.d.comb += [self.round.valid.eq(1), self._watches.eq(self._optimistic)]
+            m.d.comb += [self.round.valid.eq(1), self._watches.eq(self.optimistic)]
             with m.If(self.round.ready):
                 m.next = "own"
-                with m.If(self._optimistic):
+                with m.If(self.optimistic):
                     m.next = "drain"
                 with m.If(self.round_failed):
                     self._fail(m, ModifyStatus.UNTOLD)
@@ -243,7 +233,7 @@ class ModifyEngine(wiring.Component):
         info = self._format.info
         m.d.comb += [self._watches.eq(1), self._format.entry.eq(entry)]
         m.d.sync += [
-            self._index.eq(self._index + 1), entry.eq(self.line.entry), place.eq(1 << self._index), old.eq(self._batch.move.old),
+            self._index.eq(self._index + 1), entry.eq(self.line.entry), place.eq(1 << self._index), old.eq(self.batch.move.old),
             judged.eq(self.line.owned), last.eq(self._last),
         ]
         with m.If(judged & ~(info.leaf & (info.ppn == old))):
@@ -268,7 +258,7 @@ class ModifyEngine(wiring.Component):
             with m.If(self._timer[0]):
                 m.next = "drain"
                 if self.ats:
-                    with m.If(self._batch.first.tells & self._optimistic):
+                    with m.If(self.batch.first.tells & self.optimistic):
                         m.next = "round"
         with m.State("drain"):
             m.d.comb += [self._watches.eq(1), self.drain.eq(~self._lost)]
@@ -289,7 +279,7 @@ class ModifyEngine(wiring.Component):
     def _copy(self, m):
         """One page after the other. One that has begun is waited for."""
         good = self._good.bit_select(self._index, 1)
-        copies, done = good & ~self._batch.move.bare, Signal()
+        copies, done = good & ~self.batch.move.bare, Signal()
         m.d.comb += [self._watches.eq(1), self.copy.valid.eq(copies), done.eq(~copies | self.copy.ready)]
         with m.If(done):
             m.d.sync += self._index.eq(self._index + 1)
@@ -322,9 +312,9 @@ class ModifyEngine(wiring.Component):
         with m.If(left.any()):
             m.d.comb += [self._failing.eq(left), self._why.eq(ModifyStatus.EXPIRED)]
             m.next = "verdict"
-            with m.If(~self._moved.any() & self._optimistic):
+            with m.If(~self._moved.any() & self.optimistic):
                 m.d.comb += [self._fails.eq(0), self.events.retried.eq(1), self.events.fell_back.eq(self._tries == 1)]
-                m.d.sync += [self._tries.eq(self._tries - 1), self._optimistic.eq(self._tries != 1)]
+                m.d.sync += [self._tries.eq(self._tries - 1), self.optimistic.eq(self._tries != 1)]
                 m.next = "begin"
         with m.Else():
             m.d.comb += [self.events.moved.eq(self._moved.any()), self.events.failed.eq(~self._moved.any())]
@@ -333,7 +323,7 @@ class ModifyEngine(wiring.Component):
 
     def _record(self, m):
         """Tell software, move by move; and of those that were rejected."""
-        batch, ask, rejected, place = self._batch, self.memory.a, self._batch.rejected, Signal(16)
+        batch, ask, rejected, place = self.batch, self.memory.a, self.batch.rejected, Signal(16)
         rejects, waits = Signal(), Signal()
         status = Mux(rejects, rejected.payload.status.as_value(), self._status[self._index].as_value())
         m.d.comb += [
@@ -342,7 +332,7 @@ class ModifyEngine(wiring.Component):
             ask.payload.data.eq(Cat(status, Const(0, 4), self._attempts, Const(0, 16), self._cycles)),
             ask.payload.address.eq(Cat(Const(0, PAGE_BITS), self.records) | Cat(Const(0, SIZE_WORD), place)),
         ]
-        for name, recorded in (("record", self._batch.move.recorded & batch.there.bit_select(self._index, 1)), ("reject", rejected.payload.recorded)):
+        for name, recorded in (("record", self.batch.move.recorded & batch.there.bit_select(self._index, 1)), ("reject", rejected.payload.recorded)):
             with m.State(name):
                 m.d.comb += [rejects.eq(name == "reject"), ask.valid.eq(recorded & ~waits), self._works.eq(0)]
                 m.d.sync += waits.eq((waits | ask.ready) & recorded & ~(waits & self.memory.d.valid))

@@ -9,6 +9,7 @@ from pagehop.iommu.layouts import (
     LEVEL_BITS,
     MAX_LEVEL,
     PPN_BITS,
+    VPN_BITS,
     Context,
     EntryUpdateRequest,
     EntryUpdateStatus,
@@ -18,6 +19,7 @@ from pagehop.iommu.layouts import (
     translated,
 )
 from pagehop.iommu.tilelink import ADDRESS_BITS, SIZE_WORD, MemoryPort, OpA
+from pagehop.iommu.walk_cache import WalkCache
 
 __all__ = ["PageWalk", "WalkFault", "WalkRequest", "WalkResult"]
 
@@ -67,9 +69,12 @@ class PageWalk(wiring.Component):
     L cycles, one stage of n levels takes n + 1 + n L cycles from the first in which ``request`` is valid to that one, both included: the next entry
     is asked for in the cycle after one came. The second stage takes two cycles more each time that it begins, and one when it was for a table.
 
+    With a :class:`WalkCache` a walk of the second stage, or of the first alone, reads the leaf only when the table of its 2 MiB is known. The first
+    stage takes one cycle more then: 3 + L in all when the table is known.
+
     Parameters
     ----------
-    entries : class of the :class:`EntryFormat`.
+    entries : class of the :class:`EntryFormat`. walk_cache : entries of the :class:`WalkCache`, 0 for none.
 
     Members
     -------
@@ -79,13 +84,15 @@ class PageWalk(wiring.Component):
     entry_address : in the cycle of a ``result`` without a fault: of the leaf, in double words
     guest_page, implicit, index : of the last GUEST fault: the page of the guest, whether it was looked for as that of a table of the first stage, and
         the place in that table
+    invalidate, keeps : with a cache: in, forget all tables; what is found now may be kept. Walks that locate neither use it nor fill it
     """
-    def __init__(self, entries=RiscvEntries):
-        self.entries = entries
+    def __init__(self, entries=RiscvEntries, walk_cache=0):
+        self.entries, self.walk_cache = entries, walk_cache
         super().__init__({
             "request": In(stream.Signature(WalkRequest)), "result": Out(WalkResult), "memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
             "entry_address": Out(ADDRESS_BITS - 3), "guest_page": Out(PPN_BITS), "implicit": Out(1), "index": Out(LEVEL_BITS),
+            **({"invalidate": In(1), "keeps": In(1)} if walk_cache else {}),
         })
 
     def elaborate(self, platform):
@@ -103,6 +110,9 @@ class PageWalk(wiring.Component):
         self._readable, self._writable = Signal(), Signal()    # what no pointer of the stage has taken away
         self._dirties = Signal()    # the entry that is marked gets D, too
         self._asks = Signal()
+        self._goes_on = Signal()    # by the pointer that was read
+        if self.walk_cache:
+            self._cache, self._fresh = WalkCache(self.walk_cache), Signal()    # something was looked up in the cycle before
         for register in ("table", "level", "second"):
             now = getattr(self, f"_{register}_now")
             m.d.comb += now.eq(getattr(self, f"_{register}"))
@@ -112,13 +122,15 @@ class PageWalk(wiring.Component):
                      self.index.eq(self._index(self._request.page, self._first_level))]
         entry, denied, corrupt = Signal(64), Signal(), Signal()
         m.d.comb += [self._format.entry.eq(entry), self._format.level.eq(self._level)]
-        with m.FSM():
+        with m.FSM() as states:
             with m.State("idle"), m.If(self.request.valid):
                 self._begin(m)
             with m.State("root"):
                 self._root(m)
             with m.State("read"):
                 self._ask(m)
+                if self.walk_cache:
+                    self._skip(m)
             with m.State("wait"), m.If(self.memory.d.valid):
                 answer = self.memory.d.payload
                 m.d.sync += [entry.eq(answer.data), denied.eq(answer.denied), corrupt.eq(answer.corrupt)]
@@ -137,7 +149,32 @@ class PageWalk(wiring.Component):
                 m.next = "check"
                 with m.If(self.updated.payload == EntryUpdateStatus.CHANGED):
                     m.next = "read"
+        if self.walk_cache:
+            self._remember(m, states)
         return m
+
+    def _remember(self, m, states):
+        """The tables of regions: looked up before the first read of a stage, filled by pointers to them."""
+        m.submodules.cache = cache = self._cache
+        request, context, info = self._request, self._context, self._format.info
+        begins, second = Signal(), Signal()
+        m.d.comb += [
+            begins.eq(states.ongoing("idle")), second.eq(self._second & ~begins),
+            cache.region.number.eq(Mux(second, self._guest_page, request.page)[LEVEL_BITS:VPN_BITS]),
+            cache.region.space.first.eq(~second), cache.region.space.second.eq(second),
+            cache.region.space.gscid.eq(Mux(second, context.gscid, 0)), cache.region.space.pscid.eq(Mux(second, 0, context.pscid)),
+            cache.filled.ppn.eq(info.ppn), cache.filled.readable.eq(info.readable & self._readable),
+            cache.filled.writable.eq(info.writable & self._writable), cache.invalidate.eq(self.invalidate),
+            cache.fill.eq(states.ongoing("check") & self._goes_on & (self._level == 1) & (second | ~context.second) & self.keeps & ~request.locates),
+        ]
+        m.d.sync += self._fresh.eq((begins | states.ongoing("root")) & ~request.locates)
+
+    def _skip(self, m):
+        """In the cycle after a look-up: read the leaf at once."""
+        table = self._cache.table
+        with m.If(self._fresh & self._cache.known):
+            m.d.comb += [self._table_now.eq(table.ppn), self._level_now.eq(0)]
+            m.d.sync += [self._readable.eq(table.readable), self._writable.eq(table.writable)]
 
     def _memory(self, m):
         """Read the entry of the page at ``_now``, and ask for updates of the one that was read last."""
@@ -187,16 +224,20 @@ class PageWalk(wiring.Component):
             self._end(m, WalkFault.PAGE)
         with m.Elif(context.second):
             self._translate_table(m, root, level)
+        with m.Elif(int(bool(self.walk_cache))):
+            m.d.comb += [self._table_now.eq(root), self._level_now.eq(level), self._second_now.eq(0)]
+            m.next = "read"
         with m.Else():
             self._ask(m, table=root, level=level, second=0)
 
     def _root(self, m):
-        """Begin the second stage: its root is four tables in a row, and what they have no place for is no address of a guest."""
+        """Begin the second stage: its root may be several tables in a row; what they have no place for is no address of a guest."""
         request, context, page = self._request, self._context, self._guest_page
-        deep, root = context.second_deep, context.second_root
-        outside = Mux(deep, page[bits_of_level(4) + 2:].any(), page[bits_of_level(3) + 2:].any())
+        deep, root, more = context.second_deep, context.second_root, self.entries.ROOT_BITS
+        high = Mux(deep, page[bits_of_level(4):], page[bits_of_level(3):])
+        outside = high[more:].any()
         m.d.comb += [
-            self._table_now.eq(Cat(Mux(deep, page[bits_of_level(4):][:2], page[bits_of_level(3):][:2]), root[2:])),
+            self._table_now.eq(Cat(high[:more], root[more:])),
             self._level_now.eq(2 + deep),
         ]
         m.d.sync += [self._readable.eq(1), self._writable.eq(1)]
@@ -217,6 +258,7 @@ class PageWalk(wiring.Component):
         with m.If(info.fault | (info.leaf & ((refused & ~request.locates) | (marks & ~Mux(self._second, context.gade, context.sade))))):
             self._end(m, Mux(self._second, WalkFault.GUEST, WalkFault.PAGE))
         with m.Elif(info.pointer):
+            m.d.comb += self._goes_on.eq(1)
             below = (self._level - 1)[:len(self._level)]
             m.d.sync += [self._readable.eq(readable), self._writable.eq(writable)]
             with m.If(context.second & ~self._second):

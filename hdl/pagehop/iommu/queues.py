@@ -12,13 +12,15 @@ INDEX_BITS = 16
 
 
 class QueueBase(data.Struct):
-    """``cqb`` or ``fqb``: the queue begins at page ``ppn`` and has ``2 ** (log2sz + 1)`` entries. Larger than a page it is aligned to its size."""
+    """``cqb``, ``fqb`` or ``pqb``: the queue begins at page ``ppn`` and has ``2 ** (log2sz + 1)`` entries. Larger than a page it is
+    aligned to its size."""
     log2sz: 4
     ppn:    PPN_BITS
 
 
 def keep_status(m, csr, write, letter, flags):
-    """Keep ``cqcsr`` or ``fqcsr``, by its ``letter``: what software enables, and the ``flags`` that it clears. What the queue sets counts more."""
+    """Keep ``cqcsr``, ``fqcsr`` or ``pqcsr``, by its ``letter``: what software enables, and the ``flags`` that it clears. What the queue
+    sets counts more."""
     enabled, on, busy = (csr[name] for name in (f"{letter}qen", f"{letter}qon", "busy"))
     m.d.sync += busy.eq(enabled != on)
     with m.If(write.strobe[0]):

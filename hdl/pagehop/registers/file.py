@@ -1,5 +1,6 @@
 """A register file with ports named as in its SystemRDL file."""
 
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 
@@ -53,6 +54,8 @@ class RegisterFile(wiring.Component):
         ``looked_index``, and ``looked_word`` is sampled two cycles later.
     holes_are_zero
         Reads of an address that nothing has are answered with 0, not with ``error``.
+    absent
+        Names of registers that are not built: nothing has their addresses.
 
     Members
     -------
@@ -72,10 +75,15 @@ class RegisterFile(wiring.Component):
     <memory> : ``Out(MemoryBus(index_bits))``
     looked_enable, looked_index, looked_word : if ``looked_up`` names any.
     """
-    def __init__(self, rdl_path, clients=1, whole_words=(), looked_up=(), *, holes_are_zero=False):
+    def __init__(self, rdl_path, clients=1, whole_words=(), looked_up=(), *, holes_are_zero=False, absent=()):
         if clients not in range(1, 9):
             raise ValueError(f"Register file must have 1 to 8 clients, not {clients!r}")
         self.map = compile_registers(rdl_path)
+        names = [register.name for register in self.map.registers]
+        for name in absent:
+            if name not in names:
+                raise ValueError(f"Register that is absent must be one of {', '.join(names)}, not {name!r}")
+        self.map = replace(self.map, registers=tuple(register for register in self.map.registers if register.name not in absent))
         self.clients = clients
         self.address_bits = max(4, ceil_log2(self.map.size))
         self.whole_words, self.looked_up, self.holes_are_zero = tuple(whole_words), tuple(looked_up), holes_are_zero

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp.headers import CREDIT_BYTES, TlpClass, credits_of_dwords
 from pagehop.tlp.stream import ClassCredits, CreditLimits
 
-__all__ = ["CreditGate", "CreditReturn"]
+__all__ = ["CreditGate", "CreditReturn", "lane_credits"]
 
 _CLASS_NAMES = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "non_posted", TlpClass.COMPLETION: "completion"}
 
@@ -92,3 +92,16 @@ class CreditReturn(wiring.Component):
         ]
         m.d.comb += [self.limit.header.eq(header), self.limit.data.eq(units)]
         return m
+
+
+def lane_credits(depth, data_bytes, max_payload):
+    """Header and data credits (16 bytes each) that a lane of ``depth`` beats can always take.
+
+    A TLP fills whole beats, so each may waste all but 16 bytes of its last one.
+    """
+    tlp_beats = max(1, max_payload // data_bytes)
+    headers = min(127, depth // 2)
+    units = min(2047, (depth - headers) * data_bytes // CREDIT_BYTES)
+    if units < max_payload // CREDIT_BYTES:
+        raise ValueError(f"A lane must hold more than {2 * tlp_beats} beats for {max_payload} byte payloads, not {depth}")
+    return headers, units

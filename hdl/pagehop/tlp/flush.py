@@ -8,10 +8,20 @@ from amaranth.utils import exact_log2
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, RequestHeader, TlpType
 from pagehop.tlp.stream import TlpBeat, check_data_bytes
 
-__all__ = ["FLUSH_SEQUENCE_BITS", "FlushTracker", "flush_tag", "reached"]
+__all__ = ["FLUSH_SEQUENCE_BITS", "FlushView", "FlushTracker", "flush_tag", "reached"]
 
 #: Width of the numbers that count flushes, modulo.
 FLUSH_SEQUENCE_BITS = 6
+
+
+class FlushView(data.Struct):
+    """What others see of the flush tracker of one host; the fields are ports of :class:`FlushTracker`."""
+    issued: FLUSH_SEQUENCE_BITS
+    done:   FLUSH_SEQUENCE_BITS
+    newest: FLUSH_SEQUENCE_BITS
+    dirty:  1
+    clean:  1
+    lost:   1
 
 
 def flush_tag(host, index):

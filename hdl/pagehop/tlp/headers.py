@@ -10,7 +10,7 @@ from amaranth.lib import data, enum
 __all__ = [
     "Fmt", "TlpType", "TlpClass", "CompletionStatus", "AddressType",
     "RequestHeader", "CompletionHeader", "MessageHeader", "HINT_PREFIX", "IDE_PREFIX", "PASID_PREFIX",
-    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "address_of", "plain_request", "with_address", "without_hints",
+    "CREDIT_BYTES", "tlp_class", "whole_tag", "credits_of_dwords", "ends_request", "address_of", "plain_request", "with_address", "without_hints",
 ]
 
 #: Payload bytes that one data credit stands for (2.6.1).
@@ -260,6 +260,14 @@ def without_hints(header):
         Mux(hints & ~writes, enables, whole[64:72]), whole[72:80] & ~(hints & writes).replicate(8), whole[80:place], fields.hints & ~hints,
         whole[place + 1:],
     )
+
+
+def ends_request(header):
+    """1 when a completion is the last of its request: it has no data, or as many bytes as were still due (2.2.9)."""
+    completion = data.View(CompletionHeader(), Value.cast(header))
+    payload = (completion.length << 2)[:13] - completion.lower_address[:2]
+    due = Mux(completion.byte_count == 0, 4096, completion.byte_count)
+    return ~has_data(header) | (Mux(completion.length == 0, 4096, payload) >= due)
 
 
 def credits_of_dwords(dwords):

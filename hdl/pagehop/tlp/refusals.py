@@ -1,7 +1,7 @@
 """Answers in place of a partner that takes no requests (D12)."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp.fifo import LaneFifo
@@ -17,7 +17,7 @@ _UNDERWAY = 4
 
 
 class Refusals(wiring.Component):
-    """Answer each request with one completion that says Unsupported Request, in order (2.3.1), as if the partner had.
+    """Answer each request with one completion that says Unsupported Request, or Completer Abort, in order (2.3.1), as if the partner had.
 
     The answer needs no credits of the partner, and room for it was reserved before the request was forwarded (D7), so it always comes through. Two
     cycles from ``i`` to ``o``, an answer in two cycles. Requester ID, tag, TC, RO and NS are those of the request; IDO, TH, EP, AT and BCM are 0.
@@ -26,22 +26,28 @@ class Refusals(wiring.Component):
     Members
     -------
     i : headers of requests, always ready for who keeps to ``room``: it chooses none in the cycle after ``room`` was 0, and hands each over in the
-        cycle after it chose it.
+        cycle after it chose it. aborts : in, with it: the answer says Completer Abort.
     completer_id : of the answers.
     o : completions, which have no data.
     """
     def __init__(self):
         super().__init__({
-            "i": In(stream.Signature(RequestHeader())), "room": Out(1), "completer_id": In(16), "o": Out(stream.Signature(CompletionHeader())),
+            "i": In(stream.Signature(RequestHeader())), "aborts": In(1), "room": Out(1), "completer_id": In(16),
+            "o": Out(stream.Signature(CompletionHeader())),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = fifo = LaneFifo(RequestHeader(), _PLACES, direct=True)
-        wiring.connect(m, wiring.flipped(self.i), fifo.i)
-        answer = self._answer(m, fifo.o.payload)
-        # Who takes an answer is known late, and ends at its register.
-        m.d.comb += fifo.o.ready.eq(~self.o.valid)
+        m.submodules.fifo = fifo = LaneFifo(data.StructLayout({"request": RequestHeader(), "aborts": 1}), _PLACES, direct=True)
+        answer = self._answer(m, fifo.o.payload.request)
+        m.d.comb += [
+            fifo.i.valid.eq(self.i.valid), self.i.ready.eq(fifo.i.ready), fifo.i.payload.request.eq(self.i.payload),
+            fifo.i.payload.aborts.eq(self.aborts),
+            # Who takes an answer is known late, and ends at its register.
+            fifo.o.ready.eq(~self.o.valid),
+        ]
+        with m.If(fifo.o.payload.aborts):
+            m.d.comb += answer.status.eq(CompletionStatus.COMPLETER_ABORT)
         m.d.sync += self.o.valid.eq(Mux(self.o.valid, ~self.o.ready, fifo.o.valid))
         with m.If(~self.o.valid):
             m.d.sync += self.o.payload.eq(answer)

@@ -36,6 +36,7 @@ class BenchConfig:
         self.ecrc: str = given.get("hardware", {}).get("ecrc", "outside")
         self.tags: int = given.get("hardware", {}).get("tags", 0)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
+        self.modify: bool = given.get("hardware", {}).get("modify", False)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)
         self.parameters: dict[str, Any] = {**(defaults or {}), **given.get("parameters", {})}
         self._asked: set[str] = set()

@@ -124,6 +124,32 @@ class Fqt:
     INDEX = Field(0, 16)
 
 
+class Pqb:
+    """pqb (read and write)"""
+    offset = 0x38
+    reset = 0x0
+    #: Base-2 logarithm of the entries, less one; up to 2^16 entries.
+    LOG2SZ = Field(0, 4)
+    #: Page where it begins; a queue of more than a page is aligned to its size.
+    PPN = Field(10, 44)
+
+
+class Pqh:
+    """pqh (read and write)"""
+    offset = 0x40
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
+class Pqt:
+    """pqt (read only)"""
+    offset = 0x44
+    reset = 0x0
+    #: Number of an entry.
+    INDEX = Field(0, 16)
+
+
 class Cqcsr:
     """cqcsr (read and write)"""
     offset = 0x48
@@ -164,6 +190,24 @@ class Fqcsr:
     BUSY = Field(17, 1)
 
 
+class Pqcsr:
+    """pqcsr (read and write)"""
+    offset = 0x50
+    reset = 0x0
+    #: The queue shall be on.
+    PQEN = Field(0, 1)
+    #: Its interrupt is enabled.
+    PIE = Field(1, 1)
+    #: A record could not be written. Until it is cleared all are dropped.
+    PQMF = Field(8, 1)
+    #: There was no room for a record. Until it is cleared all are dropped.
+    PQOF = Field(9, 1)
+    #: The queue is on.
+    PQON = Field(16, 1)
+    #: The queue goes on or off.
+    BUSY = Field(17, 1)
+
+
 class Ipsr:
     """ipsr (read and write)"""
     offset = 0x54
@@ -172,6 +216,118 @@ class Ipsr:
     CIP = Field(0, 1)
     #: Of the fault queue.
     FIP = Field(1, 1)
+    #: Of the page request queue.
+    PIP = Field(3, 1)
+
+
+class AtsDevice0:
+    """ats_device_0 (read and write)"""
+    offset = 0x2b0
+    reset = 0x0
+    #: Its requester ID.
+    REQUESTER_ID = Field(0, 16)
+    #: Its domain.
+    GSCID = Field(16, 16)
+
+
+class AtsDevice1:
+    """ats_device_1 (read and write)"""
+    offset = 0x2b4
+    reset = 0x0
+    #: Its requester ID.
+    REQUESTER_ID = Field(0, 16)
+    #: Its domain.
+    GSCID = Field(16, 16)
+
+
+class AtsDevice2:
+    """ats_device_2 (read and write)"""
+    offset = 0x2b8
+    reset = 0x0
+    #: Its requester ID.
+    REQUESTER_ID = Field(0, 16)
+    #: Its domain.
+    GSCID = Field(16, 16)
+
+
+class AtsDevice3:
+    """ats_device_3 (read and write)"""
+    offset = 0x2bc
+    reset = 0x0
+    #: Its requester ID.
+    REQUESTER_ID = Field(0, 16)
+    #: Its domain.
+    GSCID = Field(16, 16)
+
+
+class AtsTimeout:
+    """ats_timeout (read and write)"""
+    offset = 0x2c0
+    reset = 0x53d1ac100
+    #: Cycles after which an invalidation is given up. The specification of PCIe has a minute, and half of it more.
+    CYCLES = Field(0, 36)
+
+
+class AtsStatus:
+    """ats_status (read and write)"""
+    offset = 0x2c8
+    reset = 0x0
+    #: Devices that are valid, by their register.
+    VALID = Field(0, 4)
+    #: Devices that did not answer the invalidation of a move. To be cleared when they have been reset.
+    QUARANTINED = Field(4, 4)
+    #: Completions that fitted nothing, modulo 2^16.
+    UNEXPECTED = Field(16, 16)
+    #: ITags of invalidations that were given up. Not used before they are answered, or cleared when their device has been reset.
+    LATE = Field(32, 32)
+
+
+class ModifyRecords:
+    """modify_records (read and write)"""
+    offset = 0x2d0
+    reset = 0x0
+    #: Page where they begin.
+    PPN = Field(10, 44)
+
+
+class ModifyLimits:
+    """modify_limits (read and write)"""
+    offset = 0x2d8
+    reset = 0x2625a0000030d4
+    #: For which who wants the line of an entry is kept waiting, at most, by a move that holds it.
+    HOLD = Field(0, 16)
+    #: For which the copy of a page waits for memory.
+    COPY = Field(32, 32)
+
+
+class ModifyCounts:
+    """modify_counts (read only)"""
+    offset = 0x2e0
+    reset = 0x0
+    #: Batches of which something was moved.
+    MOVED = Field(0, 16)
+    #: Batches of which nothing was moved.
+    FAILED = Field(16, 16)
+    #: Attempts that somebody disturbed.
+    RETRIED = Field(32, 16)
+    #: Batches that held the line after as many attempts as they had without.
+    FELL_BACK = Field(48, 16)
+
+
+class DrainAddress:
+    """drain_address (read and write)"""
+    offset = 0x2e8
+    reset = 0x0
+    #: Any address that the host answers, aligned to 4 bytes.
+    ADDRESS = Field(0, 64)
+
+
+class DrainLimit:
+    """drain_limit (read and write)"""
+    offset = 0x2f0
+    reset = 0x2625a0
+    #: Cycles after which a drain that is not answered is given up.
+    CYCLES = Field(0, 32)
 
 
 class Icvec:
@@ -182,3 +338,5 @@ class Icvec:
     CIV = Field(0, 4)
     #: Of the fault queue.
     FIV = Field(4, 4)
+    #: Of the page request queue.
+    PIV = Field(12, 4)

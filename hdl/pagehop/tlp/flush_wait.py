@@ -4,8 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import FlushView
-from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
+from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, FlushView, reached
 
 __all__ = ["FlushWait"]
 

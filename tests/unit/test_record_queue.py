@@ -1,21 +1,36 @@
 # amaranth: UnusedElaboratable=no
-"""The fault queue: random records against what section 4.2 says becomes of each."""
+"""The queues of faults and of page requests: random records against what sections 4.2 and 4.3 say becomes of each."""
 
 import pytest
+from amaranth.lib import data
 from uncached_memory import UncachedMemory
 
-from pagehop.iommu.fault_queue import FaultQueue
+from pagehop.iommu.layouts import FaultRecord, PageRecord
+from pagehop.iommu.record_queue import RecordQueue
 from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded
 
 BASE = 0x7F_0123_4560 << 12 & ~0xFFFFFF
-FQEN, FIE, FQMF, FQOF = 1 << 0, 1 << 1, 1 << 8, 1 << 9
+QEN, IE, QMF, QOF = 1 << 0, 1 << 1, 1 << 8, 1 << 9
+QUEUES = {"f": FaultRecord, "p": PageRecord}
+
+
+class Csr:
+    """``fqcsr`` or ``pqcsr`` as it is now, its names without the letter."""
+    def __init__(self, ctx, dut):
+        for name in ("qen", "qmf", "qof", "qon", "ie"):
+            setattr(self, name, ctx.get(dut.csr[dut.letter + name]))
+        self.busy = ctx.get(dut.csr.busy)
+
+
+def queue(letter, kind=RecordQueue):
+    return kind(QUEUES[letter], letter)
 
 
 class Machine:
     """Records, software and memory around a queue; counts what became of the records."""
     def __init__(self, dut, rng, latency=None):
-        self.dut, self.rng = dut, rng
+        self.dut, self.rng, self.bytes = dut, rng, len(dut.record.payload.as_value()) // 8
         self.memory = UncachedMemory(dut.memory, rng, latency)
         self.record, self.waited, self.cycle = None, 0, 0
         self.log2, self.head, self.tail, self.unacknowledged, self.interrupts = 1, 0, 0, None, True
@@ -32,60 +47,65 @@ class Machine:
             ctx.set(port.strobe, 0xF if hit else 0)
             ctx.set(port.data, write[1] if hit else rng.getrandbits(32))
         if self.record is None and rng.random() < offers:
-            self.record, self.waited = rng.getrandbits(256), 0
+            self.record, self.waited = rng.getrandbits(8 * self.bytes), 0
             ctx.set(dut.record.payload.as_value(), self.record)
         ctx.set(dut.record.valid, self.record is not None)
         self.memory.before(ctx)
-        before, stores = ctx.get(dut.csr), len(self.memory.stores)
+        before, stores = Csr(ctx, dut), len(self.memory.stores)
         answered = self.memory.valid
         recorded = ctx.get(dut.recorded)
+        fate = ctx.get(dut.fate).name
         self.memory.after(ctx)
         taken = self.record is not None and ctx.get(dut.record.ready)
         stored = self.memory.stores[stores:]
         assert not stored or taken, "a record is written that is still offered"
         await ctx.tick()
         self.cycle += 1
-        after = ctx.get(dut.csr)
+        after = Csr(ctx, dut)
         if taken:
-            self.taken(before, after, stored)
+            self.taken(before, after, stored, fate)
             self.record = None
-        elif self.record is not None:
+        else:
+            assert fate == ("NONE" if not answered else "LOST" if self.unacknowledged else "STORED")
             self.waited += 1
-            assert self.waited < 120, "a record waits longer than for one write"
+            assert self.record is None or self.waited < 120, "a record waits longer than for one write"
         self.registers(ctx, before, after, answered, recorded)
         if write is not None and write[0] == "head":
             self.head = write[1] % self.size
         assert ctx.get(dut.head) == self.head
 
-    def taken(self, before, after, stored):
+    def taken(self, before, after, stored, fate):
         full = (self.tail + 1) % self.size == self.head
         if stored:
-            assert before.fqon and not before.fqmf and not before.fqof and not full and self.unacknowledged is None
+            assert before.qon and not before.qmf and not before.qof and not full and self.unacknowledged is None
             address, data, denied = stored[0]
-            assert address == BASE + 32 * self.tail and int.from_bytes(data, "little") == self.record
+            assert address == BASE + self.bytes * self.tail and int.from_bytes(data, "little") == self.record
             self.unacknowledged = denied
-        elif not before.fqon:
+            assert fate == "NONE"
+        elif not before.qon:
             self.seen["off"] += 1
-        elif before.fqmf or before.fqof:
+            assert fate == "LOST"
+        elif before.qmf or before.qof:
             self.seen["stopped"] += 1
+            assert fate == ("LOST" if before.qmf else "OVERFLOW")
         else:
-            assert full and after.fqof, "a record is lost"
+            assert full and after.qof and fate == "OVERFLOW", "a record is lost"
             self.seen["overflow"] += 1
 
     def registers(self, ctx, before, after, answered, recorded):
         tail = ctx.get(self.dut.tail)
-        if after.fqon and not before.fqon:
-            assert tail == 0 and not after.fqmf and not after.fqof
+        if after.qon and not before.qon:
+            assert tail == 0 and not after.qmf and not after.qof
         elif answered:
             denied, self.unacknowledged = self.unacknowledged, None
             assert tail == (self.tail if denied else (self.tail + 1) % self.size)
-            assert (after.fqmf if denied else not after.fqmf) and recorded == (not denied and before.fie)
+            assert (after.qmf if denied else not after.qmf) and recorded == (not denied and before.ie)
             self.seen["refused" if denied else "stored"] += 1
             self.seen["wrapped"] += tail < self.tail
         else:
-            assert tail == self.tail and not recorded and (not after.fqmf or before.fqmf), "the tail moves by itself"
-        if before.fqon and not after.fqon:
-            assert not before.fqen and self.unacknowledged is None
+            assert tail == self.tail and not recorded and (not after.qmf or before.qmf), "the tail moves by itself"
+        if before.qon and not after.qon:
+            assert not before.qen and self.unacknowledged is None
         self.tail, self.csr = tail, after
 
     async def enable(self, ctx, log2):
@@ -95,10 +115,10 @@ class Machine:
         for _ in range(3):
             await self.step(ctx)
         await self.step(ctx, ("head", self.rng.getrandbits(32) << log2 & 0xFFFF_FFFF))
-        await self.step(ctx, ("csr", FQEN | FIE))
+        await self.step(ctx, ("csr", QEN | IE))
         for _ in range(3):
             await self.step(ctx)
-        assert self.csr.fqon and not self.csr.busy
+        assert self.csr.qon and not self.csr.busy
 
 
 def exercise(dut, name):
@@ -107,7 +127,7 @@ def exercise(dut, name):
 
     async def bench(ctx):
         ctx.set(dut.csr_write.strobe, 0)
-        machine.csr = ctx.get(dut.csr)
+        machine.csr = Csr(ctx, dut)
         for turn in range(8):
             await machine.enable(ctx, (1, 2, 3, 6)[turn % 4])
             for _ in range(700):
@@ -116,37 +136,38 @@ def exercise(dut, name):
                     used = (machine.tail - machine.head) % machine.size
                     write = "head", (machine.head + rng.randrange(used + 1)) % machine.size | rng.getrandbits(32) << machine.log2 & 0xFFFF_FFFF
                 elif kind < 0.05:
-                    write = "csr", FQEN | FIE * rng.randrange(2) | rng.choice((0, FQMF, FQOF, FQMF | FQOF))
+                    write = "csr", QEN | IE * rng.randrange(2) | rng.choice((0, QMF, QOF, QMF | QOF))
                     machine.memory.denied.clear()
                 elif kind < 0.06:
-                    machine.memory.denied.add((BASE + 32 * machine.tail) // 64)
+                    machine.memory.denied.add((BASE + machine.bytes * machine.tail) // 64)
                 await machine.step(ctx, write, rng.choice((0.05, 0.8)))
             machine.memory.denied.clear()
             await machine.step(ctx, ("csr", 0))
             for _ in range(150):
                 await machine.step(ctx)
-            assert not machine.csr.fqon and not machine.csr.busy
+            assert not machine.csr.qon and not machine.csr.busy
 
     run(dut, bench)
     return machine.seen
 
 
-def test_every_record_is_written_or_rightly_dropped():
-    seen = exercise(FaultQueue(), "faults")
+@pytest.mark.parametrize("letter", QUEUES)
+def test_every_record_is_written_or_rightly_dropped(letter):
+    seen = exercise(queue(letter), f"records/{letter}")
     assert all(count > 5 for count in seen.values()), seen
 
 
-@pytest.mark.parametrize("latency", [1, 10])
-def test_a_record_takes_the_cycles_of_the_documentation(latency):
-    dut = FaultQueue()
-    machine, left = Machine(dut, seeded("fault cycles"), latency), []
+@pytest.mark.parametrize(("letter", "latency", "beats"), [("f", 1, 4), ("f", 10, 4), ("p", 1, 2), ("p", 10, 2)])
+def test_a_record_takes_the_cycles_of_the_documentation(letter, latency, beats):
+    dut = queue(letter)
+    machine, left = Machine(dut, seeded("record cycles"), latency), []
 
     async def bench(ctx):
-        machine.csr = ctx.get(dut.csr)
+        machine.csr = Csr(ctx, dut)
         await machine.step(ctx, offers=0)
         machine.log2 = 6
         ctx.set(dut.base, {"log2sz": 5, "ppn": BASE >> 12})
-        await machine.step(ctx, ("csr", FQEN | FIE), offers=0)
+        await machine.step(ctx, ("csr", QEN | IE), offers=0)
         for _ in range(4):
             await machine.step(ctx, offers=0)
         since = machine.cycle
@@ -156,16 +177,16 @@ def test_a_record_takes_the_cycles_of_the_documentation(latency):
                 left.append(machine.cycle - since)
 
     run(dut, bench)
-    assert left == [5, 5 + 5 + latency]
+    assert left == [beats + 1, 2 * (beats + 1) + latency]
 
 
 def test_errors_raise_the_interrupt_when_it_is_enabled():
-    dut = FaultQueue()
+    dut = queue("f")
 
     async def bench(ctx):
         ctx.set(dut.base.log2sz, 0)
         for enabled in (0, 1):
-            ctx.set(dut.csr_write, {"strobe": 15, "data": FQEN | FIE * enabled | FQOF})
+            ctx.set(dut.csr_write, {"strobe": 15, "data": QEN | IE * enabled | QOF})
             await ctx.tick()
             ctx.set(dut.csr_write.strobe, 0)
             ctx.set(dut.record.valid, 1)
@@ -180,15 +201,20 @@ def test_errors_raise_the_interrupt_when_it_is_enabled():
 
 
 @pytest.mark.parametrize("change", [
-    ("with m.Elif(following == self.head):", "with m.Elif(0):"), ("with m.If(csr.fqmf | csr.fqof):", "with m.If(csr.fqmf):"),
-    ("with m.If(csr.fqmf | csr.fqof):", "with m.If(csr.fqof):"), ("with m.If(self.memory.d.payload.denied):", "with m.If(0):"),
-    ("following.eq((self.tail + 1) & mask)", "following.eq(self.tail + 1)"), ("m.d.sync += csr.fqof.eq(1)", ""),
-    ("self.recorded.eq(csr.fie)", "self.recorded.eq(1)"), ("self.tail.eq(0), csr.fqon", "csr.fqon"),
-    ("self.record.ready.eq(ask.ready & beat.all())", "self.record.ready.eq(ask.ready & beat[1])"),
+    ("with m.Elif(following == self.head):", "with m.Elif(0):"), ("with m.Elif(overflow):", "with m.Elif(0):"),
+    ("with m.Elif(refused):", "with m.Elif(0):"), ("with m.If(self.memory.d.payload.denied):", "with m.If(0):"),
+    ("following.eq((self.tail + 1) & mask)", "following.eq(self.tail + 1)"), ("m.d.sync += overflow.eq(1)", "pass"),
+    ("self.recorded.eq(interrupts)", "self.recorded.eq(1)"), ("self.tail.eq(0), on", "on"),
+    ("self.record.ready.eq(ask.ready & beat.all())", "self.record.ready.eq(ask.ready & beat[0])"),
     ("overwritten(self.head, self.head_write) & mask", "overwritten(self.head, self.head_write)"),
-    ("csr.fqmf.eq(0), csr.fqof.eq(0)", "csr.fqof.eq(0)"),
+    ("refused.eq(0), overflow.eq(0)", "overflow.eq(0)"), ("self.fate.eq(Fate.LOST)", "self.fate.eq(Fate.STORED)"),
 ], ids=["never full", "written after an overflow", "written after an error", "refused", "no wrap", "silent overflow", "recorded", "tail stays",
-        "left too early", "head too far", "error stays"])
+        "left too early", "head too far", "error stays", "fate of a refused one"])
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):
-        exercise(planted(FaultQueue, *change)(), "faults/bug")
+        exercise(queue("f", planted(RecordQueue, *change)), "records/bug")
+
+
+def test_records_have_16_or_32_bytes():
+    with pytest.raises(ValueError, match=r"^Records of a queue must have 16 or 32 bytes, not 64 bits$"):
+        RecordQueue(data.StructLayout({"word": 64}), "f")

@@ -1,0 +1,64 @@
+"""The parts of the IOMMU together: registers, queues, walks and moves by one coherent port, copies by another."""
+
+from iommu_software import FIRST, IOVA, OTHER, Software
+from modify_machine import DEVICE, MOVED, RECORDS, Command
+
+from pagehop.iommu.core import IommuCore
+from pagehop_tb.driver import iommu_registers as registers
+from pagehop_tb.models.iommu import PAGE, Invalidation
+from pagehop_tb.simulate import seeded
+
+
+class Core(Software):
+    """Software, and a device without accesses of its own."""
+    def __init__(self, name):
+        core = IommuCore(modify=True)
+        super().__init__(seeded(f"core/{name}"), core, core)
+
+    async def translate(self, ctx, page, access=3):
+        """Where a page of the device is."""
+        request, response = self.dut.request, self.dut.response
+        ctx.set(request.payload, {"id": 2, "device_id": DEVICE, "iova": IOVA + page * PAGE, "access": access})
+        ctx.set(request.valid, 1)
+        await ctx.tick().until(request.ready)
+        ctx.set(request.valid, 0)
+        answer, = await ctx.tick().sample(response.payload).until(response.valid)
+        assert answer.status.value == 0
+        return answer.translation.ppn
+
+    async def data_path(self, ctx):
+        """Nothing is under way: whatever is to be drained is."""
+        while not self.stop:
+            _, _, drain = await ctx.tick().sample(self.dut.drain)
+            ctx.set(self.dut.drained, drain)
+
+
+def test_moves_by_the_command_queue():
+    """Pages lie where they were moved to, with what was in them, also for who had translated them; records, counts and the fence say so."""
+    software = Core("moves")
+
+    async def test(software, ctx):
+        contents = {page: software.home.random.randbytes(PAGE) for page in range(3)}
+        for page, content in contents.items():
+            software.home.memory.write((FIRST + page) * PAGE, content)
+            assert await software.translate(ctx, page) == FIRST + page
+        halves = [half for page in contents for half in Command(
+            IOVA + page * PAGE, FIRST + page, OTHER + page, page, more=page < 1, tries=2 * (page == 2)).halves]
+        await software.commands(ctx, *halves)
+        for page, content in contents.items():
+            assert software.home.word(RECORDS + 8 * page) & 0xFF0F == MOVED | 1 << 8
+            assert await software.translate(ctx, page) == OTHER + page
+            assert software.home.memory.read((OTHER + page) * PAGE, PAGE) == content
+        assert await software.translate(ctx, 3) == FIRST + 3
+        assert await software.access(ctx, registers.ModifyCounts.offset) == 2
+        assert await software.access(ctx, registers.Capabilities.offset) >> 56 & 1
+        # What the queue invalidates is still forgotten.
+        place = software.space.place(IOVA + 3 * PAGE, 0)
+        software.home.memory.write(place, (software.home.word(place) & 0x3FF | OTHER + 3 << 10).to_bytes(8, "little"))
+        await software.commands(ctx, Invalidation(av=1, page=(IOVA >> 12) + 3).pack())
+        assert await software.translate(ctx, 3) == OTHER + 3
+        # What is refused is said, and changes nothing.
+        await software.commands(ctx, *Command(IOVA, FIRST, 0x999, 5).halves)
+        assert software.home.word(RECORDS + 8 * 5) & 15 == 2 and await software.translate(ctx, 0) == OTHER
+        assert await software.access(ctx, registers.ModifyCounts.offset) == 2 | 1 << 16
+    software.run(test, software.data_path)
