@@ -1,9 +1,9 @@
-"""The issue register says that it holds a request whichever of its two places has it."""
+"""The issue register says that it holds a request whichever of its two places has it, and a mark when what it held has gone."""
 
 import pytest
 from amaranth.lib import data
 
-from pagehop.tlp.issue import IssueRegister
+from pagehop.tlp.issue import IssueRegister, Mark
 from pagehop.tlp.egress import EgressLane
 from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded
@@ -48,3 +48,44 @@ def test_a_request_is_held_in_either_place():
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):
         exercise(planted(IssueRegister, *change)(SHAPE), "issue/bug")
+
+
+BITS = 4
+
+
+def exercise_mark(dut, name):
+    """The count is behind its target by less than half the range, and goes on."""
+    rng = seeded(name)
+
+    async def bench(ctx):
+        count, target = 0, 0
+        for _ in range(300):
+            target = count + rng.randrange(1 << BITS - 1)
+            ctx.set(dut.target, target % (1 << BITS))
+            ctx.set(dut.count, count % (1 << BITS))
+            ctx.set(dut.set, 1)
+            await ctx.tick()
+            ctx.set(dut.set, 0)
+            ctx.set(dut.target, rng.randrange(1 << BITS))
+            assert not ctx.get(dut.passed)
+            while count < target:
+                await ctx.tick()
+                assert not ctx.get(dut.passed), f"{target - count} are to come"
+                count += rng.randrange(2)
+                ctx.set(dut.count, count % (1 << BITS))
+            await ctx.tick()
+            assert ctx.get(dut.passed)
+            count += rng.randrange(3)
+
+    run(dut, bench)
+
+
+def test_a_mark_is_passed_when_the_count_is_there():
+    exercise_mark(Mark(BITS), "mark")
+
+
+@pytest.mark.parametrize("change", [("self.count - target", "self.count + target"), ("~distance[self.bits - 1]", "1"),
+                                    ("~distance[self.bits - 1]", "distance == 1")], ids=["backwards", "at once", "one too late"])
+def test_planted_bug_of_a_mark_is_found(change):
+    with pytest.raises(AssertionError):
+        exercise_mark(planted(Mark, *change)(BITS), "mark/bug")
