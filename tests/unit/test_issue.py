@@ -3,8 +3,8 @@
 import pytest
 from amaranth.lib import data
 
-from pagehop.tlp.issue import IssueRegister, Mark
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import IssueRegister, Mark
 from pagehop_sim.planted import planted
 from pagehop_tb.simulate import run, seeded
 
