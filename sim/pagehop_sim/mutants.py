@@ -86,6 +86,9 @@ BATTERY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("aborts", {"moves": 12, "mode": "mixed"}),
     ("queue", {"rounds": 1, "mode": "mixed"}),
     ("queue", {"rounds": 1, "pages": 3, "ring_host": 1}),
+    ("watchdog", {"rounds": 1}),
+    ("hot_page", {"moves": 6, "mode": "merge", "reads": 0, "gap": 20, "relaxed": 0.3, "write_delay": [20, 200], "read_delay": [20, 100]}),
+    ("sliding", {}),
 )
 #: Names for the places of BATTERY: the bench, and which of its entries.
 LABELS = tuple(f"{bench} {1 + [other for other, _ in BATTERY[:place]].count(bench)}" for place, (bench, _) in enumerate(BATTERY))

@@ -403,11 +403,15 @@ class UnitIsCopiedAgain(TurnIsComplete):
 class NoCommitAfterStop(AnyMoves):
     """Once an abort, an error of the copy, a write of the other host to the page or the hold limit was seen, the page is released in the next
     cycle but one and not committed."""
+    def host_copies(self, dut):
+        """A host that copies the page writes to its destination."""
+        return dut.absorbing
+
     def claim(self, m, dut):
         far = Mux(dut.to_host, dut.copy_destination, dut.copy_source)[12]
         near = Mux(dut.to_host, dut.copy_source, dut.copy_destination)[12]
-        # A host that copies the page writes to its destination.
-        to_far, to_near = dut.cross_write[0] & ~(dut.absorbing & dut.to_host), dut.cross_write[1] & ~(dut.absorbing & ~dut.to_host)
+        copies = self.host_copies(dut)
+        to_far, to_near = dut.cross_write[0] & ~(copies & dut.to_host), dut.cross_write[1] & ~(copies & ~dut.to_host)
         crossed = (to_far & (dut.cross_address[0][12] == far)) | (to_near & (dut.cross_address[1][12] == near))
         stop, stopped = Signal(), Signal()
         m.d.comb += stop.eq(dut.abort | past(m, crossed, "crossed") | (dut.status.hold >= dut.hold_limit)
@@ -422,6 +426,15 @@ class NoCommitAfterStop(AnyMoves):
             # A page of one unit, the first of the window.
             Assume(dut.verdict.page == 0), Assert((dut.guard.mask == 0) & (dut.guard.page == 0) & (dut.owner_op.payload.index == 0)),
         ]
+
+
+class StoreEndsMerge(NoCommitAfterStop):
+    """While devices write to a page that no host copies, a write through either aperture to the page or its destination ends the move."""
+    def mode(self, m):
+        return MoveMode.MERGE
+
+    def host_copies(self, dut):
+        return 0
 
 
 class AbortIsKept(AnyMoves):
@@ -555,6 +568,8 @@ PROOFS = [
         UnitIsCopiedAgain, "the last round does not wait for what passed the gate", "a unit is taken when it has been copied")),
     Proof("move_no_commit_after_stop", NoCommitAfterStop.__doc__, NoCommitAfterStop, "prove", 4, fast=True, bugs=bugs(
         NoCommitAfterStop, "an abort is forgotten")),
+    Proof("move_store_ends_merge", StoreEndsMerge.__doc__, StoreEndsMerge, "bmc", 14, fast=True, bugs={
+        "the host may always write": lambda: StoreEndsMerge(planted(PageSlot, "hosts_turn & (request.mode", "hosts_turn | (request.mode"))}),
     Proof("move_keeps_an_abort", AbortIsKept.__doc__, AbortIsKept, "bmc", 22, bugs=bugs(
         AbortIsKept, "an abort beside the answer of the check is told and forgotten", "an abort before the hold is lost")),
     Proof("move_drain_waits", DrainWaits.__doc__, DrainWaits, "bmc", 22, bugs=bugs(DrainWaits, "the lanes have no time to see the commit")),

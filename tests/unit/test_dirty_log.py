@@ -8,6 +8,7 @@ from pagehop.interposer.log_settings import LogError
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.visible_wait import VisibleWait
 from pagehop_sim.planted import edited
+from pagehop_tb.protocol import answer, encode, memory_read
 from pagehop_tb.simulate import run, seeded
 
 OUR_ID, LIMIT = 0x0208, 600
@@ -392,6 +393,28 @@ def test_a_host_that_takes_nothing_is_an_error():
     nothing_is_taken(DirtyLog(64))
 
 
+def nobody_asked(dut):
+    """An answer with a tag of the log for which no word waits is none, whatever it says."""
+    async def bench(ctx):
+        await first_request(dut, ctx)
+        asked = ctx.get(dut.o_request.payload.header) >> 72 & 0xFF
+        for tag in (asked ^ number for number in range(1, 8)):
+            header = encode(answer(memory_read(OUR_ID, 0, 8, tag), 0, 1))
+            ctx.set(dut.completion.payload, {"header": header, "first": 1, "last": 1})
+            ctx.set(dut.completion.valid, 1)
+            await ctx.tick()
+            ctx.set(dut.completion.valid, 0)
+            for _ in range(4):
+                await ctx.tick()
+                assert ctx.get(dut.status.error) == LogError.NONE, f"an answer with tag {tag:#x} counts, and {asked:#x} is asked"
+
+    run(dut, bench)
+
+
+def test_an_answer_that_nobody_asked_for_is_none():
+    nobody_asked(DirtyLog(64))
+
+
 def test_bugs_in_what_is_offered_are_found():
     stays = edited(LogWords, ("with m.If(~self.enable | Mux(request.kind", "with m.If(Mux(request.kind"))
     counts = edited(LogWords, ("taken.eq((self.o_request.valid & self.o_request.ready)", "taken.eq((self.o_request.valid | self.o_request.ready)"))
@@ -399,6 +422,8 @@ def test_bugs_in_what_is_offered_are_found():
         offer_is_withdrawn(edited(DirtyLog, LogWords=stays)(64), "off", 0)
     with pytest.raises(AssertionError):
         nothing_is_taken(edited(DirtyLog, LogWords=counts)(64))
+    with pytest.raises(AssertionError):
+        nobody_asked(edited(DirtyLog, LogWords=edited(LogWords, ("busy & ~answered, arrived", "busy | ~answered, arrived")))(64))
 
 
 @pytest.mark.parametrize("waits_for", ["epoch", "atomics"])

@@ -167,7 +167,10 @@ class Run:
         took = self.fabric.cycle - began
         assert error == expected, f"the switchover ended with {Error(error).name} after {took} cycles, not {expected.name}"
         assert took <= HOLD + 300, f"I7: the switchover took {took} cycles"
-        assert await self.bench.driver.active_host() == (to_host if error == Error.NONE else self.old)
+        status, fields = await self.bench.driver.registers.read(regs.SwitchoverStatus.offset), regs.SwitchoverStatus
+        assert fields.ACTIVE_HOST.get(status) == (to_host if error == Error.NONE else self.old)
+        told = fields.BUSY.get(status), fields.DONE.get(status), fields.FAILED.get(status)
+        assert told == (0, error == Error.NONE, error != Error.NONE), f"after {Error(error).name} busy, done, failed are {told}"
 
     async def _all_came(self, first: int, kept: bool = False) -> None:
         """Each number from ``first`` on has come once, in order, and when the host changed it did so once."""
