@@ -125,7 +125,7 @@ def test_iotlb():
 @pytest.mark.parametrize("cache", [
     edited(Iotlb, ("self.fill & ~self.invalidate", "self.fill")),
     edited(Iotlb, ("left.word_select(looked", "valid.word_select(looked")),
-    edited(Iotlb, ("select_one(lowest(Cat(allowed))", "select_one(lowest(Cat(same))")),
+    edited(Iotlb, ("self.found.eq(select_one(chosen", "self.found.eq(select_one(same")),
     edited(Iotlb, ("Mux(is_large, before | ways, before & ~ways)", "before & ~ways")),
 ], ids=["a fill that is forgotten is kept", "what is forgotten now is found", "what does not allow it is found", "large pages stay"])
 def test_planted_bugs_of_the_iotlb(cache):

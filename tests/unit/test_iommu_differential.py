@@ -247,7 +247,7 @@ def test_translation(walk_cache):
 
 @pytest.mark.parametrize("component", [
     edited(Translator, Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
-    edited(Translator, Iotlb=edited(Iotlb, ("is_same(read.data.translation.size.as_value(), read", "is_same(2, read"))),
+    edited(Translator, Iotlb=edited(Iotlb, ("same_parts(read.data.translation.size.as_value(), read", "same_parts(2, read"))),
     edited(Translator, KeyedCache=edited(KeyedCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
     partial(edited(Translator, PageWalk=edited(PageWalk, ("cache.invalidate.eq(self.invalidate)", "cache.invalidate.eq(0)"))), walk_cache=2),
     edited(Translator, PageWalk=edited(PageWalk, ("self._dirties.eq(writes & writable)", "self._dirties.eq(0)"))),

@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.iommu.layouts import VPN_BITS, PageSize, Translation, is_same, translated
+from pagehop.iommu.layouts import COMMON, VPN_BITS, PageSize, Translation, same_parts, translated
 from pagehop.tlp.arbiter import lowest, select_one
 
 __all__ = ["AddressSpace", "Cached", "Invalidation", "Iotlb"]
@@ -82,10 +82,11 @@ class Iotlb(wiring.Component):
         same = [known & (entry.space == self.space) for known, entry in kept]
         allowed = [one & (entry.translation.writable | ~self.writes) & (entry.translation.readable | ~self.reads)
                    for one, (_, entry) in zip(same, kept, strict=True)]
-        translation = data.View(Translation, select_one(lowest(Cat(allowed)), [entry.translation for _, entry in kept]))
+        # Each is made ready to be taken beside the comparison, which is long.
+        chosen = [one & ~Cat(allowed[:number]).any() for number, one in enumerate(allowed)]
         m.d.comb += [
-            self.matches.eq(Cat(same)), self.hits.eq(Cat(allowed).any()), self.found.eq(translation),
-            self.found.ppn.eq(translated(page, translation.ppn, translation.size.as_value())),
+            self.matches.eq(Cat(same)), self.hits.eq(Cat(allowed).any()),
+            self.found.eq(select_one(chosen, [self._translated(m, page, entry.translation) for _, entry in kept])),
         ]
         with m.If(self.invalidate):
             forgotten = large | (((1 << self.ways) - 1) << (named * self.ways)) if self.sets > 1 else ~0
@@ -103,9 +104,15 @@ class Iotlb(wiring.Component):
 
     def _way(self, m, writes, looked, filled, left):
         """Of the set that was looked at in the cycle before: whether the entry of this way is of the page, and the entry."""
-        memory_, entry, known = memory.Memory(shape=Cached, depth=self.sets, init=[]), Signal(Cached), Signal()
+        memory_, entry, known = memory.Memory(shape=Cached, depth=self.sets, init=[]), Signal(Cached), Signal(len(COMMON) + 1)
         m.submodules += memory_
         write, read = memory_.write_port(), memory_.read_port(domain="comb")
         m.d.comb += [read.addr.eq(looked), write.addr.eq(filled), write.data.eq(self.filled), write.en.eq(writes)]
-        m.d.sync += [entry.eq(read.data), known.eq(left & is_same(read.data.translation.size.as_value(), read.data.page, self.page))]
-        return known, entry
+        m.d.sync += [entry.eq(read.data), known.eq(Cat(left, same_parts(read.data.translation.size.as_value(), read.data.page, self.page)))]
+        return known.all(), entry
+
+    @staticmethod
+    def _translated(m, page, translation):
+        result = Signal.like(translation)
+        m.d.comb += [result.eq(translation), result.ppn.eq(translated(page, translation.ppn, translation.size.as_value()))]
+        return result

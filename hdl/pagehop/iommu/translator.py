@@ -120,13 +120,13 @@ class Translator(wiring.Component):
         with m.Elif(~as_it_is & ~hits):
             m.d.comb += verdict.eq(Verdict.TABLES)
         answer = Signal(TranslationResponse(self.id_bits))
-        answers = busy & (verdict == Verdict.ANSWER)
         m.d.comb += [
             iotlb.space.eq(address_space(context)), iotlb.writes.eq(writes | (ats & ~request.no_write)), iotlb.reads.eq(~iotlb.writes),
             answer.id.eq(request.id), answer.translation.eq(iotlb.found),
             offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.known & ~off & ~bare), offer.context.eq(context),
             offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & (verdict != Verdict.ANSWER)),
-            misses.answer.ready.eq(~answers),
+            # Not only when it has an answer, which is known late.
+            misses.answer.ready.eq(~busy),
         ]
         with m.If(as_it_is):
             m.d.comb += [
@@ -134,7 +134,8 @@ class Translator(wiring.Component):
                 answer.translation.readable.eq(1), answer.translation.writable.eq(1),
             ]
         m.d.sync += [
-            self.response.valid.eq(answers | misses.answer.valid), self.response.payload.eq(Mux(answers, answer, misses.answer.payload)),
+            self.response.valid.eq(Mux(busy, verdict == Verdict.ANSWER, misses.answer.valid)),
+            self.response.payload.eq(Mux(busy, answer, misses.answer.payload)),
         ]
 
     def _connect_walks(self, m, misses, page_walk, directory_walk):
