@@ -49,7 +49,7 @@ BUGS = {
     "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
         "(self._reading | self._writing).any()", "self._reading.any()"))),
     "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
-        "line.value.eq(format_.moved)", "line.value.eq(format_.moved & ~(1 << 7))"))),
+        "line.value.eq(edits.moved)", "line.value.eq(edits.moved & ~(1 << 7))"))),
 }
 
 
