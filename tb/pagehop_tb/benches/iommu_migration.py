@@ -6,22 +6,23 @@ from the moment when its entry in memory says so.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
 
 import cocotb
 from cocotb.task import Task
-from cocotb.triggers import TaskManager
+from cocotb.triggers import TaskManager, Trigger
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import BARS, HOST_B_OFFSET, LARGEST_PAYLOAD, MSI_BASE, MSI_SIZE, PAGE, judged
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.check import MemoryReader, check
-from pagehop_tb.checker.log import EventLog
+from pagehop_tb.checker.log import EventLog, Kind
 from pagehop_tb.checker.space import CheckConfig, Range
 from pagehop_tb.checker.verdict import Verdict
-from pagehop_tb.driver.iommu import BATCH, IommuDriver, IommuSetup, PageMove
+from pagehop_tb.driver.iommu import BATCH, Domain, IommuDriver, IommuSetup, Waits
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.device import DeviceConfig
 from pagehop_tb.models.devices import TraceReplay
@@ -29,6 +30,8 @@ from pagehop_tb.models.home import Home
 from pagehop_tb.models.iommu import AddressSpace, DeviceContext, Directory, Mode, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import Machine, SystemConfig
+from pagehop_tb.pins import Fabric
+from pagehop_tb.pins.access import number_reader
 from pagehop_tb.pins.registers import RegisterAgent
 from pagehop_tb.pins.tilelink import HomeAgent
 
@@ -55,12 +58,32 @@ class _Registers:
         self._agent.write(offset, value, size)
 
 
+class _Interrupts:
+    """Calls ``notified`` when a wire of the IOMMU rises."""
+
+    def __init__(self, dut: Any, fabric: Fabric, notified: Callable[[], None]) -> None:
+        self.active, self._wires, self._read, self._notified = False, dut.wires, number_reader(dut.wires), notified
+        fabric.add(self, lambda: "1" if self._read() else "0")
+
+    def edge(self) -> bool:
+        """A wire is 1 at this edge, or was at the last one."""
+        level = self._read() != 0
+        if level and not self.active:
+            self._notified()
+        self.active = level
+        return False
+
+    def wakes(self) -> list[Trigger]:
+        """A wire rises or falls."""
+        return [self._wires.value_change]
+
+
 class Guest:
     """The machine around the IOMMU ``dut``, with a guest whose ``touched`` pages are at Host A.
 
     Parameters: ``pauses``, ``write_delay``, ``read_delay`` as in every scenario; ``aperture_delay``, what is added on the way to the second memory;
     ``latency``, most cycles until the home of the tables answers; ``probes``, most cycles between two looks of a CPU at the tables (0: none);
-    ``tries``, attempts of an optimistic move before it holds (0: it holds at once).
+    ``tries``, attempts of an optimistic move before it holds (0: it holds at once); ``waits``, how its end is learnt (:class:`Waits`).
     """
 
     def __init__(self, dut: Any, config: BenchConfig, touched: list[int]) -> None:
@@ -82,10 +105,11 @@ class Guest:
         self.agent = HomeAgent(dut, "port", machine.fabric, self.home, after=self._edited)
         HomeAgent(dut, "copy_port", machine.fabric, copies, coherent=False, after=partial(self._copied, copies))
         self._tables(touched)
-        self.driver = IommuDriver(_Registers(RegisterAgent(dut, "bus", machine.fabric)), self.memory, machine.fabric.wait, lambda: machine.cycle,
-                                  self.log, self._push, device_id=FUNCTIONS["nvme"], gscid=GSCID)
-        self.driver.optimistic = config.get("tries", 0)
-        self.at = dict.fromkeys(touched, 0)     # the host of each page, as the driver knows it
+        self.driver = IommuDriver(
+            _Registers(RegisterAgent(dut, "bus", machine.fabric)), self.memory, machine.fabric.wait, lambda: machine.cycle, self.log, self._push,
+            Domain(FUNCTIONS["nvme"], GSCID, lambda page, host: page + host * HOST_B_OFFSET // PAGE, self.entries.__getitem__))
+        self.driver.optimistic, self.waits = config.get("tries", 0), Waits(config.get("waits", "fence"))
+        _Interrupts(dut, machine.fabric, self.driver.notified)
         for page in touched:
             machine.preset(0, page * PAGE, machine.values.take(page * PAGE, PAGE))
 
@@ -101,7 +125,8 @@ class Guest:
         for page in touched:
             space.map(page * PAGE, page * PAGE, accessed=0, dirty=0)
         space.map(MSI_BASE, MSI_BASE)
-        self.pages = {space.place(page * PAGE, 0): page for page in touched}      # by the places of their entries
+        self.entries = {page: space.place(page * PAGE, 0) for page in touched}
+        self.pages = {entry: page for page, entry in self.entries.items()}
         context = DeviceContext(second_mode=Mode.SV39, second_ppn=space.ppn, gscid=GSCID, gade=1)
         for number in FUNCTIONS.values():
             self.directory.device(number, context)
@@ -128,7 +153,7 @@ class Guest:
     async def start(self) -> None:
         """Leave reset and program the IOMMU."""
         await self.machine.start()
-        await self.driver.setup(IommuSetup(int(self.directory.mode), self.directory.ppn, COMMANDS, FENCES, RECORDS, FENCES))
+        await self.driver.setup(IommuSetup(int(self.directory.mode), self.directory.ppn, COMMANDS, FENCES, RECORDS, FENCES, waits=self.waits))
 
     async def watch(self) -> None:
         """A CPU looks at entries of the tables at random, for ever: each look takes the line from whoever has it."""
@@ -147,12 +172,9 @@ class Guest:
 
     async def move(self, pages: list[int], to_host: int) -> None:
         """Move pages whose entries are in one line."""
-        offset = HOST_B_OFFSET // PAGE
-        results = await self.driver.move(
-            [PageMove(page, page * PAGE, page + offset * self.at[page], page + offset * to_host) for page in pages], to_host)
-        for page, result in zip(pages, results, strict=True):
+        for page, result in zip(pages, await self.driver.move_line(pages, to_host), strict=True):
             assert result.moved, f"page {page} did not move: {result.reason}"
-            self.at[page] = to_host
+            assert await self.driver.owner(page) == to_host, f"page {page} was moved, and its entry does not say so"
 
     # The end.
 
@@ -160,9 +182,20 @@ class Guest:
         """Let everything end and judge the run."""
         await self.machine.quiesce()
         verdict = self.verdict(lambda _, address, length: self.memory.read(address, length))
+        self._check_marks(verdict)
         self.write(verdict)
         self.machine.check_clean()
         return verdict
+
+    def _check_marks(self, verdict: Verdict) -> None:
+        """A and D in the entries tell of all that devices did, also before a move (H34)."""
+        used = {kind: {event[3] // PAGE for event in self.log.events if event[0] == kind} for kind in (Kind.DEVICE_READ, Kind.DEVICE_WRITE)}
+        for page, place in self.entries.items():
+            entry = RiscvEntry.unpack(self.memory.read(place, 8))
+            if page in used[Kind.DEVICE_WRITE] and not entry.dirty:
+                verdict.add("lost", f"at the end page {page} was written, and D of its entry is 0")
+            elif page in used[Kind.DEVICE_READ] and not entry.accessed:
+                verdict.add("lost", f"at the end page {page} was read, and A of its entry is 0")
 
     def verdict(self, memory: MemoryReader | None) -> Verdict:
         """What the checker says of the run so far."""
