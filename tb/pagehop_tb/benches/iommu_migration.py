@@ -5,7 +5,7 @@ behind an aperture, or in the same host. Judged by the same checker as all mecha
 from the moment when its entry in memory says so.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -226,7 +226,8 @@ async def iommu_migration(dut: Any) -> None:
     machine = guest.machine
     replays = [TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap)
                for name, function in machine.functions.items()]
-    moving = touched[:most] if most else touched
+    written = Counter(access.address // PAGE for access in accesses if access.op == "W")
+    moving = sorted(sorted(touched, key=lambda page: -written[page])[:most or None])
     lines: dict[int, list[int]] = defaultdict(list)
     for page in moving:
         lines[page // BATCH].append(page)
