@@ -1,9 +1,12 @@
+# amaranth: UnusedElaboratable=no
 """The parts of the IOMMU together: registers, queues, walks and moves by one coherent port, copies by another."""
 
+import pytest
 from iommu_software import FIRST, IOVA, OTHER, Software
 from modify_machine import DEVICE, MOVED, RECORDS, Command
 
 from pagehop.iommu.core import IommuCore
+from pagehop_sim.planted import edited
 from pagehop_tb.driver import iommu_registers as registers
 from pagehop_tb.models.iommu import PAGE, Invalidation
 from pagehop_tb.simulate import seeded
@@ -11,8 +14,8 @@ from pagehop_tb.simulate import seeded
 
 class Core(Software):
     """Software, and a device without accesses of its own."""
-    def __init__(self, name):
-        core = IommuCore(modify=True)
+    def __init__(self, name, core=IommuCore):
+        core = core(modify=True)
         super().__init__(seeded(f"core/{name}"), core, core)
 
     async def translate(self, ctx, page, access=3):
@@ -62,3 +65,34 @@ def test_moves_by_the_command_queue():
         assert software.home.word(RECORDS + 8 * 5) & 15 == 2 and await software.translate(ctx, 0) == OTHER
         assert await software.access(ctx, registers.ModifyCounts.offset) == 2 | 1 << 16
     software.run(test, software.data_path)
+
+
+@pytest.mark.hazard("H02")
+def test_a_command_and_a_move_invalidate_at_the_same_time(core=IommuCore):
+    """What the command names is forgotten, too, in every cycle around that in which the move forgets its page."""
+    software, together, page = Core("together", core), [], 6
+
+    async def watch(ctx):
+        while not software.stop:
+            _, _, one, other = await ctx.tick().sample(software.dut.engine.invalidate, software.dut.control.invalidate_pages)
+            if one and other:
+                together.append(1)
+
+    async def test(software, ctx):
+        place, lies = software.space.place(IOVA + page * PAGE, 0), FIRST
+        for wait in range(44, 56):
+            await software.translate(ctx, page)
+            software.home.memory.write(place, (software.home.word(place) & 0x3FF | OTHER + wait << 10).to_bytes(8, "little"))
+            await software.publish(ctx, *Command(IOVA, lies, OTHER + 0x100 + wait, 0, bare=True).halves)
+            await ctx.tick().repeat(wait)
+            await software.commands(ctx, Invalidation().pack())
+            lies = OTHER + 0x100 + wait
+            assert await software.translate(ctx, page) == OTHER + wait
+    software.run(test, software.data_path, watch)
+    assert together
+
+
+def test_planted_bug_is_found():
+    with pytest.raises(AssertionError):
+        test_a_command_and_a_move_invalidate_at_the_same_time(
+            edited(IommuCore, ("engine.pages.paged & ~control.invalidate_pages", "engine.pages.paged")))
