@@ -58,8 +58,8 @@ class Software:
         await self.access(ctx, registers.Cqt.offset, self.tail, size=4)
 
     async def passes(self, ctx, *words, limit=6000):
-        """Put commands into the queue and a fence behind them; wait until that has stored. Returns whether the queue never stopped; when it did it goes
-        on."""
+        """Put commands into the queue and a fence behind them; wait until that has stored. Returns whether the queue never stopped; if it did, it is
+        told to go on."""
         self.fences += 1
         await self.publish(ctx, *words, Fence(av=1, pr=1, pw=1, data=self.fences, dword=FENCE >> 2).pack())
         passes = True
