@@ -49,7 +49,8 @@ class Machine(Software):
         # The device: what it asks, by number; accesses that are not visible; what its ATC has, and what comes to it.
         self.asked, self.open, self.serial, self.cache = {}, {}, 0, {}
         self.down, self.told, self.completions = deque(), [], deque()
-        self.moves, self.drains = True, None      # accesses that a drain waits for
+        self.moves, self.fails = False, 0   # whether pages are moved at any time; drains that fail
+        self.drains = None      # accesses that a drain waits for
         self.copy, self.lies, self.moving, self.fresh = {}, {page: FIRST + page for page in range(pages)}, {}, FIRST + 0x1000
         self.counts = dict.fromkeys(("writes", "by_atc", "told", "moved", "clean", "dirty", "commands", "reports"), 0)
 
@@ -138,6 +139,8 @@ class Machine(Software):
         """What was answered up to a drain is what it waits for."""
         if drain:
             self.drains = set(self.open)
+            ctx.set(self.dut.drain_failed, self.fails > 0)
+            self.fails -= 1
         for serial, (when, _, word, ppn) in list(self.open.items()):
             if when <= self.cycle:
                 del self.open[serial]
@@ -200,6 +203,12 @@ class Machine(Software):
             if dirty and clear:
                 self.copy[page] = self.content(page)
 
+    async def of_eight(self):
+        """What a report says of eight pages."""
+        bitmap = bytearray(1)
+        await self.driver.report(IOVA, 8 * PAGE, PAGE, bitmap)
+        return bitmap[0]
+
     async def settle(self, ctx):
         self.until = 0
         while self.asked or self.open or self.told or self.down:
@@ -249,6 +258,7 @@ def races(name, ats, second, rounds=6, **broken):
     rng = machine.rng
 
     async def test(machine, ctx):
+        machine.moves = True
         await machine.harvest()
         for _ in range(rounds):
             # A burst, which may end before, in or behind the report: what comes after a write that was lost would hide it.
@@ -303,11 +313,7 @@ def test_an_entry_that_moves_before_the_swap(driver=IommuDirty):
 
 async def a_device_that_does_not_answer(machine, ctx):
     """The queue stops: everything is dirty, and once more after a reset, for the device may have written till then."""
-    async def told():
-        bitmap = bytearray(2)
-        await machine.driver.report(IOVA, 8 * PAGE, PAGE, bitmap)
-        return bitmap[0]
-
+    told = machine.of_eight
     await machine.access(ctx, registers.AtsTimeout.offset, 500)
     machine.mute = True
     assert await told() == 0xFF and await told() == 0xFF
@@ -319,6 +325,17 @@ async def a_device_that_does_not_answer(machine, ctx):
 
 def test_a_device_that_does_not_answer(driver=IommuDirty):
     Machine("mute", driver=driver, ats=True).run(a_device_that_does_not_answer)
+
+
+async def a_drain_that_is_given_up(machine, _):
+    """The queue stops at the fence: what was written may come later."""
+    machine.fails = 1
+    assert await machine.of_eight() == 0xFF and await machine.of_eight() == 0xFF and await machine.of_eight() == 0
+
+
+@pytest.mark.hazard("H01", "H28")
+def test_a_drain_that_is_given_up(core=IommuCore):
+    Machine("unproven", core).run(a_drain_that_is_given_up)
 
 
 class Plain:
@@ -462,6 +479,11 @@ def test_planted_bug_is_found(bug):
     ats, broken = BUGS[bug]
     with pytest.raises(AssertionError):
         races(f"{ats}/b", ats, False, rounds=60, **broken)
+
+
+def test_planted_bug_in_fences_is_found():
+    with pytest.raises(AssertionError):
+        test_a_drain_that_is_given_up(edited(IommuCore, (", control.drain_failed.eq(self.drain_failed)", "")))
 
 
 #: Bugs of the driver that a test of its own notices.

@@ -41,7 +41,7 @@ class IommuCore(wiring.Component):
     -------
     bus : registers, 4 KiB. wires : interrupts
     request, response : of translations, see :class:`Translator`
-    drain, drained, drain_address, drain_limit : see :class:`IommuControl`. drain_failed : see :class:`ModifyEngine`
+    drain, drained, drain_failed, drain_address, drain_limit : see :class:`IommuControl`
     port : to the home
     copy_port : with modify, where pages are copied
     invalidations, completions, page_requests, responses : with ATS, messages to and from devices
@@ -92,7 +92,7 @@ class IommuCore(wiring.Component):
         m.d.comb += [
             translator.directory.eq(control.directory), control.stale.eq(translator.stale),
             *(getattr(translator, name).eq(getattr(control, name)) for name in ("invalidate_contexts", "device_named", "device_id")),
-            control.drained.eq(self.drained),
+            control.drained.eq(self.drained), control.drain_failed.eq(self.drain_failed),
             self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
         for name in ATS_STREAMS if self.ats else ():

@@ -65,8 +65,8 @@ class ModifyEngine(wiring.Component):
     Members
     -------
     execute : the commands
-    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained : see :class:`CommandQueue`;
-        drain_failed : in, beside ``drained``: it is not proven
+    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained, drain_failed :
+        see :class:`CommandQueue`
     line, limit : to a :class:`LineOwner`
     copy : stream, ``ready`` for one cycle when the page is copied, or not (``copy_failed``). copy_abort : out, it need not be any more
     round : stream, ``ready`` for one cycle when all devices have answered, or one has not (``round_failed``). ats_hold, ats_quiet : no ATS request is
