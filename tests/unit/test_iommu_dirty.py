@@ -474,6 +474,7 @@ BUGS = {
 }
 
 
+@pytest.mark.hazard("H28")
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bug_is_found(bug):
     ats, broken = BUGS[bug]
