@@ -173,13 +173,13 @@ class Machine(Software):
         line = self.rng.choice(self.hot) // 8
         near = [page for page in range(self.pages) if page // 8 == line]
         pages = pages or self.rng.sample(near, self.rng.choice((1, 1, min(2, len(near)))))
-        tries = self.rng.choice((0, 2))
+        tries, precaches = self.rng.choice((0, 2)), self.rng.random() < 0.5
         for page in pages:
             self.fresh += 1
             self.moving[page] = self.fresh
         await self.publish(ctx, *(half for page in pages for half in Command(
             IOVA + page * PAGE, self.lies[page], self.moving[page], page, more=page != pages[-1], tells=self.ats, tries=tries,
-            gscid=GSCID if self.second else 0).halves))
+            precaches=precaches, gscid=GSCID if self.second else 0).halves))
 
     async def moved(self, ctx):
         """All moves have ended."""
