@@ -253,8 +253,9 @@ class _Queue:
         return await self.machine.passes(self.ctx, *commands, limit=20_000)
 
 
-def races(name, ats, second, rounds=6, **broken):
-    machine = Machine(f"races/{name}", ats=ats, second=second, **broken)
+def races(name, ats, rounds=6, **broken):
+    """Bursts of accesses, reports and moves: with an ATC by a first stage, without by a second."""
+    machine = Machine(f"races/{name}", ats=ats, second=not ats, **broken)
     rng = machine.rng
 
     async def test(machine, ctx):
@@ -280,10 +281,9 @@ def races(name, ats, second, rounds=6, **broken):
 
 
 @pytest.mark.hazard("H28", "H34", "I12")
-@pytest.mark.parametrize(("ats", "second"), [(False, False), (False, True), (True, False), (True, True)],
-                         ids=["plain", "second", "ats", "ats-second"])
-def test_no_write_is_missed(ats, second):
-    counts = races(f"{ats}/{second}", ats, second).counts
+@pytest.mark.parametrize("ats", [False, True], ids=["plain", "ats"])
+def test_no_write_is_missed(ats):
+    counts = races(f"{ats}/a", ats).counts
     assert min(counts[name] for name in ("writes", "moved", "clean", "dirty", *(("by_atc", "told") if ats else ()))) > 1, counts
 
 
@@ -478,8 +478,8 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bug_is_found(bug):
     ats, broken = BUGS[bug]
-    with pytest.raises(AssertionError):
-        races(f"{ats}/b", ats, False, rounds=60, **broken)
+    with pytest.raises(AssertionError, match="in no report"):
+        races(f"{ats}/b", ats, rounds=60, **broken)
 
 
 def test_planted_bug_in_fences_is_found():
