@@ -11,15 +11,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from pagehop.iommu.core import IommuCore
 from pagehop_sim import cli
+from pagehop_sim.build import build
+from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import shipped
-from pagehop_sim.toolchain import SIMULATORS, ToolError
+from pagehop_sim.toolchain import SIMULATORS, ToolError, build_root
+from pagehop_sim.verilog import convert
 
 __all__ = ["STEPS"]
 
 MOST_ON_ICARUS = 20
 #: One in so many seeds of these, whose one run is thousands of rounds.
 LONG = {"litmus": 20}
+
+#: Requests of the races of the IOMMU, and the seconds that they may take.
+ACCESSES, RACES_SECONDS = int(os.environ.get("ACCESSES", "1000000")), 10_800
 
 JOBS = os.environ.get("JOBS", "2")
 SCENARIOS = tuple(shipped())
@@ -41,6 +48,23 @@ def _random_tests() -> int:
     return subprocess.run(command, env=os.environ | {"SEED": seed}, check=False).returncode
 
 
+def _races() -> int:
+    """A million accesses of devices through the IOMMU, and ten thousand pages that move meanwhile; every translation is judged."""
+    hardware = {"modify": True}
+    built = build(convert(IommuCore(**hardware), "iommu_core"), "iommu_core", "verilator")
+    parameters = {"accesses": ACCESSES, "history": 1.0}
+    outcome = run(built, "pagehop_tb.benches.iommu_races", build_root() / "nightly" / "iommu_races", {"hardware": hardware, "parameters": parameters},
+                  seed=int(os.environ.get("SEED", "1")), timeout_seconds=RACES_SECONDS)
+    try:
+        outcome.check(min_checked={"events": 7 * ACCESSES // 10})
+    except BenchFailure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    pages = (outcome.result or {})["pages"]["moved"]
+    print(f"{ACCESSES} requests and {pages} pages moved in {outcome.wall_seconds:.0f} s: none lost, none stale")
+    return int(pages < ACCESSES // 100)
+
+
 def _sweep(scenario: str, simulator: str) -> int:
     wanted = os.environ.get("SEEDS", "20")
     if not wanted.isdecimal() or not int(wanted):
@@ -54,6 +78,7 @@ STEPS: dict[str, Callable[[], int]] = {
     **{f"fio_nvme_nic on {simulator}": partial(
         _pagehop, "sweep", "migrate", "--simulator", simulator, "--seeds", "1", "--trace", "fio_nvme_nic")
        for simulator in SIMULATORS},
+    "races of the IOMMU": _races,
     "tests with the seed of the day": _random_tests,
     "functional coverage": partial(_module, "pagehop_sim.coverage"),
     "broken hardware": partial(_module, "pagehop_sim.mutants", "--jobs", JOBS),

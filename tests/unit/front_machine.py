@@ -74,6 +74,12 @@ class Link:
     def idle(self):
         return not self.order and not self.sending
 
+    def credits(self, ctx):
+        """Headers and units of each class that could be sent now."""
+        limits = ctx.get(self.port.rx_limits)
+        return {name: ((limits[name].header - self.spent[kind][0]) % 256, (limits[name].data - self.spent[kind][1]) % 4096)
+                for kind, name in NAMES.items()}
+
     def begin(self, limits):
         """The next TLP, unless it has no credits; then one of another class behind it, which may pass."""
         seen = set()

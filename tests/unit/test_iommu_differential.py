@@ -247,13 +247,13 @@ def test_translation(walk_cache):
 
 @pytest.mark.parametrize("component", [
     edited(Translator, Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
-    edited(Translator, Iotlb=edited(Iotlb, ("is_same(entry.translation.size.as_value(), entry.page", "is_same(2, entry.page"))),
+    edited(Translator, Iotlb=edited(Iotlb, ("same_parts(read.data.translation.size.as_value(), read", "same_parts(2, read"))),
     edited(Translator, KeyedCache=edited(KeyedCache, ("with m.If(self.invalidate):", "with m.If(0):"))),
     partial(edited(Translator, PageWalk=edited(PageWalk, ("cache.invalidate.eq(self.invalidate)", "cache.invalidate.eq(0)"))), walk_cache=2),
     edited(Translator, PageWalk=edited(PageWalk, ("self._dirties.eq(writes & writable)", "self._dirties.eq(0)"))),
     edited(Translator, PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),
     edited(Translator, Misses=edited(Misses, ("Const(1, 1), context.sade", "Const(1, 1), Const(0, 1)"))),
-    edited(Translator, ("iotlb.matches.any() & canonical & ~looked.beyond & allowed", "iotlb.matches.any() & canonical & ~looked.beyond")),
+    edited(Translator, ("hits = iotlb.hits & canonical", "hits = iotlb.matches.any() & canonical")),
 ], ids=["forgets no page", "all pages are large", "forgets no context", "forgets no table", "never dirty", "clean is writable", "iotval2",
         "hits for everything"])
 def test_planted_bugs_are_found(component):

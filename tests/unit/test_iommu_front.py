@@ -33,12 +33,17 @@ def mix(front, name, *, data_bytes=16, count=150, cycles=5000):
             machine.host.send(writer.from_host())
 
     async def bench(ctx):
+        free = [link.credits(ctx) for link in (machine.device, machine.host)]
         while not (machine.empty() and machine.cycle > 100):
             assert machine.cycle < cycles, f"stands still: {machine.up} {machine.answers} {machine.messages}"
             if rng.random() < 0.02:
                 process = rng.choice((None, rng.getrandbits(20)))
                 machine.message(process, rng.choice((1, 5)), rng.getrandbits(13), rng.getrandbits(16), rng.getrandbits(5))
             await machine.step(ctx, drain=not machine.draining and rng.random() < 0.06)
+        for _ in range(100):
+            await machine.step(ctx)
+        for link, before in zip((machine.device, machine.host), free, strict=True):
+            assert link.credits(ctx) == before, f"of {before} credits {link.credits(ctx)} came back"
 
     run(machine.dut, bench)
     assert machine.compared > count // 2 and machine.drains > 5
@@ -258,6 +263,7 @@ BUGS = {
         inside(Translations, "~(ats & self.ats_hold)", "~self.ats_hold"), acknowledgement_behind_misses),
     "quiet while asked": (planted(TlpFront, "& ~up.ats_inside", ""), quiet),
     "a message that nobody takes": (planted(TlpFront, "Mux(taken, self.completions.ready, self.page_requests.ready)", "1"), messages),
+    "credits of flushes are kept": (planted(TlpFront, "decode.ours.valid & decode.ours.ready", "0"), mixed),
     "no timer": (beside(FrontDrain, "expired | (~passing", "(~passing"), lambda front: give_up(front, "read")),
     "requests of all lanes in one": (
         planted(TlpFront, "", "", FrontIngress=planted(FrontIngress, "Cat(self.room[number],", "Cat(self.room.all(),")), starved),

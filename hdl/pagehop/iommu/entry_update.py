@@ -1,6 +1,6 @@
 """Compare-and-set of one entry of a table."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,13 +32,15 @@ class EntryUpdate(wiring.Component):
         m = Module()
         request, line = self.update.payload, self.line
         words = len(line.index)
-        same = Signal()
+        differs, same = Signal(8), Signal()
         m.d.comb += [
             line.acquire.payload.eq(request.address[words:]), line.index.eq(request.address[:words]), line.value.eq(request.value),
             line.edit.eq(same), line.release.eq(1),
         ]
-        # The line stands there a cycle before it is owned, which is in time to be compared.
-        m.d.sync += same.eq(line.entry == request.expected)
+        # The line stands there a cycle before it is owned, which is in time to be compared, a piece at a time.
+        difference = line.entry ^ request.expected
+        m.d.sync += differs.eq(Cat(difference.word_select(place, 8).any() for place in range(8)))
+        m.d.comb += same.eq(~differs.any())
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += line.acquire.valid.eq(self.update.valid)

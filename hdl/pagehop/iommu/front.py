@@ -76,7 +76,10 @@ class TlpFront(wiring.Component):
             connect_streams(m, decode.o, ingress.i)
             connect_streams(m, egress.tx, link.tx)
             m.d.comb += [decode.own_id.eq(self.own_id), link.rx_limits.eq(ingress.limits), egress.limits.eq(link.tx_limits)]
-            m.d.comb += egress.payload_limit.eq(-1)   # nothing is cut
+            m.d.comb += [
+                egress.payload_limit.eq(-1),   # nothing is cut
+                ingress.taken.eq(decode.ours.valid & decode.ours.ready), ingress.taken_beat.eq(decode.ours.payload),
+            ]
             if takes_ours:
                 connect_streams(m, decode.ours, flush.completion)
             else:

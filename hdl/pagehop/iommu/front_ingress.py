@@ -13,7 +13,7 @@ from pagehop.tlp.credits import CreditReturn, lane_credits
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, QueueBeat
-from pagehop.tlp.stream import CreditLimits, connect_streams
+from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["FrontIngress"]
 
@@ -39,6 +39,7 @@ class FrontIngress(wiring.Component):
     i : sorted beats. limits : credits of the sender. o : in the order in which they were chosen
     room : in, a bit a lane: the egress takes a TLP. refused_room, entry_room : in, so do the refusals and the translation completions
     entered, accepted : of the :class:`IssueRegister`
+    taken : this beat of a completion was taken before it came here, and its credits are free again
     request, response : of the translator; the lowest bit of the id is 1 for non-posted requests
     discard, ats_hold : in, see :class:`Translations`. ats_inside : out, in the cycle after
     entry : out, an ATS request has been chosen to be answered
@@ -48,7 +49,7 @@ class FrontIngress(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(QueueBeat(data_bytes, Wanted, LANES))), "limits": Out(CreditLimits),
             "o": Out(stream.Signature(FrontBeat(data_bytes))), "room": In(LANES), "refused_room": In(1), "entry_room": In(1),
-            "entered": Out(4), "accepted": Out(4),
+            "entered": Out(4), "accepted": Out(4), "taken": In(1), "taken_beat": In(TlpBeat(data_bytes)),
             **({} if not slot_bits else {
                 "request": Out(stream.Signature(TranslationRequest(slot_bits + 1))),
                 "response": In(stream.Signature(TranslationResponse(slot_bits + 1))),
@@ -111,7 +112,12 @@ class FrontIngress(wiring.Component):
         for lane, name in _CREDITS.items():
             # A request has two operands of 16 bytes at most.
             count, units = lane_credits(self.depths[lane], self.data_bytes, 32 if lane == EgressLane.NON_POSTED else self.max_payload)
-            m.submodules[f"{name}_credits"] = returned = CreditReturn(1, count, units)
+            takes = lane == EgressLane.COMPLETION
+            m.submodules[f"{name}_credits"] = returned = CreditReturn(1 + takes, count, units)
+            if takes:
+                m.d.comb += [
+                    returned.left[1].eq(self.taken), returned.first[1].eq(self.taken_beat.first), returned.dwords[1].eq(self.taken_beat.dwords),
+                ]
             head = queue.o[lane]
             m.d.comb += [
                 returned.left[0].eq(head.valid & head.ready), returned.first[0].eq(head.payload.beat.first),

@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.iommu.layouts import VPN_BITS, PageSize, Translation, is_same, translated
+from pagehop.iommu.layouts import COMMON, VPN_BITS, PageSize, Translation, same_parts, translated
 from pagehop.tlp.arbiter import lowest, select_one
 
 __all__ = ["AddressSpace", "Cached", "Invalidation", "Iotlb"]
@@ -34,16 +34,16 @@ class Invalidation(data.Struct):
 
 
 class Iotlb(wiring.Component):
-    """``entries`` translations in sets of ``ways``; what is found is there in the cycle that asks.
+    """``entries`` translations in sets of ``ways``; a look-up takes a cycle.
 
-    A page has its set by its lowest bits, whatever the size of what is kept: a large page may be in several sets. ``found`` is combinational: the
-    translation of ``page`` in ``space``, when any of ``matches`` is 1. Of entries of different sizes for one page the lowest way counts; each of them
-    was true at some moment since the last invalidation.
+    A page has its set by its lowest bits, whatever the size of what is kept: a large page may be in several sets. The set is read in the cycle of the
+    ``page``; in the next, with the ``space`` and the ``access`` (what must be allowed), ``found`` is the translation of that page when ``hits``: the
+    lowest of those that allow it; each of them was true at some moment since the last invalidation. ``matches`` are those of the page that do or not.
 
     ``fill`` takes the ways of a set in turns, or the place of what was kept of the same page, which ``replaces`` names (``matches`` of the look-up
-    whose walk it was: nothing else may be filled between). ``invalidate`` acts in one cycle: what it names is not found from the next cycle on.
-    Without ``paged`` that is everything; with it the whole set of the page, and all entries larger than 4 KiB, which is more than was asked for, and
-    costs walks only.
+    whose walk it was: nothing else may be filled between). It is seen by the look-ups of the next cycle. ``invalidate`` acts in one cycle: what it
+    names is not found by look-ups of this cycle or later. Without ``paged`` that is everything; with it the whole set of the page, and all entries
+    larger than 4 KiB, which is more than was asked for, and costs walks only. A fill in that cycle is not kept.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class Iotlb(wiring.Component):
 
     Members
     -------
-    space, page : in. found, matches : out
-    fill, filled, replaces : in. A fill in the cycle of an invalidation is not kept
+    page; in the next cycle space, writes, reads : in, and found, hits, matches : out
+    fill, filled, replaces : in
     invalidate, invalidation : in
     """
     def __init__(self, entries=16, ways=4):
@@ -63,7 +63,8 @@ class Iotlb(wiring.Component):
             raise ValueError(f"IOTLB must have no more ways than its {entries} entries, not {ways}")
         self.entries, self.ways, self.sets = entries, ways, entries // ways
         super().__init__({
-            "space": In(AddressSpace), "page": In(VPN_BITS), "found": Out(Translation), "matches": Out(ways),
+            "page": In(VPN_BITS), "space": In(AddressSpace), "writes": In(1), "reads": In(1),
+            "found": Out(Translation), "hits": Out(1), "matches": Out(ways),
             "fill": In(1), "filled": In(Cached), "replaces": In(ways), "invalidate": In(1), "invalidation": In(Invalidation),
         })
 
@@ -71,18 +72,26 @@ class Iotlb(wiring.Component):
         m = Module()
         valid, large, turn = Signal(self.entries), Signal(self.entries), Signal(self.ways, init=1)
         looked, filled, named = (page[:exact_log2(self.sets)] for page in (self.page, self.filled.page, self.invalidation.page))
-        ways, found = Signal(self.ways), Signal(Translation)
-        m.d.comb += ways.eq(Mux(self.replaces.any(), lowest(self.replaces), turn) & self.fill.replicate(self.ways))
-        kept = [self._way(m, ways[number], looked, filled) for number in range(self.ways)]
+        ways, page, left, fills = Signal(self.ways), Signal(VPN_BITS), Signal(self.entries), Signal()
         m.d.comb += [
-            self.matches.eq(valid.word_select(looked, self.ways) & Cat(
-                (entry.space == self.space) & is_same(entry.translation.size.as_value(), entry.page, self.page) for entry in kept)),
-            found.eq(select_one(lowest(self.matches), [entry.translation for entry in kept])),
-            self.found.eq(found), self.found.ppn.eq(translated(self.page, found.ppn, found.size.as_value())),
+            fills.eq(self.fill & ~self.invalidate),
+            ways.eq(Mux(self.replaces.any(), lowest(self.replaces), turn) & fills.replicate(self.ways)), left.eq(valid),
+        ]
+        m.d.sync += page.eq(self.page)
+        kept = [self._way(m, ways[number], looked, filled, left.word_select(looked, self.ways)[number]) for number in range(self.ways)]
+        same = [known & (entry.space == self.space) for known, entry in kept]
+        allowed = [one & (entry.translation.writable | ~self.writes) & (entry.translation.readable | ~self.reads)
+                   for one, (_, entry) in zip(same, kept, strict=True)]
+        # Each is made ready to be taken beside the comparison, which is long.
+        chosen = [one & ~Cat(allowed[:number]).any() for number, one in enumerate(allowed)]
+        m.d.comb += [
+            self.matches.eq(Cat(same)), self.hits.eq(Cat(allowed).any()),
+            self.found.eq(select_one(chosen, [self._translated(m, page, entry.translation) for _, entry in kept])),
         ]
         with m.If(self.invalidate):
             forgotten = large | (((1 << self.ways) - 1) << (named * self.ways)) if self.sets > 1 else ~0
-            m.d.sync += valid.eq(valid & ~Mux(self.invalidation.paged, forgotten, ~0))
+            m.d.comb += left.eq(valid & ~Mux(self.invalidation.paged, forgotten, ~0))
+            m.d.sync += valid.eq(left)
         with m.Elif(self.fill):
             is_large = self.filled.translation.size != PageSize.SIZE_4K
             before = large.word_select(filled, self.ways)
@@ -93,10 +102,17 @@ class Iotlb(wiring.Component):
             ]
         return m
 
-    def _way(self, m, writes, looked, filled):
-        """The entry of one way in the set that is looked at."""
-        memory_ = memory.Memory(shape=Cached, depth=self.sets, init=[])
+    def _way(self, m, writes, looked, filled, left):
+        """Of the set that was looked at in the cycle before: whether the entry of this way is of the page, and the entry."""
+        memory_, entry, known = memory.Memory(shape=Cached, depth=self.sets, init=[]), Signal(Cached), Signal(len(COMMON) + 1)
         m.submodules += memory_
         write, read = memory_.write_port(), memory_.read_port(domain="comb")
         m.d.comb += [read.addr.eq(looked), write.addr.eq(filled), write.data.eq(self.filled), write.en.eq(writes)]
-        return read.data
+        m.d.sync += [entry.eq(read.data), known.eq(Cat(left, same_parts(read.data.translation.size.as_value(), read.data.page, self.page)))]
+        return known.all(), entry
+
+    @staticmethod
+    def _translated(m, page, translation):
+        result = Signal.like(translation)
+        m.d.comb += [result.eq(translation), result.ppn.eq(translated(page, translation.ppn, translation.size.as_value()))]
+        return result

@@ -14,7 +14,8 @@ from pagehop.iommu.tilelink import ADDRESS_BITS
 __all__ = [
     "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
     "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
-    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "PageRecord", "bits_of_level", "is_same", "translated",
+    "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "PageRecord", "COMMON", "bits_of_level", "same_parts",
+    "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
@@ -245,16 +246,16 @@ def bits_of_level(level):
 
 
 #: First bit of the number of a page that two pages have in common when they are translated as one, by :class:`PageSize`.
-_COMMON = (0, 4, *(bits_of_level(level) for level in range(1, MAX_LEVEL + 1)))
+COMMON = (0, 4, *(bits_of_level(level) for level in range(1, MAX_LEVEL + 1)))
 
 
 def translated(page, ppn, size):
     """Number of the physical page that ``page`` is, when ``ppn`` is that of any page that is translated as one with it, by their ``size``."""
-    bounds = [*_COMMON, PPN_BITS]
+    bounds = [*COMMON, PPN_BITS]
     return Cat(Mux(size > place, page[low:high], ppn[low:high]) for place, (low, high) in enumerate(pairwise(bounds)))
 
 
-def is_same(size, one, other):
-    """1 when two pages are translated as one, if what has the one has this ``size``."""
-    bounds = [*_COMMON, len(one)]
-    return Cat((size > place) | (one[low:high] == other[low:high]) for place, (low, high) in enumerate(pairwise(bounds))).all()
+def same_parts(size, one, other):
+    """All ones when two pages are translated as one, if what has the one has this ``size``: a bit for each of ``COMMON``."""
+    bounds = [*COMMON, len(one)]
+    return Cat((size > place) | (one[low:high] == other[low:high]) for place, (low, high) in enumerate(pairwise(bounds)))

@@ -45,13 +45,15 @@ class MemoryArbiter(wiring.Component):
         sources = [*self.clients, self.owner]
         m.submodules.turns = turns = RoundRobin(len(sources), stays=True)
         a, d, left = self.port.a, self.port.d, Signal(3)     # beats of the message that are still to come
+        # Each source's own, chosen by the grant, so that neither waits for the other.
+        more = [beats_after_first(source.a.payload.size) for source in sources]
         alone = [source.a.payload.opcode.as_value()[2] | (source.a.payload.size <= SIZE_WORD) for source in sources]
         m.d.comb += [
             turns.requests.eq(Cat(source.a.valid for source in sources)), turns.served.eq(turns.grant & a.ready.replicate(len(sources))),
             turns.last.eq(Mux(left.any(), left == 1, select_one(turns.grant, alone))), a.valid.eq(turns.grant.any()), d.ready.eq(1),
         ]
         with m.If(a.valid & a.ready):
-            m.d.sync += left.eq(Mux(left.any(), left - 1, Mux(turns.last, 0, beats_after_first(a.payload.size))))
+            m.d.sync += left.eq(Mux(left.any(), left - 1, Mux(turns.last, 0, select_one(turns.grant, more))))
         for name in a.payload.shape().members:
             m.d.comb += a.payload[name].eq(select_one(turns.grant, [
                 number if name == "source" else source.a.payload[name] for number, source in enumerate(sources)]))

@@ -69,7 +69,7 @@ class Misses(wiring.Component):
     """Find contexts and pages by walks, answer the requests that waited for them, tell the fault queue of those that are refused.
 
     One request at a time is looked into; the next ones, up to ``2 ** id_bits``, wait in order, and are looked up again when it is their turn, for
-    what they need may have been found by then. Answers and refusals go out when the look-up has none: while one waits ``blocks`` is 1, and no new
+    what they need may have been found by then. Answers and refusals go out when nothing is looked up: while one waits ``blocks`` is 1, and no new
     request may come.
 
     What is found while something is invalidated is the answer to the request that was there before, and is not kept. Until then ``stale`` is 1: a
@@ -90,7 +90,7 @@ class Misses(wiring.Component):
     again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken
     walk, walked; directory, cause, context : the walks. keeps : out, what the walk of tables reads now may be kept
     locate, located : stream, its ``ready`` is 1 for one cycle, with what was found
-    answer : stream, taken in cycles in which the look-up has no answer
+    answer : stream, taken in cycles in which nothing was looked up in the cycle before
     fault : stream of records, kept until they are taken
     """
     def __init__(self, id_bits, ways):
@@ -205,7 +205,7 @@ class Misses(wiring.Component):
         ]
 
     def _tables(self, m):
-        """Walk; the answer goes out in the cycle in which the walk ends, if the look-up has none."""
+        """Walk; the answer goes out in the cycle in which the walk ends, if nothing is looked up."""
         walked, request = self.walked, self._looked.request
         redo, sound = self._redo | self.redo, walked.fault == WalkFault.NONE
         found = self.walk.ready & sound & ~redo & ~self._locates

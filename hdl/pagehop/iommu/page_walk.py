@@ -195,12 +195,14 @@ class PageWalk(wiring.Component):
 
     def _memory(self, m):
         """Read the entry of the page at ``_now``, and ask for updates of the one that was read last."""
-        ask, place = self.memory.a.payload, Signal(ADDRESS_BITS - 3)
+        ask, place, last = self.memory.a.payload, Signal(ADDRESS_BITS - 3), Signal(ADDRESS_BITS - 3)
+        with m.If(self._asks):
+            m.d.sync += last.eq(place)
         m.d.comb += [
             place.eq(Cat(self._index(Mux(self._second_now, self._guest_page, self._request.page), self._level_now), self._table_now)),
             self._format.writes.eq(self._dirties), self.memory.a.valid.eq(self._asks), self.memory.d.ready.eq(1), self.updated.ready.eq(1),
             ask.opcode.eq(OpA.GET), ask.size.eq(SIZE_WORD), ask.mask.eq(~0), ask.address.eq(Cat(Const(0, 3), place)),
-            self.entry_address.eq(place), self.update.payload.address.eq(place), self.update.payload.expected.eq(self._format.entry),
+            self.entry_address.eq(last), self.update.payload.address.eq(last), self.update.payload.expected.eq(self._format.entry),
             self.update.payload.value.eq(self._format.marked),
         ]
 

@@ -87,7 +87,7 @@ class Translator(wiring.Component):
         high = request.iova[38:]
         m.d.comb += [
             self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
-            contexts.key.eq(request.device_id),
+            contexts.key.eq(request.device_id), iotlb.page.eq(request.iova[PAGE_BITS:]),
         ]
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
@@ -105,8 +105,7 @@ class Translator(wiring.Component):
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
         writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
         canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)
-        allowed = Mux(writes | (ats & ~request.no_write), iotlb.found.writable, iotlb.found.readable)
-        hits = iotlb.matches.any() & canonical & ~looked.beyond & allowed & ~locates
+        hits = iotlb.hits & canonical & ~looked.beyond & ~locates
         as_it_is = bare | translated | ~(context.first | context.second)
         disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
         verdict = Signal(Verdict)
@@ -121,13 +120,13 @@ class Translator(wiring.Component):
         with m.Elif(~as_it_is & ~hits):
             m.d.comb += verdict.eq(Verdict.TABLES)
         answer = Signal(TranslationResponse(self.id_bits))
-        answers = busy & (verdict == Verdict.ANSWER)
         m.d.comb += [
-            iotlb.space.eq(address_space(context)), iotlb.page.eq(request.iova[PAGE_BITS:]),
+            iotlb.space.eq(address_space(context)), iotlb.writes.eq(writes | (ats & ~request.no_write)), iotlb.reads.eq(~iotlb.writes),
             answer.id.eq(request.id), answer.translation.eq(iotlb.found),
             offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.known & ~off & ~bare), offer.context.eq(context),
             offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & (verdict != Verdict.ANSWER)),
-            misses.answer.ready.eq(~answers),
+            # Not only when it has an answer, which is known late.
+            misses.answer.ready.eq(~busy),
         ]
         with m.If(as_it_is):
             m.d.comb += [
@@ -135,7 +134,8 @@ class Translator(wiring.Component):
                 answer.translation.readable.eq(1), answer.translation.writable.eq(1),
             ]
         m.d.sync += [
-            self.response.valid.eq(answers | misses.answer.valid), self.response.payload.eq(Mux(answers, answer, misses.answer.payload)),
+            self.response.valid.eq(Mux(busy, verdict == Verdict.ANSWER, misses.answer.valid)),
+            self.response.payload.eq(Mux(busy, answer, misses.answer.payload)),
         ]
 
     def _connect_walks(self, m, misses, page_walk, directory_walk):

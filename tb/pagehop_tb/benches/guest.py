@@ -310,7 +310,20 @@ COUNTERS = {name: register.offset for name, register in (
 MOST_OWNERS_READ = 4096
 
 
-async def judged(guest: Guest, scenario: Callable[[TaskManager], Awaitable[None]], least: dict[str, int]) -> None:
+class Judged(Protocol):
+    """What has a log that can be judged."""
+
+    async def finish(self) -> Verdict:
+        """Let everything end, judge the run, and write its result."""
+
+    def verdict(self, memory: MemoryReader | None) -> Verdict:
+        """What the checker and the bench say of the run so far."""
+
+    def write(self, verdict: Verdict) -> None:
+        """Write the result."""
+
+
+async def judged(guest: Judged, scenario: Callable[[TaskManager], Awaitable[None]], least: dict[str, int]) -> None:
     """Run a scenario and judge it: also when it fails, because then the verdict says more than the exception.
 
     What the scenario lets run beside itself it starts with the task manager that it gets, so that a failure there ends it.

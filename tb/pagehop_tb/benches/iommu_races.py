@@ -462,7 +462,7 @@ def _told(outcome: Outcome) -> tuple[Any, ...]:
     return outcome.status, outcome.address // PAGE, outcome.size, outcome.readable, outcome.writable
 
 
-@cocotb.test(timeout_time=20, timeout_unit="ms")
+@cocotb.test(timeout_time=400, timeout_unit="ms")
 async def races(dut: Any) -> None:
     """Rounds of accesses with everything else around them."""
     config = BenchConfig("iommu_races")

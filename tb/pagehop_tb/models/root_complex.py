@@ -29,6 +29,7 @@ class RootComplexConfig:
     completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
     that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
     of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
+    ``far``: base and size of memory behind an aperture, and what is added to the way there.
     ``completion_ido`` sets IDO in completions, which a completer may do. ``classes_apart``: traffic classes have no order among them (a virtual
     channel each); without it all share one channel, and the host keeps them in one order.
 
@@ -51,6 +52,7 @@ class RootComplexConfig:
     timeout: int = 50_000
     requester_id: int = 0x0000
     msi: tuple[int, int] = (0xFEE0_0000, 0x10_0000)
+    far: tuple[int, int, Delay] | None = None
     completion_ido: bool = False
     classes_apart: bool = False
     posted_in_order: bool = True
@@ -149,7 +151,7 @@ class RootComplex:
         flow, now = tlp.flow, self.fabric.cycle
         if flow is FlowClass.POSTED:
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering) if self.config.posted_in_order else 0
-            when = max(now + self.config.posted.draw(self.random), barrier)
+            when = max(now + self.config.posted.draw(self.random) + self._farther(tlp), barrier)
             channel = self._channel(tlp)
             self._posted_until[channel] = max(when, self._posted_until.get(channel, 0))
             self._posted_until_of[channel, tlp.requester_id] = max(when, self._posted_until_of.get((channel, tlp.requester_id), 0))
@@ -158,13 +160,19 @@ class RootComplex:
             # RO lets an AtomicOp pass, never a read (C2, B2).
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data) if self.config.requests_push else 0
             delay = self.config.atomic if tlp.is_atomic and self.config.atomic is not None else self.config.read
-            self.fabric.at(max(now + delay.draw(self.random), barrier), lambda: self._perform_request(tlp))
+            self.fabric.at(max(now + delay.draw(self.random) + self._farther(tlp), barrier), lambda: self._perform_request(tlp))
         else:
             barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering) if self.config.completions_push else 0
             # Completions of one request stay in order, others need not.
             until = self._completed_until.get(tlp.tag, 0)
             when = self._completed_until[tlp.tag] = max(now + self.config.response.draw(self.random), barrier, until)
             self.fabric.at(when, lambda: self._perform_completion(tlp))
+
+    def _farther(self, tlp: Tlp) -> int:
+        if self.config.far is None:
+            return 0
+        base, size, delay = self.config.far
+        return delay.draw(self.random) if base <= tlp.address < base + size else 0
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
         """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""

@@ -1,4 +1,4 @@
-"""The machine around the interposer: a device link with its functions, two hosts, and the clock.
+"""The machine around the hardware: a device link with its functions, one or two hosts, and the clock.
 
     function ── function          Host A: root complex ── memory, CPU
         └── device link ── DUT ──<
@@ -7,6 +7,7 @@
 With one host Host A has both memories, and the name of Host B is another one of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from .observer import Observer
 from .root_complex import RootComplex, RootComplexConfig
 from .values import UniqueValues
 
-__all__ = ["Host", "System", "SystemConfig"]
+__all__ = ["Host", "Machine", "System", "SystemConfig"]
 
 HOST_PORTS = ("host_a", "host_b")
 
@@ -122,23 +123,19 @@ class _Holding:
         return [self._holding.value_change]
 
 
-class System:
-    """The machine around ``dut``. Every event goes to ``observer``.
+class Machine:
+    """What stands around any ``dut`` with a link to a device and links to hosts, of the names of its ports. Every event goes to ``observer``.
 
     *Members*: ``fabric``, ``ports`` by name, ``hosts`` (A, B), ``link`` and ``functions`` by name, ``values``, the source of unique data.
     """
 
-    def __init__(self, dut: Any, config: SystemConfig, observer: Observer) -> None:
+    def __init__(self, dut: Any, config: SystemConfig, observer: Observer, names: Sequence[str]) -> None:
         self.dut = dut
         self.config = config
         self.observer = observer
         self.random = Random(f"{config.seed}/system")
         self.values = UniqueValues()
         self.fabric = Fabric(dut.clk, dut.rst, config.period_ns, self._seed())
-        dut.config_device.value = config.identities[0]
-        names = HOST_PORTS[:len(config.hosts)]
-        for name, identity, base in zip(names, config.identities[1:], config.register_bases, strict=False):
-            getattr(dut, f"config_{name}").value = identity | base << 16
         self.ports = {name: self._port(name, mps) for name, mps in zip(("device", *names), config.mps, strict=False)}
         hosts = [Host(number, self.ports[name], self.fabric, observer, config, self._seed()) for number, name in enumerate(names)]
         self.hosts = (hosts[0], hosts[-1])
@@ -146,8 +143,6 @@ class System:
         self.functions = {one.name: DeviceFunction(self.link, one, self._seed()) for one in config.functions}
         for number, port in enumerate(self.ports.values()):
             watch_link(port, number, self.fabric, observer, self.link.functions)
-        _Commits(dut, self.fabric, observer)
-        _Holding(dut, self.fabric, observer)
 
     def _seed(self) -> int:
         return self.random.getrandbits(32)
@@ -200,3 +195,16 @@ class System:
         places = [("the device", self.link.unexpected), *((f"Host {'AB'[host.number]}", host.root_complex.unexpected) for host in self.hosts)]
         for where, tlps in places:
             assert not tlps, f"{where} received {len(tlps)} TLPs that it did not expect, first {tlps[0]}"
+
+
+class System(Machine):
+    """The machine around the interposer ``dut``, which announces commits and holds."""
+
+    def __init__(self, dut: Any, config: SystemConfig, observer: Observer) -> None:
+        names = HOST_PORTS[:len(config.hosts)]
+        super().__init__(dut, config, observer, names)
+        dut.config_device.value = config.identities[0]
+        for name, identity, base in zip(names, config.identities[1:], config.register_bases, strict=False):
+            getattr(dut, f"config_{name}").value = identity | base << 16
+        _Commits(dut, self.fabric, observer)
+        _Holding(dut, self.fabric, observer)
