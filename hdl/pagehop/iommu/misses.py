@@ -113,7 +113,7 @@ class Misses(wiring.Component):
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
-        self._locates, self._redo = Signal(), Signal()
+        self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
         m.d.comb += [
@@ -137,7 +137,10 @@ class Misses(wiring.Component):
                     m.d.sync += self._locates.eq(0)
                     self._take(m)
                 with m.Elif(self.locate.valid):
-                    m.d.sync += [request.eq(self.locate.payload), self._locates.eq(1)]
+                    m.d.sync += [
+                        request.eq(self.locate.payload), self._locates.eq(1),
+                        self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                    ]
                     m.next = "again"
             with m.State("again"):
                 m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
@@ -191,7 +194,6 @@ class Misses(wiring.Component):
 
     def _connect_walk(self, m):
         request, context, walk, walked = self._looked.request, self._context, self.walk.payload, self.walked
-        self._precaches = request.access == Access.PRECACHE
         ats = request.access == Access.ATS_REQUEST
         m.d.comb += [
             walk.context.eq(context), walk.context.first.eq(context.first & ~(self._locates & context.second)),
@@ -209,7 +211,7 @@ class Misses(wiring.Component):
         walked, request = self.walked, self._looked.request
         redo, sound = self._redo | self.redo, walked.fault == WalkFault.NONE
         found = self.walk.ready & sound & ~redo & ~self._locates
-        precached = self.walk.ready & sound & ~redo & self._precaches & ~(self._context.first & self._context.second)
+        precached = self.walk.ready & sound & ~redo & self._locates & self._precaches & ~(self._context.first & self._context.second)
         m.d.sync += self._redo.eq(redo)
         m.d.comb += [
             self.walk.valid.eq(1), self.keeps.eq(~self.stale & ~redo),
