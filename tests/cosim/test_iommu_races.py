@@ -48,7 +48,7 @@ BUGS = {
     "nothing is forgotten": translator(Iotlb=edited(Iotlb, ("with m.If(self.invalidate):", "with m.If(0):"))),
     "a clean page is written": translator(PageWalk=edited(PageWalk, ("writable & info.dirty)", "writable)"))),
     "moves drain nothing": edited(IommuCore, ("drains | engine.drain", "drains"), ("engine.drained.eq(self.drained)", "engine.drained.eq(1)")),
-    "moves forget nothing": edited(IommuCore, ("forgets | engine.invalidate", "forgets")),
+    "moves forget nothing": edited(IommuCore, ("control.invalidate_pages | engine.invalidate", "control.invalidate_pages")),
     "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
         "(self._reading | self._writing).any()", "self._reading.any()"))),
     "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (

@@ -30,6 +30,7 @@ class CommandsOnce(Elaboratable):
             dut.base.log2sz.eq(any_constant(m, 2, "log2sz")), Assume(dut.base.log2sz < 3), mask.eq((2 << dut.base.log2sz) - 1),
             dut.csr_write.strobe.eq(Mux(began, 2, 1)), dut.csr_write.data.eq(Mux(began, any_value(m, 32, "cleared"), CQEN)),
             dut.stale.eq(any_value(m, 1, "stale")), dut.drained.eq(any_value(m, 1, "drained")),
+            dut.drain_failed.eq(any_value(m, 1, "drain_failed")),
         ]
         head, tail, published = dut.head[:3], dut.tail[:3], Signal(3)
         # Software goes forward, as far as there is room.

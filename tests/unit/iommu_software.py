@@ -8,6 +8,8 @@ from pagehop_tb.models.home import Home
 from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Fence, Mode, TableMemory, pages_from
 from pagehop_tb.simulate import run
 
+#: Bits of ``cqcsr`` that stop the queue.
+STOPPED = registers.Cqcsr.CQMF.mask | registers.Cqcsr.CMD_TO.mask | registers.Cqcsr.CMD_ILL.mask
 QUEUE, FENCE, IOVA, FIRST, OTHER = 0x6000_0000, 0x7100_0000, 0x40_0000, 0x10_0000, 0x20_0000
 
 
@@ -48,19 +50,31 @@ class Software:
         await self.access(ctx, registers.Cqcsr.offset, 1, size=4)
         await self.access(ctx, registers.ModifyRecords.offset, RECORDS >> 2)
 
-    async def commands(self, ctx, *words, limit=6000):
-        """Put commands into the queue and a fence behind them; wait until that has stored."""
-        self.fences += 1
-        fence = Fence(av=1, pr=1, pw=1, data=self.fences, dword=FENCE >> 2).pack()
-        for command in [*(word.to_bytes(16, "little") if isinstance(word, int) else word for word in words), fence]:
-            self.home.memory.write(QUEUE + 16 * self.tail, command)
+    async def publish(self, ctx, *words):
+        """Put commands into the queue."""
+        for word in words:
+            self.home.memory.write(QUEUE + 16 * self.tail, word.to_bytes(16, "little") if isinstance(word, int) else word)
             self.tail = (self.tail + 1) % 64
         await self.access(ctx, registers.Cqt.offset, self.tail, size=4)
-        for _ in range(limit):
+
+    async def passes(self, ctx, *words, limit=6000):
+        """Put commands into the queue and a fence behind them; wait until that has stored. Returns whether the queue never stopped; if it did, it is
+        told to go on."""
+        self.fences += 1
+        await self.publish(ctx, *words, Fence(av=1, pr=1, pw=1, data=self.fences, dword=FENCE >> 2).pack())
+        passes = True
+        for cycle in range(limit):
             if self.home.word(FENCE) & 0xFFFF_FFFF == self.fences:
-                return
+                return passes
             await ctx.tick()
+            if cycle % 256 == 255 and (csr := await self.access(ctx, registers.Cqcsr.offset, size=4)) & STOPPED:
+                passes = False
+                await self.access(ctx, registers.Cqcsr.offset, csr & (STOPPED | 1), size=4)
         raise AssertionError(f"the fence never passed; cqcsr is {await self.access(ctx, registers.Cqcsr.offset, size=4):#x}")
+
+    async def commands(self, ctx, *words, limit=6000):
+        """As :meth:`passes`, which is expected."""
+        assert await self.passes(ctx, *words, limit=limit), "the queue stopped"
 
     def run(self, test, *others):
         async def bench(ctx):

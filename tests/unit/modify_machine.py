@@ -76,13 +76,14 @@ class Command:
     bare: bool = False
     more: bool = False
     tells: bool = False
+    precaches: bool = False
     device: int = DEVICE
     gscid: int = 5
 
     @property
     def halves(self):
         first = Move(func3=int(self.entry), optimistic=int(bool(self.tries)), bare=int(self.bare), more=int(self.more), tells=int(self.tells),
-                     tries=self.tries, gscid=self.gscid, device_id=self.device, address=self.address)
+                     tries=self.tries, precaches=int(self.precaches), gscid=self.gscid, device_id=self.device, address=self.address)
         return first.value, MovePages(recorded=int(self.record is not None), record=self.record or 0, old=self.old, new=self.new).value
 
 

@@ -19,8 +19,8 @@ VMA, GVMA, FENCE, DDT, PDT, ATS, PRGR, BY_PAGE, BY_ENTRY, PAGES = (
 OPERANDS = {
     VMA: [(10, 10), (12, 31), (32, 32), (33, 33), (44, 59), (74, 125)], GVMA: [(10, 10), (12, 31), (33, 33), (44, 59), (74, 125)],
     FENCE: [(10, 13), (32, 63), (64, 125)], DDT: [(33, 33), (40, 63)], PDT: [(12, 19), (33, 33), (40, 63)],
-    ATS: [(12, 33), (40, 127)], PRGR: [(12, 33), (40, 127)], BY_PAGE: [(10, 17), (24, 63), (76, 127)],
-    BY_ENTRY: [(10, 17), (24, 63), (67, 127)], PAGES: [(15, 119)],
+    ATS: [(12, 33), (40, 127)], PRGR: [(12, 33), (40, 127)], BY_PAGE: [(10, 18), (24, 63), (76, 127)],
+    BY_ENTRY: [(10, 18), (24, 63), (67, 127)], PAGES: [(15, 119)],
 }
 ALWAYS = [VMA, GVMA, FENCE, DDT, PDT]
 MODES = {0: 24, 1: 24, 2: 7, 3: 16}
@@ -53,7 +53,7 @@ class Machine:
         self.log2, self.head, self.tail, self.on = 1, 0, 0, False
         self.commands, self.expected = {}, None
         self.stale = self.stale_next = self.draining = 0
-        self.drain_wait, self.given_up, self.pending = None, False, {"ats": [], "modify": []}
+        self.drain_fails, self.drain_wait, self.given_up, self.pending = False, None, False, {"ats": [], "modify": []}
         self.writes, self.seen = [], dict.fromkeys(("cqmf", "cmd_to", "cmd_ill", "off", "wrapped"), 0)
         self.stuck = False
 
@@ -119,6 +119,7 @@ class Machine:
         drained = self.draining and self.drain_wait == 0
         self.drain_wait = max(0, self.drain_wait - 1) if self.draining else None
         ctx.set(dut.drained, bool(drained))
+        ctx.set(dut.drain_failed, self.drain_fails if drained else rng.getrandbits(1))
         self.draining = self.draining and not drained
         self.executors(ctx)
         self.memory.before(ctx)
@@ -160,6 +161,9 @@ class Machine:
             self.quiet()
             self.event("drain")
             self.draining, self.drain_wait = True, 0 if self.calm else self.rng.randrange(20)
+            self.drain_fails = not self.calm and self.rng.random() < 0.1
+            if self.drain_fails:
+                self.given_up, self.expected = True, ([], "cmd_to")
         for name in self.pending if self.extra else ():
             port = getattr(dut, name).command
             if ctx.get(port.valid) and ctx.get(port.ready):
@@ -402,14 +406,15 @@ def test_limit_of_a_fence_must_be_in_range():
     ("pages.av & ~pages.function[0]", "pages.av"),
     ("(self.head + 1) & self._mask", "self.head + 1"),
     ("with m.If(~self._fetching):\n                m.d.sync += [self.csr.cqon", "with m.If(1):\n                m.d.sync += [self.csr.cqon"),
-    ("fence.address[ADDRESS_BITS - SIZE_STORE:].any()", "0"), ("Mux(fence.address[0], 0xF0, 0x0F)", "0x0F"),
+    ("fence.address[ADDRESS_BITS - SIZE_STORE:].any()", "0"), ("with m.If(self.drain_failed):", "with m.If(0):"),
+    ("Mux(fence.address[0], 0xF0, 0x0F)", "0x0F"),
     ("self.device_named.eq(contexts.dv)", "self.device_named.eq(1)"),
     ("with m.If(fence.wsi):", "with m.If(0):"), ("self.head.eq(0), self.csr.cqon", "self.csr.cqon"),
     ("overwritten(self.tail, self.tail_write) & self._mask", "overwritten(self.tail, self.tail_write)"),
     ("with m.Elif(~self._fetching):\n                m.next = \"store\"", "with m.Else():\n                m.next = \"store\""),
 ], ids=["executed again", "not stale", "not drained", "store denied", "one corrupt word", "unpublished", "executed as it was",
-        "goes on after an error", "page of a guest", "no wrap", "off amid a read", "beyond memory", "other half", "all devices", "no interrupt",
-        "head stays", "tail too far", "store amid a read"])
+        "goes on after an error", "page of a guest", "no wrap", "off amid a read", "beyond memory", "drain believed", "other half",
+        "all devices", "no interrupt", "head stays", "tail too far", "store amid a read"])
 def test_planted_bug_is_found(change):
     with pytest.raises(AssertionError):
         full_house(planted(CommandQueue, *change)(fence_bits=10), "commands/bug", extra=False, rounds=10)

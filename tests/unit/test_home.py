@@ -68,6 +68,9 @@ def test_a_line_goes_there_and_back():
     master.send(ANSWER)
     master.idle(5)
     assert waiting.done is not None and waiting.result == 3 and master.home.word(LINE + 24) == 99
+    # A swap is made of what is expected only; it says what stood there.
+    for expected, after in ((98, 99), (99, 7)):
+        assert master.home.access(1, LINE + 24, 7, expected).result == 99 and master.home.word(LINE + 24) == after
 
 
 def _wrong(name):

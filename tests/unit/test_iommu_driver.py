@@ -109,7 +109,7 @@ def test_nothing_is_waited_for_without_end(waits, says):
     (lambda d: d.move_line([], 1), "Pages that move in one go must be different ones of one cacheline of entries, not []"),
     (lambda d: d.move_line([0, 1, 2, 3], 1), "The queue takes at most 7 commands at a time, not 9"),
     (lambda d: d.abort(), "A move of the IOMMU cannot be aborted; it ends by its limits"),
-    (lambda d: d.harvest(0, 8), "Dirty pages of an IOMMU stand in D of the entries, which this driver does not read"),
+    (lambda d: d.harvest(0, 8), "Dirty pages of an IOMMU stand in D of the entries: IommuDirty reports them"),
     (lambda d: d.owner(16), "The entry of page 16 leads to page 0x0, which neither host has for it"),
 ])
 def test_what_cannot_be_done_is_refused(step, says):

@@ -48,7 +48,7 @@ class CommandQueue(wiring.Component):
 
     A fence waits until no executor has anything pending, then until nothing ``stale`` is left, then, with PR or PW, until the data path has answered
     ``drain`` by ``drained``. For the last two it waits at most ``2 ** fence_bits`` cycles in all; after that, or when an executor has given something
-    up since the last fence, ``cmd_to``. Then it stores, then ``head`` moves.
+    up since the last fence, or the data path this drain, ``cmd_to``. Then it stores, then ``head`` moves.
 
     ``cqmf``, ``cmd_to`` and ``cmd_ill`` stop the queue with ``head`` at the command: when software has cleared them it is read again. When ``cqen``
     falls, what is executed is finished; what was fetched besides is dropped.
@@ -63,7 +63,8 @@ class CommandQueue(wiring.Component):
     base : in, not changed while the queue is on. tail_write, csr_write : in, what software writes. head, tail, csr : out
     mode, wired : in, ``ddtp.iommu_mode`` and ``fctl.WSI``
     invalidate_pages, pages; invalidate_contexts, device_named, device_id; stale : see :class:`Translator`
-    drain : out, a pulse: accesses that have been translated are to become visible. drained : in, from the cycle after on: they are, or will not be
+    drain : out, a pulse: accesses that have been translated are to become visible. drained : in, from the cycle after on: they are;
+        or, with drain_failed, it was given up and that is not proven
     interrupt : out, a level
     ats, modify : an :class:`Executor` each
     memory : reads of 64 bytes, writes of 4, one at a time
@@ -77,7 +78,7 @@ class CommandQueue(wiring.Component):
             "head": Out(INDEX_BITS), "tail": Out(INDEX_BITS), "csr": Out(CommandStatus), "mode": In(DirectoryMode), "wired": In(1),
             "invalidate_pages": Out(1), "pages": Out(Invalidation),
             "invalidate_contexts": Out(1), "device_named": Out(1), "device_id": Out(DEVICE_BITS), "stale": In(1),
-            "drain": Out(1), "drained": In(1), "interrupt": Out(1), "memory": Out(MemoryPort()),
+            "drain": Out(1), "drained": In(1), "drain_failed": In(1), "interrupt": Out(1), "memory": Out(MemoryPort()),
             **({"ats": Out(Executor(DeviceMessage))} if ats else {}), **({"modify": Out(Executor(COMMAND_BITS))} if modify else {}),
         })
 
@@ -234,6 +235,8 @@ class CommandQueue(wiring.Component):
             m.d.sync += self._timer.eq(self._timer + 1)
             with m.If(self.drained):
                 m.next = "complete"
+                with m.If(self.drain_failed):
+                    m.d.sync += self._expired.eq(1)
             with m.Elif(expires):
                 self._stop(m, "cmd_to")
         with m.State("complete"):

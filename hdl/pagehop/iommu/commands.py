@@ -97,6 +97,7 @@ class Modify(data.Struct):
     ``function``: 0, the entry by which ``address`` of the device ``device_id`` is translated; 1, the entry at the physical ``address``.
     ``optimistic``: up to ``tries`` times without holding anybody, and once more than that with. ``bare``: nothing is copied. ``tells``: the ATS
     devices of the domain ``gscid`` forget the page first. ``more``: the next move is of an entry in the same line, and done in one go with this one.
+    ``precaches``: the IOTLB gets what the pages are translated to then, for function 0 and where there is one stage.
     """
     opcode:    Opcode
     function:  3
@@ -105,7 +106,8 @@ class Modify(data.Struct):
     more:      1
     tells:     1
     tries:     4
-    reserved_18: 6
+    precaches: 1
+    reserved_19: 5
     gscid:     16
     device_id: DEVICE_BITS
     address:   64

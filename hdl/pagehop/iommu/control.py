@@ -52,7 +52,7 @@ class IommuControl(wiring.Component):
     -------
     bus : of 4 KiB. directory : out, for the :class:`Translator`; invalidate_pages, pages, invalidate_contexts, device_named, device_id; stale
     fault : stream of records, from the translator
-    drain, drained, modify : see :class:`CommandQueue`. drain_address, drain_limit : what software says of drains.
+    drain, drained, drain_failed, modify : see :class:`CommandQueue`. drain_address, drain_limit : what software says of drains.
     With modify records, hold_limit, copy_limit and events, see :class:`ModifyEngine`.
     wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
@@ -72,7 +72,7 @@ class IommuControl(wiring.Component):
             "bus": In(RegisterBus(self.file.address_bits)), "directory": Out(Directory), "fault": In(stream.Signature(FaultRecord)),
             "invalidate_pages": Out(1), "pages": Out(Invalidation),
             "invalidate_contexts": Out(1), "device_named": Out(1), "device_id": Out(DEVICE_BITS), "stale": In(1),
-            "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32),
+            "drain": Out(1), "drained": In(1), "drain_failed": In(1), "drain_address": Out(64), "drain_limit": Out(32),
             "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
             **({"message_memory": Out(MemoryPort())} if messages else {}),
             **(self._ats_members() if ats else {}), **({
@@ -165,6 +165,7 @@ class IommuControl(wiring.Component):
             self.invalidate_pages.eq(commands.invalidate_pages), self.pages.eq(commands.pages),
             self.invalidate_contexts.eq(commands.invalidate_contexts | changed), self.device_named.eq(commands.device_named & ~changed),
             self.device_id.eq(commands.device_id), self.drain.eq(commands.drain), commands.drained.eq(self.drained),
+            commands.drain_failed.eq(self.drain_failed),
         ]
 
     def _interrupts(self, m):

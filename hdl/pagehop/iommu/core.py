@@ -1,6 +1,6 @@
 """The IOMMU without the way that TLPs take: only parts and connections (docs/iommu.md)."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -8,6 +8,7 @@ from amaranth.utils import bits_for
 from pagehop.iommu.control import IommuControl
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import TranslationRequest, TranslationResponse
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
@@ -40,7 +41,7 @@ class IommuCore(wiring.Component):
     -------
     bus : registers, 4 KiB. wires : interrupts
     request, response : of translations, see :class:`Translator`
-    drain, drained, drain_address, drain_limit : see :class:`IommuControl`. drain_failed : see :class:`ModifyEngine`
+    drain, drained, drain_failed, drain_address, drain_limit : see :class:`IommuControl`
     port : to the home
     copy_port : with modify, where pages are copied
     invalidations, completions, page_requests, responses : with ATS, messages to and from devices
@@ -91,7 +92,7 @@ class IommuCore(wiring.Component):
         m.d.comb += [
             translator.directory.eq(control.directory), control.stale.eq(translator.stale),
             *(getattr(translator, name).eq(getattr(control, name)) for name in ("invalidate_contexts", "device_named", "device_id")),
-            control.drained.eq(self.drained),
+            control.drained.eq(self.drained), control.drain_failed.eq(self.drain_failed),
             self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
         for name in ATS_STREAMS if self.ats else ():
@@ -100,9 +101,9 @@ class IommuCore(wiring.Component):
         return m
 
     def _connect_moves(self, m, update):
-        """A fence waits for moves, so never do both drain or invalidate in one cycle."""
+        """A fence waits for moves, so never do both drain in one cycle; a command may invalidate in that in which a move does."""
         translator, control, engine, copy = self.translator, self.control, self.engine, self.copy
-        forgets, pages, drains = control.invalidate_pages, control.pages.as_value(), control.drain
+        forgets, pages, drains = control.invalidate_pages, control.pages, control.drain
         if engine is None:
             wiring.connect(m, update.line, self.owner.user)
         else:
@@ -122,6 +123,12 @@ class IommuCore(wiring.Component):
             if self.ats:
                 wiring.connect(m, engine.round, control.round)
                 m.d.comb += [engine.round_failed.eq(control.round_failed), self.ats_hold.eq(engine.ats_hold), engine.ats_quiet.eq(self.ats_quiet)]
-            forgets, pages = forgets | engine.invalidate, Mux(engine.invalidate, engine.pages.as_value(), pages)
+            forgets, pages = Signal(), Signal(Invalidation)
+            m.d.comb += [
+                forgets.eq(control.invalidate_pages | engine.invalidate),
+                pages.page.eq(Mux(engine.invalidate, engine.pages.page, control.pages.page)),
+                # Two at a time name no page, so all are forgotten.
+                pages.paged.eq(Mux(engine.invalidate, engine.pages.paged & ~control.invalidate_pages, control.pages.paged)),
+            ]
             drains = drains | engine.drain
         m.d.comb += [translator.invalidate_pages.eq(forgets), translator.pages.eq(pages), self.drain.eq(drains)]

@@ -56,6 +56,7 @@ class Access(enum.Enum, shape=6):
     TRANSLATED_WRITE = 7
     ATS_REQUEST      = 8
     MESSAGE          = 9
+    PRECACHE         = 32    # nobody's: what a read would find is to be kept
 
 
 class TableMode(enum.Enum, shape=4):

@@ -76,7 +76,8 @@ class Misses(wiring.Component):
     fence must wait for it.
 
     ``locate`` asks for the entry by which a page is translated, of the second stage when there is one, by a request without an access. Nothing is
-    marked, kept, or recorded. After ``redo`` nothing is answered by what a walk has found or read until then: it is looked for again.
+    marked, kept, or recorded. With PRECACHE, what a read would find is kept instead, and A is set, when there is one stage. After ``redo`` nothing is
+    answered by what a walk has found or read until then: it is looked for again.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class Misses(wiring.Component):
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
-        self._locates, self._redo = Signal(), Signal()
+        self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
         m.d.comb += [
@@ -136,7 +137,10 @@ class Misses(wiring.Component):
                     m.d.sync += self._locates.eq(0)
                     self._take(m)
                 with m.Elif(self.locate.valid):
-                    m.d.sync += [request.eq(self.locate.payload), self._locates.eq(1)]
+                    m.d.sync += [
+                        request.eq(self.locate.payload), self._locates.eq(1),
+                        self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                    ]
                     m.next = "again"
             with m.State("again"):
                 m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
@@ -193,7 +197,7 @@ class Misses(wiring.Component):
         ats = request.access == Access.ATS_REQUEST
         m.d.comb += [
             walk.context.eq(context), walk.context.first.eq(context.first & ~(self._locates & context.second)),
-            walk.locates.eq(self._locates),
+            walk.locates.eq(self._locates & ~self._precaches),
             self.located.nested.eq(context.first & context.second), self.located.address.eq(self.entry_address),
             self.located.translation.eq(walked.translation), walk.page.eq(request.iova[PAGE_BITS:]),
             walk.writes.eq((request.access == Access.WRITE) | (ats & ~request.no_write)), walk.lenient.eq(ats),
@@ -207,11 +211,12 @@ class Misses(wiring.Component):
         walked, request = self.walked, self._looked.request
         redo, sound = self._redo | self.redo, walked.fault == WalkFault.NONE
         found = self.walk.ready & sound & ~redo & ~self._locates
+        precached = self.walk.ready & sound & ~redo & self._locates & self._precaches & ~(self._context.first & self._context.second)
         m.d.sync += self._redo.eq(redo)
         m.d.comb += [
             self.walk.valid.eq(1), self.keeps.eq(~self.stale & ~redo),
             self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
-            self.fill.eq(found & ~self.stale & (request.access != Access.ATS_REQUEST)),
+            self.fill.eq((found | precached) & ~self.stale & (request.access != Access.ATS_REQUEST)),
         ]
         with m.If(self.walk.ready):
             writes = Mux(request.access == Access.WRITE, Cause.WRITE_PAGE_FAULT.value ^ Cause.READ_PAGE_FAULT.value, 0)

@@ -9,7 +9,7 @@ from pagehop.iommu.command_queue import Executor
 from pagehop.iommu.commands import COMMAND_BITS
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.iotlb import Invalidation
-from pagehop.iommu.layouts import PAGE_BITS, PPN_BITS, Located, PageSize, TranslationRequest
+from pagehop.iommu.layouts import PAGE_BITS, PPN_BITS, Access, Located, PageSize, TranslationRequest
 from pagehop.iommu.line_owner import LIMIT_BITS, LinePort
 from pagehop.iommu.modify_batch import ModifyBatch, ModifyStatus
 from pagehop.iommu.page_copy import CopyPages
@@ -48,6 +48,7 @@ class ModifyEngine(wiring.Component):
     drain                   accesses that have been translated are visible (H01)
     copy                    page by page; all of the copy is visible (H03)
     edit                    the entries, with whatever A and D are there (H34), in one go: everybody sees all of them or none
+    precache                if the first command says so: walks for the pages that were moved, so that who comes next finds them in the IOTLB
     ======================  ====================================================================================================================
 
     Holding, a probe for the line waits up to ``hold_limit`` cycles; if that is not enough nothing is moved (EXPIRED), or, if it ends between two
@@ -65,8 +66,8 @@ class ModifyEngine(wiring.Component):
     Members
     -------
     execute : the commands
-    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained : see :class:`CommandQueue`;
-        drain_failed : in, beside ``drained``: it is not proven
+    locate, located; redo : see :class:`Misses`. invalidate, pages : see :class:`Translator`. drain, drained, drain_failed :
+        see :class:`CommandQueue`
     line, limit : to a :class:`LineOwner`
     copy : stream, ``ready`` for one cycle when the page is copied, or not (``copy_failed``). copy_abort : out, it need not be any more
     round : stream, ``ready`` for one cycle when all devices have answered, or one has not (``round_failed``). ats_hold, ats_quiet : no ATS request is
@@ -199,6 +200,20 @@ class ModifyEngine(wiring.Component):
             with m.If(~located.found | (located.translation.size != PageSize.SIZE_4K)):
                 self._fail(m, Mux(located.found, ModifyStatus.TOO_LARGE, ModifyStatus.NOT_FOUND))
                 m.next = "verdict"
+
+    def _precache(self, m):
+        """By a walk as for a read, so what is kept is what it would find."""
+        first, request = self.batch.first, self.locate.payload
+        wanted = self._moved.bit_select(self._index, 1) & ~first.function[0]
+        m.d.comb += [
+            self.locate.valid.eq(wanted), request.access.eq(Access.PRECACHE),
+            request.iova.eq(Cat(Const(0, PAGE_BITS), self._index, first.address[PAGE_BITS + len(self._index):])),
+        ]
+        with m.If(~wanted | self.locate.ready):
+            m.d.sync += self._index.eq(self._index + 1)
+            with m.If(self._last):
+                m.d.comb += self.batch.done.eq(1)
+                m.next = "done"
 
     def _tell(self, m):
         with m.State("quiet"), m.If(self.ats_quiet):
@@ -342,7 +357,11 @@ class ModifyEngine(wiring.Component):
                     else:
                         m.d.sync += self._index.eq(self._index + 1)
                         with m.If(self._last):
-                            m.d.comb += batch.done.eq(1)
+                            m.d.comb += batch.done.eq(~batch.first.precaches)
                             m.next = "done"
+                            with m.If(batch.first.precaches):
+                                m.next = "precache"
+        with m.State("precache"):
+            self._precache(m)
         with m.State("done"):
             m.next = "idle"

@@ -101,7 +101,7 @@ class Translator(wiring.Component):
         """In the cycle after a request was taken: answer it, or offer it to the misses."""
         request, context, offer = looked.request, contexts.value, misses.offer
         off, bare = self.directory.mode == DirectoryMode.OFF, self.directory.mode == DirectoryMode.BARE
-        ats, locates = request.access == Access.ATS_REQUEST, request.access == Access.NONE
+        ats, locates = request.access == Access.ATS_REQUEST, (request.access == Access.NONE) | (request.access == Access.PRECACHE)
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
         writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
         canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)

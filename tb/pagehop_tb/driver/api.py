@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["BusError", "Mappings", "MemoryAccess", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
+__all__ = ["BusError", "CoherentMemory", "Commands", "Mappings", "MemoryAccess", "MoveResult", "NoMappings", "PageMover", "RegisterAccess"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,25 @@ class MemoryAccess(Protocol):
 
     def write(self, address: int, data: bytes) -> None:
         """Let ``data`` stand at ``address``."""
+
+
+class CoherentMemory(Protocol):
+    """Words of 8 bytes as one CPU of the host sees them, in one order with the IOMMU's own accesses. Raises :class:`BusError` when one did not
+    succeed; a swap may have been made then."""
+
+    async def read(self, address: int) -> int:
+        """The word at ``address``."""
+
+    async def compare_and_swap(self, address: int, expected: int, value: int) -> int:
+        """Let ``value`` stand at ``address`` if all of the word there is ``expected``, in one step. Returns what stood there before."""
+
+
+class Commands(Protocol):
+    """The command queue of an IOMMU."""
+
+    async def execute(self, *commands: bytes) -> bool:
+        """Queue commands of 16 bytes, and an IOFENCE.C with PR and PW behind them. Returns whether the fence has passed: when it has not, because the
+        queue has stopped, it can be used again, and nothing is known of what these commands did."""
 
 
 class Mappings(Protocol):

@@ -213,5 +213,5 @@ class IommuDriver:
         raise IommuError("A move of the IOMMU cannot be aborted; it ends by its limits")
 
     async def harvest(self, first_page: int, pages: int, clear: bool = True) -> int:
-        """Not of this driver: dirty pages are told by D of the entries."""
-        raise IommuError("Dirty pages of an IOMMU stand in D of the entries, which this driver does not read")
+        """Not of this driver: :class:`~pagehop_tb.driver.iommu_dirty.IommuDirty` tells of them."""
+        raise IommuError("Dirty pages of an IOMMU stand in D of the entries: IommuDirty reports them")

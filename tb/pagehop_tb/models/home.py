@@ -150,10 +150,12 @@ class HomeError(AssertionError):
 
 @dataclass(eq=False)
 class Access:
-    """An access of a CPU to one word: a write when it has a ``value``. ``result`` is what a read saw, or what the write replaced."""
+    """An access of a CPU to one word: a write when it has a ``value``, but only of what is ``expected`` there, if anything is. ``result`` is what a
+    read saw, or what stood there before a write, whether that was made or not."""
     cpu: int
     address: int
     value: int | None = None
+    expected: int | None = None
     result: int = 0
     done: int | None = None     # in which cycle
 
@@ -230,11 +232,12 @@ class Home:
 
     # What tests ask for.
 
-    def access(self, cpu: int, address: int, value: int | None = None) -> Access:
-        """A CPU reads, or writes ``value`` to, the word at ``address``, when the home lets it. One access a CPU at a time."""
+    def access(self, cpu: int, address: int, value: int | None = None, expected: int | None = None) -> Access:
+        """A CPU reads, or writes ``value`` to, the word at ``address``, when the home lets it; with ``expected`` in one step, if that stands there.
+        One access a CPU at a time."""
         if cpu in self._busy:
             raise ValueError(f"CPU {cpu} must have no other access open")
-        access = Access(cpu, address, value)
+        access = Access(cpu, address, value, expected)
         line = address // LINE
         have = self._caches[cpu].get(line, "N")
         if line not in self._queues and (have == "T" or (have == "B" and value is None)):
@@ -484,7 +487,7 @@ class Home:
     def _access(self, access: Access) -> None:
         self.counts["accesses"] += 1
         access.result, access.done = self.word(access.address), self.cycle
-        if access.value is not None:
+        if access.value is not None and access.expected in (None, access.result):
             self._write(access.address, access.value, access.cpu)
 
     def _serve(self, operation: _Operation, request: A) -> None:

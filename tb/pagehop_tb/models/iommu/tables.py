@@ -400,6 +400,7 @@ class Move(Command):
     more: int = at(12)
     tells: int = at(13)
     tries: int = at(14, 4)
+    precaches: int = at(18)
     gscid: int = at(24, 16)
     device_id: int = at(40, 24)
     address: int = at(64, 64)
