@@ -15,7 +15,7 @@ from pagehop_sim.planted import ACTIVE, SELECTOR, edited, selected
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import build_root
 from pagehop_sim.traces import find_trace
-from pagehop_sim.verilog import convert, generate, written
+from pagehop_sim.verilog import convert, written
 
 HARDWARE = {"data_bytes": 16, "walk_cache": 8, "reads": 8}
 #: Short: a few pages, near memory, no DMA after the last move. Some writes of devices are visible only when a copy could long be done.
@@ -38,7 +38,7 @@ def migration(request):
 @pytest.mark.hazard("H01", "H02", "H03", "H31", "H34", "H60", "I1", "I2", "I3", "I4", "I5", "I13")
 def test_a_guest_moves_while_its_devices_go_on(migration, simulator):
     """Ends are learnt by fence, interrupt and record; moves hold, or do so after some attempts."""
-    built = build(generate(HARDWARE, top="iommu"), "iommu", simulator)
+    built = build(convert(Iommu(**HARDWARE), "iommu"), "iommu", simulator)
     cases = [("interrupt", 2)] if simulator == "icarus" else [("fence", 0), ("interrupt", 2), ("record", 3)]
     for waits, tries in cases:
         outcome = migration(built, waits=waits, tries=tries)
