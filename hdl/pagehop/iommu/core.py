@@ -33,7 +33,7 @@ class IommuCore(wiring.Component):
     Parameters
     ----------
     id_bits, entries, ways, contexts, walk_cache, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
-    vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
+    vectors, messages, fence_bits, counters : see :class:`IommuControl`. sink_bits : of the port.
     ats, tags : whether there is ATS, and see :class:`IommuControl`. modify : whether pages can be moved. reads : see :class:`PageCopy`.
 
     Members
@@ -47,12 +47,12 @@ class IommuCore(wiring.Component):
     ats_hold, ats_quiet : with ATS, no request for a translation of a device is to be let in; and none is inside
     """
     def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, format_=RiscvEntries, updates=True,
-                 vectors=2, messages=True, fence_bits=24, sink_bits=1, modify=False, reads=4, ats=False, tags=8):
+                 vectors=2, messages=True, fence_bits=24, sink_bits=1, modify=False, reads=4, ats=False, tags=8, counters=0):
         self.translator = Translator(
             id_bits, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_)
         self.control = IommuControl(
-            ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
-        self.ats = ats
+            ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits, counters=counters)
+        self.ats, self.counters = ats, counters
         self.engine, self.copy = (ModifyEngine(id_bits, ats=ats, format_=format_), PageCopy(reads)) if modify else (None, None)
         self._clients = [
             *((self.translator, name) for name in ("directory_memory", "table_memory")),
@@ -94,6 +94,8 @@ class IommuCore(wiring.Component):
             control.drained.eq(self.drained),
             self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
+        if self.counters:
+            m.d.comb += control.counted.eq(translator.events)
         for name in ATS_STREAMS if self.ats else ():
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))
         self._connect_moves(m, update)
@@ -119,6 +121,8 @@ class IommuCore(wiring.Component):
                 engine.records.eq(control.records), engine.hold_limit.eq(control.hold_limit), control.events.eq(engine.events),
                 engine.drained.eq(self.drained), engine.drain_failed.eq(self.drain_failed),
             ]
+            if self.counters:
+                m.d.comb += control.meter.eq(engine.meter)
             if self.ats:
                 wiring.connect(m, engine.round, control.round)
                 m.d.comb += [engine.round_failed.eq(control.round_failed), self.ats_hold.eq(engine.ats_hold), engine.ats_quiet.eq(self.ats_quiet)]
