@@ -41,6 +41,7 @@ from pagehop.iommu.ats_invalidations import AtsInvalidations
 from pagehop.iommu.core import IommuCore
 from pagehop.iommu.entry_format import VtdEntries
 from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.event_counters import EventCounters
 from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
@@ -144,6 +145,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageCopy, 8 reads": lambda: PageCopy(8),
     "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
+    "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.
