@@ -4,7 +4,7 @@
 from types import SimpleNamespace
 
 import pytest
-from iommu_software import FIRST, IOVA, OTHER, Software
+from iommu_software import BOTH, FIRST, FIRST_ONLY, IOVA, OTHER, SECOND_ONLY, UNKNOWN, Devices
 from modify_machine import MOVED, RECORDS, Command
 
 from pagehop.iommu.core import IommuCore
@@ -14,28 +14,14 @@ from pagehop.iommu.page_walk import PageWalk
 from pagehop.iommu.translator import Translator
 from pagehop_sim.planted import edited, planted
 from pagehop_tb.driver import iommu_registers as registers
-from pagehop_tb.models.iommu import (
-    BUILT,
-    PAGE,
-    Access,
-    AddressSpace,
-    CountingIommu,
-    DeviceContext,
-    Event,
-    EventCounter,
-    Happened,
-    Mode,
-    Request,
-    pages_from,
-)
+from pagehop_tb.models.iommu import BUILT, PAGE, Access, CountingIommu, Event, EventCounter, Happened
 from pagehop_tb.simulate import run, seeded
 
 PMIP, OF = 1 << 2, 1 << 63
 COUNTERS = 7
+ACCESSES = (Access.READ, Access.WRITE, Access.WRITE, Access.TRANSLATED_READ, Access.TRANSLATED_WRITE, Access.ATS_REQUEST)
 STANDARD = [event for event in Event if Event.NONE < event < Event.MOVED and event != Event.PROCESS_WALK]
 MOVES = [event for event in Event if event >= Event.MOVED]
-#: Devices by their contexts: the first stage alone, the second, both, none, and one that has no context.
-FIRST_ONLY, SECOND_ONLY, BOTH, PLAIN, UNKNOWN = range(0x20, 0x25)
 
 
 def selector(event, *, device=None, process=None, space=0, dmask=0):
@@ -120,50 +106,18 @@ def test_parameters_are_checked():
 
 # In the IOMMU.
 
-class Counted(Software):
-    """Software, devices of all sorts that ask one after the other, and the IOMMU in software."""
+class Counted(Devices):
+    """Devices that ask one after the other, and the IOMMU in software."""
     def __init__(self, name, core=IommuCore):
-        core = core(modify=True, ats=True, counters=COUNTERS, entries=16, ways=16, contexts=8)
-        super().__init__(seeded(f"hpm/{name}"), core, core)
-        memory, allocate = self.memory, pages_from(0x9000_0000)
-        second = AddressSpace(memory, allocate, Mode.SV39, second=True)
-        both = AddressSpace(memory, allocate, Mode.SV48, second=True)
-        inner = AddressSpace(memory, allocate, Mode.SV39, under=both, guest_allocate=pages_from(0x1_0000_0000))
-        for page in range(4):
-            second.map(IOVA + page * PAGE, (OTHER + page) * PAGE)
-            inner.map(IOVA + page * PAGE, 0x1_8000_0000 + page * PAGE)
-            both.map(0x1_8000_0000 + page * PAGE, (OTHER + page) * PAGE)
-        for device, context in ((FIRST_ONLY, {"first_mode": Mode.SV39, "first_ppn": self.space.ppn, "pscid": 6}),
-                                (SECOND_ONLY, {"second_mode": Mode.SV39, "second_ppn": second.ppn, "gscid": 5}),
-                                (BOTH, {"first_mode": Mode.SV39, "first_ppn": inner.ppn, "pscid": 6, "second_mode": Mode.SV48,
-                                        "second_ppn": both.ppn, "gscid": 7}), (PLAIN, {})):
-            self.directory.device(device, DeviceContext(ats=1, **context))
-        self.model = CountingIommu(memory, BUILT, self.directory.mode, self.directory.ppn)
-
-    def request(self):
-        rng = self.rng
-        access = rng.choice((Access.READ, Access.WRITE, Access.WRITE, Access.TRANSLATED_READ, Access.TRANSLATED_WRITE, Access.ATS_REQUEST))
-        iova = IOVA + rng.randrange(5) * PAGE | (1 << rng.choice((39, 45, 60)) if rng.random() < 0.1 else 0)
-        return Request(rng.choice((FIRST_ONLY, SECOND_ONLY, BOTH, PLAIN, UNKNOWN)), iova, access, process_id=1 if rng.random() < 0.1 else None)
+        super().__init__(seeded(f"hpm/{name}"), core(modify=True, ats=True, counters=COUNTERS, entries=16, ways=16, contexts=8))
+        self.model = CountingIommu(self.memory, BUILT, self.directory.mode, self.directory.ppn)
 
     async def ask(self, ctx, request):
         """Ask, and wait for the answer."""
-        dut = self.dut
-        ctx.set(dut.request.payload, {
-            "device_id": request.device_id, "iova": request.iova, "access": int(request.access), "process_valid": request.process_id is not None,
-            "process": request.process_id or 0})
-        ctx.set(dut.request.valid, 1)
-        await ctx.tick().until(dut.request.ready)
-        ctx.set(dut.request.valid, 0)
-        await ctx.tick().until(dut.response.valid)
-
-    async def data_path(self, ctx):
-        """A drain takes a while."""
-        left = 0
-        while not self.stop:
-            *_, drain = await ctx.tick().sample(self.dut.drain)
-            left = self.rng.randrange(1, 30) if drain else max(left - 1, 0)
-            ctx.set(self.dut.drained, not left)
+        self.offer(ctx, request)
+        await ctx.tick().until(self.dut.request.ready)
+        ctx.set(self.dut.request.valid, 0)
+        await ctx.tick().until(self.dut.response.valid)
 
     async def counter(self, ctx, number, value=None):
         return await self.access(ctx, registers.Iohpmctr.offset + 8 * number, value)
@@ -190,7 +144,7 @@ def counted(name, core=IommuCore, rounds=9):
             await software.access(ctx, registers.Ipsr.offset, PMIP, size=4)
             interrupts = 0
             for _ in range(12):
-                request = software.request()
+                request = software.request(*ACCESSES)
                 await software.ask(ctx, request)
                 model.translate(request)
                 seen.update(happened.event for happened in model.happened)

@@ -10,6 +10,7 @@ from pagehop.iommu.ats_invalidations import AtsInvalidations, AtsRound
 from pagehop.iommu.ats_messages import InvalidateCompletion, InvalidateRequest, PageRequest, PageResponse
 from pagehop.iommu.command_queue import CommandQueue, Executor
 from pagehop.iommu.commands import COMMAND_BITS
+from pagehop.iommu.debug_translation import DebugRegisters
 from pagehop.iommu.directory_walk import Directory
 from pagehop.iommu.event_counters import MAX_COUNTERS, EventCounters, MoveEvents, TranslationEvents
 from pagehop.iommu.interrupts import Interrupts
@@ -35,6 +36,7 @@ VERSION = 0x10
 ATS_DEVICES = 4
 ATS_REGISTERS = ("pqb", "pqh", "pqt", "pqcsr", *(f"ats_device_{number}" for number in range(ATS_DEVICES)), "ats_timeout", "ats_status")
 COUNTER_REGISTERS = ("iocountovf", "iocountinh", "iohpmcycles")
+DEBUG_REGISTERS = ("tr_req_iova", "tr_req_ctl", "tr_response")
 MODIFY_REGISTERS = ("modify_records", "modify_limits", "modify_counts")
 
 
@@ -49,6 +51,7 @@ class IommuControl(wiring.Component):
     modify, fence_bits : see :class:`CommandQueue`. ats : whether there is ATS. tags : see :class:`AtsInvalidations`.
     vectors, messages : see :class:`Interrupts`; without messages ``fctl.WSI`` is always 1.
     updates : whether hardware sets A and D. counters : performance counters beside that of cycles, up to 31; 0: none at all.
+    debug : whether there is the debug interface.
 
     Members
     -------
@@ -59,17 +62,18 @@ class IommuControl(wiring.Component):
     wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
     invalidations, completions, round, round_failed : with ATS, see :class:`AtsInvalidations`
-    counted, meter : with counters, see :class:`EventCounters`; the second with moves, too
+    debug : with it, see :class:`DebugTranslation`. counted, meter : with counters, see :class:`EventCounters`; the second with moves, too
     page_requests, responses : with ATS, streams from and to devices; context_memory, page_memory : ports, for contexts and records of page requests
     """
-    def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24, tags=8, counters=0):
-        self.ats_built, self.modify_built, self.updates, self.messages = ats, modify, updates, messages
+    def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24, tags=8, counters=0, debug=False):
+        self.ats_built, self.modify_built, self.updates, self.messages, self.debug_built = ats, modify, updates, messages, debug
         self.commands = CommandQueue(ats=ats, modify=modify, fence_bits=fence_bits)
         self.faults = RecordQueue(FaultRecord, "f")
         self.interrupts = Interrupts(vectors, messages=messages, causes=0b0011 | (0b0100 if counters else 0) | (0b1000 if ats else 0))
         self.counters = EventCounters(counters, modify=modify) if counters else None
         self.file = RegisterFile(REGISTERS, holes_are_zero=True, absent=[
-            *([] if ats else ATS_REGISTERS), *([] if modify else MODIFY_REGISTERS), *([] if counters else COUNTER_REGISTERS),
+            *(name for built, names in ((ats, ATS_REGISTERS), (modify, MODIFY_REGISTERS), (counters, COUNTER_REGISTERS), (debug, DEBUG_REGISTERS))
+              if not built for name in names),
             *(f"{name}_{number}" for name in ("iohpmctr", "iohpmevt") for number in range(counters, MAX_COUNTERS))])
         if ats:
             self.page_queue, self.requests = RecordQueue(PageRecord, "p"), PageRequests(updates=updates)
@@ -81,6 +85,7 @@ class IommuControl(wiring.Component):
             "drain": Out(1), "drained": In(1), "drain_address": Out(64), "drain_limit": Out(32),
             "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
             **({"message_memory": Out(MemoryPort())} if messages else {}),
+            **({"debug": Out(DebugRegisters())} if debug else {}),
             **({"counted": In(TranslationEvents), **({"meter": In(MoveEvents)} if modify else {})} if counters else {}),
             **(self._ats_members() if ats else {}), **({
                 "modify": Out(Executor(COMMAND_BITS)), "records": Out(PPN_BITS), "hold_limit": Out(LIMIT_BITS), "copy_limit": Out(32),
@@ -113,6 +118,8 @@ class IommuControl(wiring.Component):
             self._moves(m)
         if self.counters is not None:
             self._counters(m)
+        if self.debug_built:
+            self._debug(m)
         self._queues(m, changed)
         self._interrupts(m)
         self._faults(m)
@@ -139,7 +146,8 @@ class IommuControl(wiring.Component):
         """``capabilities`` and ``fctl``."""
         file, capabilities, self._wired = self.file, self.file.capabilities, Signal(init=not self.messages)
         values = {"version": VERSION, "sv39": 1, "sv48": 1, "sv39x4": 1, "sv48x4": 1, "amo_hwad": self.updates, "ats": self.ats_built,
-                  "igs": 2 if self.messages else 1, "hpm": self.counters is not None, "pas": ADDRESS_BITS, "modify": self.modify_built}
+                  "igs": 2 if self.messages else 1, "hpm": self.counters is not None, "dbg": self.debug_built,
+                  "pas": ADDRESS_BITS, "modify": self.modify_built}
         m.d.comb += [self.drain_address.eq(file.drain_address.address), self.drain_limit.eq(file.drain_limit.cycles)]
         m.d.comb += [*(capabilities[name].eq(int(value)) for name, value in values.items()), file.fctl.wsi.eq(self._wired)]
         if self.messages:
@@ -175,6 +183,14 @@ class IommuControl(wiring.Component):
                     getattr(file, f"iohpm{name}_{number}").as_value().eq(values[number]),
                     writes[number].eq(getattr(file, f"iohpm{name}_{number}_write")),
                 ]
+
+    def _debug(self, m):
+        file, debug = self.file, self.debug
+        m.d.comb += [
+            debug.page.eq(file.tr_req_iova.vpn), debug.control_write.eq(file.tr_req_ctl_write),
+            *(shown[name].eq(kept[name]) for shown, kept in ((file.tr_req_ctl, debug.control), (file.tr_response, debug.response))
+              for name in shown.shape().members),
+        ]
 
     def _queues(self, m, changed):
         file, commands, faults = self.file, self.commands, self.faults

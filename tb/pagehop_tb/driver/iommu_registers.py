@@ -48,6 +48,8 @@ class Capabilities:
     IGS = Field(28, 2)
     #: Performance counters.
     HPM = Field(30, 1)
+    #: The debug interface.
+    DBG = Field(31, 1)
     #: Bits of a physical address.
     PAS = Field(32, 6)
     #: The command that moves a page is there.
@@ -288,6 +290,46 @@ class Iohpmevt:
     IDT = Field(62, 1)
     #: The counter has wrapped. While it is 1 there is no interrupt.
     OF = Field(63, 1)
+
+
+class TrReqIova:
+    """tr_req_iova (read and write)"""
+    offset = 0x258
+    reset = 0x0
+    #: Number of the page that is asked for.
+    VPN = Field(12, 52)
+
+
+class TrReqCtl:
+    """tr_req_ctl (read and write)"""
+    offset = 0x260
+    reset = 0x0
+    #: 1 asks; 1 until the answer is there.
+    GO_BUSY = Field(0, 1)
+    #: With pv: privileged.
+    PRIV = Field(1, 1)
+    #: A read; if 0, a write.
+    NW = Field(3, 1)
+    #: Number of a process.
+    PID = Field(12, 20)
+    #: There is one.
+    PV = Field(32, 1)
+    #: Number of the device.
+    DID = Field(40, 24)
+
+
+class TrResponse:
+    """tr_response (read only)"""
+    offset = 0x268
+    reset = 0x0
+    #: It is refused; why is in the fault queue. The rest means nothing then.
+    FAULT = Field(0, 1)
+    #: Always 0, for there is no Svpbmt.
+    PBMT = Field(7, 2)
+    #: More than 4 KiB: as many as the ones at the low end of ppn, below a zero, say.
+    S = Field(9, 1)
+    #: Number of the page.
+    PPN = Field(10, 44)
 
 
 class AtsDevice0:
