@@ -136,6 +136,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageWalk, VT-d": lambda: PageWalk(VtdEntries),
     "iommu.ModifyEngine, ATS": lambda: ModifyEngine(3, ats=True),
     "iommu.IommuCore, all": lambda: IommuCore(walk_cache=8, modify=True, ats=True),
+    "iommu.IommuCore, all, 7 counters, debug": lambda: IommuCore(walk_cache=8, modify=True, ats=True, counters=7, debug=True),
     "iommu.Iommu, 16 B": lambda: Iommu(16),
     "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
     "iommu.LineShare, 2 users": lambda: LineShare(2),

@@ -71,7 +71,7 @@ _OF_SPACES = (4, 7, 8)
 class EventCounters(wiring.Component):
     """``iohpmcycles``, ``iohpmctr1`` and up, ``iohpmevt1`` and up, ``iocountovf`` and ``iocountinh`` (sections 5.19 to 5.23).
 
-    An event is in its counter 4 cycles after its pulse; each counter counts one kind, at most one a cycle. A counter that wraps sets its OF, and
+    An event is in its counter 3 cycles after its pulse; each counter counts one kind, at most one a cycle. A counter that wraps sets its OF, and
     when that was 0 there is a pulse on ``overflow``. Nothing depends on what is counted.
 
     An event that there is not reads back as 0. An event of a request (1, 2, 3) or of the directory cannot be filtered by address spaces (IDT), and
