@@ -114,7 +114,7 @@ class Devices(Software):
     def request(self, *accesses):
         """One at random, of a page of 4 KiB, or of none."""
         rng = self.rng
-        iova = IOVA + rng.randrange(5) * PAGE | (1 << rng.choice((39, 45, 60)) if rng.random() < 0.1 else 0)
+        iova = IOVA + rng.randrange(5) * PAGE | (1 << rng.choice((39, 45, 60)) if rng.random() < 0.25 else 0)
         return Request(rng.choice((FIRST_ONLY, SECOND_ONLY, BOTH, PLAIN, UNKNOWN)), iova, rng.choice(accesses),
                        process_id=1 if rng.random() < 0.1 else None)
 
