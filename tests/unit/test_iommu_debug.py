@@ -32,7 +32,7 @@ def answer(outcome):
 class Debugger(Devices):
     """Software that asks what devices would get, and devices that go on."""
     def __init__(self, name, core=IommuCore, rate=0.0):
-        super().__init__(seeded(f"debug/{name}"), core(modify=True, ats=True, counters=1, debug=True))
+        super().__init__(seeded(f"debug/{name}"), core(modify=True, ats=True, counters=1, debug=True, messages=False, tags=2))
         self.model = Iommu(self.memory, BUILT, self.directory.mode, self.directory.ppn)
         self.rate, self.open, self.answered, self.asked = rate, {}, 0, 0
         self.records, self.wrong = 0, []

@@ -109,7 +109,8 @@ def test_parameters_are_checked():
 class Counted(Devices):
     """Devices that ask one after the other, and the IOMMU in software."""
     def __init__(self, name, core=IommuCore):
-        super().__init__(seeded(f"hpm/{name}"), core(modify=True, ats=True, counters=COUNTERS, entries=16, ways=16, contexts=8))
+        super().__init__(seeded(f"hpm/{name}"), core(
+            modify=True, ats=True, counters=COUNTERS, entries=16, ways=16, contexts=8, messages=False, tags=2))
         self.model = CountingIommu(self.memory, BUILT, self.directory.mode, self.directory.ppn)
 
     async def ask(self, ctx, request):
