@@ -286,7 +286,7 @@ def test_planted_bug_of_the_counters_is_found(change):
     (Translator, ("counts = looked.access != Access.NONE", "counts = 1"), moves),
     (PageWalk, ("self.second_begun.eq(~outside)", "self.second_begun.eq(~outside & ~self._implicit)"), lambda core: counted("planted", core)),
     (PageWalk, ("context.first & request.canonical)", "context.first)"), lambda core: counted("planted", core)),
-    (ModifyEngine, ("self.meter.moved.eq(there & moved & ~rejects)", "self.meter.moved.eq(moved)"), moves),
+    (ModifyEngine, ("eq(there & moved & ~rejects)", "eq(moved)"), moves),
     (ModifyEngine, ("Mux(rejects, 1, there & ~moved)", "there & ~moved & ~rejects"), moves),
 ], ids=["counted again", "of moves", "tables", "not canonical", "moved", "rejected"])
 def test_planted_bug_is_found(part, change, test):

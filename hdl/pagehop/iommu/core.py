@@ -52,12 +52,13 @@ class IommuCore(wiring.Component):
         self.debug = DebugTranslation(id_bits) if debug else None
         inner = id_bits + debug      # of the translator's requests
         self.translator = Translator(
-            inner, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_)
+            inner, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_,
+            counted=bool(counters))
         self.control = IommuControl(
             ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits, counters=counters,
             debug=debug)
         self.ats, self.counters = ats, counters
-        self.engine, self.copy = (ModifyEngine(inner, ats=ats, format_=format_), PageCopy(reads)) if modify else (None, None)
+        self.engine, self.copy = (ModifyEngine(inner, ats=ats, format_=format_, counted=bool(counters)), PageCopy(reads)) if modify else (None, None)
         self._clients = [
             *((self.translator, name) for name in ("directory_memory", "table_memory")),
             *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []),

@@ -57,13 +57,14 @@ class Translator(wiring.Component):
     locate, located; redo : see :class:`Misses`. Requests of ``locate`` have no ``access``, those of ``request`` always have one
     directory_memory, table_memory : ports for the walks
     update, updated : see :class:`PageWalk`
-    events : out, what happens, see :class:`EventCounters`; nothing of ``locate``
+    events : out, when it is ``counted``: what happens, see :class:`EventCounters`; nothing of ``locate``
     """
-    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, ats=True, updates=True, format_=RiscvEntries):
+    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, ats=True, updates=True, format_=RiscvEntries,
+                 counted=False):
         if id_bits not in range(1, 9):
             raise ValueError(f"Translation requests must have ids of 1 to 8 bits, not {id_bits!r}")
         self.id_bits, self.entries, self.ways, self.contexts = id_bits, entries, ways, contexts
-        self.walk_cache, self.ats, self.updates, self.format = walk_cache, ats, updates, format_
+        self.walk_cache, self.ats, self.updates, self.format, self.counted = walk_cache, ats, updates, format_, counted
         super().__init__({
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
             "fault": Out(stream.Signature(FaultRecord)), "directory": In(Directory),
@@ -72,7 +73,7 @@ class Translator(wiring.Component):
             "locate": In(stream.Signature(TranslationRequest(id_bits))), "located": Out(Located), "redo": In(1),
             "directory_memory": Out(MemoryPort()), "table_memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
-            "events": Out(TranslationEvents),
+            **({"events": Out(TranslationEvents)} if counted else {}),
         })
 
     def elaborate(self, platform):
@@ -98,7 +99,8 @@ class Translator(wiring.Component):
             looked.beyond.eq(request.iova[PAGE_BITS + PPN_BITS:].any()),
         ]
         self._judge(m, looked, busy, misses, iotlb, contexts)
-        self._tell(m, looked.request, busy & ~misses.looks, misses, page_walk, directory_walk)
+        if self.counted:
+            self._tell(m, looked.request, busy & ~misses.looks, misses, page_walk, directory_walk)
         return m
 
     def _judge(self, m, looked, busy, misses, iotlb, contexts):
