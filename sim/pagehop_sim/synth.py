@@ -41,6 +41,7 @@ from pagehop.iommu.ats_invalidations import AtsInvalidations
 from pagehop.iommu.core import IommuCore
 from pagehop.iommu.entry_format import VtdEntries
 from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.event_counters import EventCounters
 from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
@@ -135,6 +136,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageWalk, VT-d": lambda: PageWalk(VtdEntries),
     "iommu.ModifyEngine, ATS": lambda: ModifyEngine(3, ats=True),
     "iommu.IommuCore, all": lambda: IommuCore(walk_cache=8, modify=True, ats=True),
+    "iommu.IommuCore, all, 7 counters, debug": lambda: IommuCore(walk_cache=8, modify=True, ats=True, counters=7, debug=True),
     "iommu.Iommu, 16 B": lambda: Iommu(16),
     "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
     "iommu.LineShare, 2 users": lambda: LineShare(2),
@@ -144,6 +146,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageCopy, 8 reads": lambda: PageCopy(8),
     "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
+    "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.
