@@ -93,8 +93,7 @@ class ModifyEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.batch = batch = self.batch
-        # What an entry says comes from a register, what is edited from the line: each has a decoder of its own, of which half is used.
-        m.submodules.judges, m.submodules.edits = self._judges, self._edits = self.format(), self.format()
+        m.submodules.format = self._format = self.format()
         # Of the moves that are still to be made; of those that were.
         self._good, self._moved = Signal(LINE_BEATS), Signal(LINE_BEATS)
         self._index, self._line = Signal(range(LINE_BEATS)), Signal(LINE_ADDRESS_BITS)
@@ -146,12 +145,12 @@ class ModifyEngine(wiring.Component):
 
     def _connect(self, m):
         """What does not depend on the state."""
-        batch, first, line, edits = self.batch, self.batch.first, self.line, self._edits
+        batch, first, line = self.batch, self.batch.first, self.line
         connect_streams(m, self.execute.command, batch.command)
         wide = first.function[0] | self._nested     # whatever the devices know of
         m.d.comb += [
             self.execute.pending.eq(batch.pending), batch.index.eq(self._index), line.index.eq(self._index), line.acquire.payload.eq(self._line),
-            line.hold.eq(~self.optimistic), line.value.eq(edits.moved), edits.page.eq(batch.move.new), edits.entry.eq(line.entry),
+            line.hold.eq(~self.optimistic), line.value.eq(self.format.moved(line.entry, batch.move.new)),
             self.limit.eq(Mux(self.optimistic, OPTIMISTIC_LIMIT, self.hold_limit)),
             self.locate.payload.device_id.eq(first.device_id), self.locate.payload.iova.eq(first.address),
             self.copy.payload.source.eq(batch.move.old), self.copy.payload.destination.eq(batch.move.new), self.copy_abort.eq(self._lost),
@@ -255,8 +254,8 @@ class ModifyEngine(wiring.Component):
     def _check(self, m):
         """Look at an entry a cycle, judge it in the next. Of those that were judged before another attempt only the good ones are left."""
         entry, place, old, judged, last = Signal(64), Signal(LINE_BEATS), Signal(PPN_BITS), Signal(), Signal()
-        info = self._judges.info
-        m.d.comb += [self._watches.eq(1), self._judges.entry.eq(entry)]
+        info = self._format.info
+        m.d.comb += [self._watches.eq(1), self._format.entry.eq(entry)]
         m.d.sync += [
             self._index.eq(self._index + 1), entry.eq(self.line.entry), place.eq(1 << self._index), old.eq(self.batch.move.old),
             judged.eq(self.line.owned), last.eq(self._last),
