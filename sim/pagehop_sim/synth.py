@@ -31,6 +31,7 @@ from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.local import LocalSource
+from pagehop.interposer.log_tables import LogTables
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
@@ -38,6 +39,7 @@ from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
 from pagehop.iommu.ats_invalidations import AtsInvalidations
+from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.entry_update import EntryUpdate
 from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
@@ -120,6 +122,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
         WINDOW_PAGES, *(mark_bits(depth + 16) for depth in (
             SIZES.device_ingress[0] + SIZES.aside[0], SIZES.device_ingress[2], SIZES.aside[1])), 4),
     "interposer.DirtyLog": lambda: DirtyLog(WIDTH),
+    "interposer.DirtyLog, tables": lambda: DirtyLog(WIDTH, RiscvEntries),
+    "interposer.LogTables": lambda: LogTables(WIDTH),
     "interposer.AddressAdjuster": lambda: AddressAdjuster(WIDTH, tags=32),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
     "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
