@@ -7,14 +7,13 @@ from pagehop.interposer.dirty_walk import DirtyWalk
 from pagehop.interposer.log_settings import LogError
 from pagehop.interposer.log_tables import LogTables
 from pagehop.iommu.entry_format import RiscvEntries, VtdEntries
-from pagehop.iommu.page_walk import PageWalk
 from pagehop_sim.planted import edited
 from pagehop_tb.models.iommu import PAGE, AddressSpace, Mode, RiscvEntry, VtdEntry, pages_from
 from pagehop_tb.models.memory import HostMemory
-from pagehop_tb.protocol import Kind, Tlp, answer, decode, encode
+from pagehop_tb.protocol import Kind, answer, decode, encode
 from pagehop_tb.simulate import run, seeded
 
-OUR_ID, LIMIT, HOST, LONG = 0x0208, 400, 1, 4000
+OUR_ID, HOST, LIMIT, SHORT, LONG = 0x0208, 1, 400, 120, 4000
 #: Base and pages of each range, as the device addresses them, and how large the pages are by which they are translated.
 RANGES = ((0x1_001F_0000, 32, PAGE), (0x40_0000_0000, 1024, 1 << 21), (0x41_0000_0000, 32, 1 << 16), (0x7F_FFFF_0000, 16, PAGE))
 TARGET = 0x8_0000_0000
@@ -49,7 +48,8 @@ class Host:
 
     def map(self, first, end, size, number=0):
         for address in range(first, end, size):
-            self.space.map(address, TARGET * (number + 1) + address % (1 << 30), size, dirty=self.rng.random() < 0.1, accessed=self.rng.random() < 0.5)
+            target = TARGET * (number + 1) + address % (1 << 30)
+            self.space.map(address, target, size, dirty=self.rng.random() < 0.1, accessed=self.rng.random() < 0.5)
         for address in range(first, end, PAGE):
             self.found(address)
 
@@ -115,7 +115,7 @@ class Host:
             assert tlp.requester_id == OUR_ID and tlp.address % 8 == 0 and tlp.tag & 0xF0 == 0xB0 | HOST << 6
             assert (tlp.kind, tlp.length, beat.dwords) in {(Kind.MRD, 2, 0), (Kind.CAS, 4, 4)}
             assert all(tlp.tag != other.tag for _, other in self.asked + [(0, one[1]) for one in self.done]), "a tag is used twice"
-            self.asked.append((self.cycle + rng.randrange(1, 40), tlp))
+            self.asked.append((self.cycle + rng.randrange(1, 20), tlp))
 
     def _perform(self):
         for one in [one for one in self.asked if one[0] <= self.cycle and self.rng.random() < self.quick]:
@@ -130,7 +130,7 @@ class Host:
                 self.swaps += 1
                 if word == known:
                     self.write(tlp.address, new)
-            self.done.append((self.cycle + self.rng.randrange(1, 40), tlp, word))
+            self.done.append((self.cycle + self.rng.randrange(1, 20), tlp, word))
 
     def _answer(self):
         ctx, dut = self.ctx, self.dut
@@ -211,7 +211,7 @@ class Host:
             assert self.word(place) & ~sum(self.marks.values()) == word, f"the entry at {place:#x} has changed"
 
 
-def exercise(dut, name, deep=0, rounds=8, software=0.2):
+def exercise(dut, name, deep=0, rounds=6, software=0.2):
     counts = {}
 
     async def bench(ctx):
@@ -220,8 +220,8 @@ def exercise(dut, name, deep=0, rounds=8, software=0.2):
         for number in range(rounds):
             host.hot = [rng.choice(pages) for _ in range(rng.choice((1, 3, 30)))] + [rng.choice([base, base + (size - 1) * PAGE])
                                                                                     for base, size, _ in RANGES]
-            host.quick = rng.choice((0.05, 0.9))
-            for _ in range(rng.randrange(5, 120)):
+            host.quick = rng.choice((0.1, 0.9))
+            for _ in range(rng.randrange(5, 50)):
                 await host.mark(rng.choice(host.hot) if rng.random() < 0.8 else rng.choice(pages))
                 for _ in range(rng.choice((0, 0, 30))):
                     assert await host.step() == LogError.NONE
@@ -241,8 +241,9 @@ def exercise(dut, name, deep=0, rounds=8, software=0.2):
 @pytest.mark.parametrize("walks", [1, 8])
 @pytest.mark.parametrize("entries", [RiscvEntries, VtdEntries])
 def test_every_page_is_marked(entries, walks):
-    counts = exercise(LogTables(16 if walks == 1 else 64, entries, walks=walks), f"tables/{entries.__name__}/{walks}", deep=walks == 8)
-    assert min(counts.values()) > 100
+    dut = LogTables(16, entries, walks=1, known=4) if walks == 1 else LogTables(64, entries, walks=walks)
+    counts = exercise(dut, f"tables/{entries.__name__}/{walks}", deep=walks == 8, rounds=4 if walks == 1 else 8)
+    assert min(counts.values()) > 40, counts
 
 
 WRONG = {
@@ -256,6 +257,8 @@ def goes_wrong(dut, how, request):
     """What goes wrong with the read of the leaf (0) or its swap (1) is told."""
     async def bench(ctx):
         host = Host(ctx, dut, rng := seeded(f"tables/{how}/{request}"), 0, software=0)
+        ctx.set(dut.limit, SHORT)
+        host.quick = 0.5
         address, other = (base + rng.randrange(pages) * PAGE for base, pages, _ in (RANGES[0], RANGES[3]))
         place = host.places[address]
         host.write(place, host.word(place) & ~sum(host.marks.values()))
@@ -275,18 +278,18 @@ def goes_wrong(dut, how, request):
             ctx.set(dut.settings.ranges[2].shift, 13)
         await host.mark(address)
         began, host.deaf = host.cycle, how == "not taken"
-        for _ in range(20 * LIMIT):
+        for _ in range(20 * SHORT):
             if how in ("UR", "CA", "short", "poison", "silence") and host.reads > 0:
                 is_swap = [one[1].kind is Kind.CAS for one in host.done]
                 host.wild = how if is_swap == [bool(request)] else None
-            if how == "endless":
+            if how == "endless" and any(tlp.data[:8] == host.memory.read(place, 8) for _, tlp in host.asked):
                 host.write(place, host.word(place) ^ host.free)
             error = await host.step()
             if error != LogError.NONE:
                 break
         assert error == WRONG[how], f"told is {error}"
         if how in ("silence", "not taken"):
-            assert LIMIT <= host.cycle - began < 2 * LIMIT + 200
+            assert SHORT <= host.cycle - began < 2 * SHORT + 60
         assert host.swaps == swaps or request or how in ("endless", "units")
 
     run(dut, bench)
@@ -298,4 +301,80 @@ CASES = [(how, request) for how in ("UR", "CA", "short", "poison", "silence") fo
 @pytest.mark.hazard("I12")
 @pytest.mark.parametrize(("how", "request_"), CASES)
 def test_what_goes_wrong_is_told(how, request_):
-    goes_wrong(LogTables(64, walks=2), how, request_)
+    goes_wrong(LogTables(64, walks=2, known=4), how, request_)
+
+
+def costs(dut, levels):
+    """A page whose table is known costs one read, and a swap when it lacks its D; one that came since all was forgotten nothing."""
+    async def bench(ctx):
+        host = Host(ctx, dut, seeded("tables/costs"), levels == 4, software=0)
+        base, pages, _ = RANGES[0]
+        addresses = [base + PAGE * page for page in range(min(pages, 16))]     # of one table
+        for address in addresses:
+            host.write(host.places[address], host.word(host.places[address]) & ~sum(host.marks.values()))
+        for known in range(2):
+            for count, address in enumerate(addresses):
+                reads, swaps = host.reads, host.swaps
+                await host.mark(address)
+                assert await host.ends() == LogError.NONE
+                assert (host.reads - reads, host.swaps - swaps) == (1 if count >= dut.walks else levels, 1 - known)
+            requests = host.reads + host.swaps
+            for address in addresses:
+                await host.mark(address)
+                assert await host.ends() == LogError.NONE
+            assert host.reads + host.swaps == requests
+            await host.forget()
+
+    run(dut, bench)
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_what_a_page_costs(levels):
+    costs(LogTables(64, walks=1), levels)
+
+
+def test_walks():
+    with pytest.raises(ValueError, match="1, 2, 4 or 8"):
+        LogTables(walks=3)
+
+
+#: Within so many runs, each with other random choices, a bug must be found.
+BUDGET = 3
+BUGS = {
+    "swapped once": (DirtyWalk, ("with m.Elif(~same):", "with m.Elif(0):")),
+    "swaps are compared with their entry": (DirtyWalk, ("with m.Elif(~same):", "with m.Elif(same):")),
+    "pages are remembered": (LogTables, ("given.invalidate.eq(self.forget)", "given.invalidate.eq(0)")),
+    "pages are given to nobody": (LogTables, ("with m.Elif(free.bit_select(turn, 1)):", "with m.Else():")),
+    "tables are remembered": (DirtyWalk, ("walk.invalidate.eq(self.forget)", "walk.invalidate.eq(0)")),
+    "answers for all": (LogTables, ("ours & (number == walk.number)", "ours")),
+    "the range is left out": (LogTables, ("page.eq(base + unit)", "page.eq(unit)")),
+    "idle amid a walk": (LogTables, ("waits & Cat(walk.i.ready for walk in walks).all()", "waits")),
+    "a read is a swap": (DirtyWalk, ("request.swaps.eq(walk.update.valid)", "request.swaps.eq(1)")),
+    "without its D": (DirtyWalk, ("request.writes.eq(1)", "request.writes.eq(0)")),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bug_is_found(bug):
+    component, change = BUGS[bug]
+    broken = edited(component, change)
+    design = broken if component is LogTables else edited(LogTables, DirtyWalk=broken)
+    with pytest.raises(AssertionError):
+        for attempt in range(BUDGET):
+            exercise(design(64, walks=2, known=16), f"tables/bug/{attempt}")
+
+
+SILENT_BUGS = {
+    ("UR", 0): ("denied.eq(~self.answer.good)", "denied.eq(0)"), ("poison", 1): ("with m.If(~self.answer.good):", "with m.If(0):"),
+    ("beyond", 0): ("request.beyond.eq(page[PPN_BITS:].any())", "request.beyond.eq(0)"),
+    ("unmapped", 0): ("ended & (fault != WalkFault.NONE)", "0"), ("silence", 1): ("(silence == SILENT_TICKS) | ", ""),
+    ("endless", 0): (" | (age == LONG_TICKS)", ""), ("units", 0): None,
+}
+
+
+@pytest.mark.parametrize("case", SILENT_BUGS)
+def test_bugs_that_tell_nothing_are_found(case):
+    change = SILENT_BUGS[case]
+    design = edited(LogTables, DirtyWalk=edited(DirtyWalk, change)) if change else edited(LogTables, ("with m.If(coarse):", "with m.If(0):"))
+    with pytest.raises(AssertionError):
+        goes_wrong(design(64, walks=2, known=4), *case)

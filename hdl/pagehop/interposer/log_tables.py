@@ -55,7 +55,7 @@ class LogTables(wiring.Component):
         m.d.sync += [
             coarse.eq(Cat(one.pages.any() & (one.shift != PAGE_BITS) for one in self.settings.ranges).any()),
             # Twice in the longest wait for an answer.
-            tick.eq(timer >= self.limit[1:]), timer.eq(Mux(tick, 0, timer + 1)),
+            tick.eq(~tick & (timer >= self.limit[1:])), timer.eq(Mux(tick, 0, timer + 1)),
         ]
         for number, walk in enumerate(walks):
             m.submodules[f"walk_{number}"] = walk
