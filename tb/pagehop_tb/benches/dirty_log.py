@@ -1,5 +1,5 @@
-"""The dirty log in a host's memory: two ranges of different granularity, in bitmaps of both modes or in page tables, under devices that write below, in
-and above what the bitmaps on the device cover, while pages move, and with software that takes words while their bits are being set.
+"""The dirty log in a host's memory: two ranges of different granularity, in bitmaps of both modes or in page tables, under devices that write below,
+in and above what the bitmaps on the device cover, while pages move, and with software that takes words while their bits are being set.
 
 What a report must have says the checker, by pages (I12). Which units of less and more than a page, the bench says itself: of pages that it alone
 writes, once the writes are visible (H48).
@@ -176,7 +176,7 @@ class Logging:
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def dirty_log(dut: Any) -> None:
-    """``rounds`` in each of ``modes``; the pages that move have 2^``page_size`` bytes."""
+    """``rounds`` in each of ``modes``: swap, turns or tables; the pages that move have 2^``page_size`` bytes."""
     config = BenchConfig("dirty_log")
     rounds, modes, faults, gap = config.get("rounds", 2), config.get("modes", ["swap", "turns"]), config.get("faults", True), config.get("gap", 30)
     page_size = config.get("page_size", PAGE_BITS)
