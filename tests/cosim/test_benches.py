@@ -118,7 +118,8 @@ def test_pages_move_at_the_same_time(bench):
 def test_page_tables_are_marked(bench):
     """In the design with two slots, which has what that needs."""
     hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64, "log_tables": "riscv"}
-    bench("dirty_log", "verilator", {"rounds": 1, "modes": ["tables"]}, hardware, least=BENCHES["dirty_log"][2])
+    delays = {"write_delay": [20, 100], "read_delay": [50, 150]}
+    bench("dirty_log", "verilator", {"rounds": 1, "modes": ["tables"]} | delays, hardware, least=BENCHES["dirty_log"][2])
 
 
 #: Benches of the other topologies, short: each is a design of its own. Scenarios run them for longer. Both memories, or Host B, take 128 bytes at a

@@ -109,6 +109,7 @@ def log_remembers_pages() -> Any:
 
 
 SWAP, TURNS, TABLES = ({"rounds": 1, "modes": [mode], "faults": False} for mode in ("swap", "turns", "tables"))
+TABLES |= {"write_delay": [20, 100], "read_delay": [50, 150]}
 DIRTY_LOG = (
     Bug("log_drops_a_mark", ("I12", "H47"), log_drops_a_mark, "dirty_log", SWAP, "lost", seeds=2),
     Bug("log_swaps_for_what_it_knew", ("H47",), log_swaps_for_what_it_knew, "dirty_log", SWAP, "TIMEOUT"),

@@ -37,7 +37,7 @@ class LogTables(wiring.Component):
     o_request : stream of one-beat TLPs. ``completion``: stream, always ready; only what has a tag of ours counts.
     error : pulse, or NONE.
     """
-    def __init__(self, data_bytes=64, entries=RiscvEntries, *, walks=4, walk_cache=4, known=32):
+    def __init__(self, data_bytes=64, entries=RiscvEntries, *, walks=8, walk_cache=4, known=32):
         if walks not in (1, 2, 4, MOST_WORDS):
             raise ValueError(f"Walks of the dirty log must be 1, 2, 4 or {MOST_WORDS} at a time, not {walks!r}")
         self.data_bytes, self.entries, self.walks, self.walk_cache, self.known = data_bytes, entries, walks, walk_cache, known

@@ -33,8 +33,9 @@ TABLES, TABLE_BYTES, DIRTY, FREE = 0x62_0000_0000, 0x1000_0000, 1 << 7, 0x300
 FINE, COARSE = 11, (12, 13, 16, 21)
 #: Pages that devices access in each range, and those that the bench alone writes.
 PLACES, OWN = 14, 6
-#: Units that are written in a row, more than can wait and of more words than the log has at a time.
-FLOOD = 200
+#: Units that are written in a row, more than can wait and of more words than the log has at a time; of pages in tables, for each of which a read and
+#: a swap are waited for, fewer, or what the device reads after them comes too late.
+FLOOD, FLOOD_OF_PAGES = 200, 100
 #: Pages that move.
 MOVED = (5, 6)
 #: Cycles from one report to the next.
@@ -128,16 +129,16 @@ class Logging:
 
     async def flood(self) -> None:
         """Writes to units of the first range, a beat a cycle: the device waits for the log, and no mark is lost."""
-        one, size = self.ranges[0], 64
+        one, size, count = self.ranges[0], 64, FLOOD_OF_PAGES if self.tables else FLOOD
         self.log.taken[0] = 0
-        units = self.random.sample(range(one.units), FLOOD)
+        units = self.random.sample(range(one.units), count)
         for unit in units:
             address = one.base + (unit << one.shift)
             await self.writer.write(address, self.guest.system.values.take(address, size))
         await self.writer.read(one.base, 4)
         await self.log.take()
         missing = sum(~self.log.taken[0] >> unit & 1 for unit in units)
-        assert not missing, f"{FLOOD} units were written, and {missing} are not reported"
+        assert not missing, f"{count} units were written, and {missing} are not reported"
 
     async def folded(self) -> None:
         """A report for pages of any size sets bits and clears none."""
