@@ -315,7 +315,7 @@ class TableMachine(Machine):
 
 def with_tables(*changes, **parts):
     """A log that marks page tables, small enough to be simulated quickly, with these changes of what switches between the two forms."""
-    return edited(DirtyLog, LogForms=edited(LogForms, *changes, LogTables=partial(LogTables, known=4), **parts))(16, RiscvEntries)
+    return edited(DirtyLog, LogForms=edited(LogForms, *changes, LogTables=partial(LogTables, walks=4, known=4), **parts))(16, RiscvEntries)
 
 
 def exercise(dut, name, ping_pong, host=1, rounds=6, made=Machine):

@@ -26,7 +26,8 @@ PATIENCE = 16
 
 
 class DirtyLog(wiring.Component):
-    """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, and tell when a report is true (H46, H47, H48, I12).
+    """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, or A and D of its entry in page tables there, and tell
+    when a report is true (H34, H46, H47, H48, I12).
 
     Each write of the device leaves a mark here when it is chosen; marks wait in a queue, and when that is nearly full, ``pause`` is 1 and no write
     is chosen. The queue moves on by requests of ours to one host and by their answers, which wait for nothing that the device sends, and by an error
@@ -37,9 +38,13 @@ class DirtyLog(wiring.Component):
     written or not yet, is proven visible at both hosts, and so are the bits. Other marks wait in the queue from the moment when those are taken until
     the bitmap changes: for the answers to two or three requests a word. An error ends it, and lasting for 16 times ``limit`` is one.
 
+    Parameters
+    ----------
+    data_bytes : beat width. entries : class of the :class:`EntryFormat` of page tables that may be marked instead of bitmaps; None when none may.
+
     Members
     -------
-    settings, sync, status : from and to the registers. ``changed``: pulse, a range or bitmap was written. ``opaque``: there may be writes that
+    settings, sync, status : from and to the registers. ``changed``: pulse, a range, bitmap or root was written. ``opaque``: there may be writes that
         have no mark, or no order with us. ``down``: of the host that has the bitmaps.
     writes, written : of the device ingress. ``pause``: to it.
     requester_id, limit : of requests.
