@@ -51,7 +51,7 @@ class Logging:
         places = ((random.randrange(3), LOW_PAGES, FINE), (far, random.choice((64, 700, 1536)), random.choice(COARSE)))
         self.ranges = [LoggedRange(WINDOW_BASE + PAGE * first, pages, shift, *bitmaps)
                        for (first, pages, shift), bitmaps in zip(places, BITMAPS, strict=True)]
-        self.host, self.memory = host, guest.system.hosts[host].memory
+        self.host, self.memory, self.on = host, guest.system.hosts[host].memory, True
         self.tables = self._tables() if mode == "tables" else None
         self.log = DirtyLog(self.driver, self.memory, host, self.ranges, mode == "turns", self._between, self.tables)
         self.writer = guest.system.functions["third"]
@@ -76,13 +76,17 @@ class Logging:
         return LoggedTables(space.ppn, mode is Mode.SV48, places.__getitem__, DIRTY)
 
     async def _between(self) -> None:
-        if self.tables is not None and (logged := [page for page in self.places if self.units(page, 1)]):
-            # Software changes an entry, perhaps between the log's look at it and its swap.
-            place = self.tables.place(self.random.choice(logged))
-            word = int.from_bytes(self.memory.read(place, 8), "little") ^ (FREE & self.random.randrange(FREE + 1))
-            self.memory.write(place, word.to_bytes(8, "little"))
         if self.random.random() < 0.2:
             await self.guest.system.fabric.wait(self.random.randrange(60))
+
+    async def change(self, tables: LoggedTables) -> None:
+        """Software changes entries until the log is off, also between the log's look at one and its swap."""
+        logged = [page for page in (*self.places, *self.own) if self.units(page, 1)]
+        while self.on:
+            place = tables.place(self.random.choice(logged))
+            word = int.from_bytes(self.memory.read(place, 8), "little") ^ (FREE & self.random.randrange(FREE + 1))
+            self.memory.write(place, word.to_bytes(8, "little"))
+            await self.guest.system.fabric.wait(self.random.randrange(1, 40))
 
     def units(self, address: int, size: int) -> set[tuple[int, int]]:
         """Range and number of each unit that an access touches."""
@@ -198,6 +202,8 @@ async def dirty_log(dut: Any) -> None:
                 agent.pages = run.places
             tasks = tasks or [manager.start_soon(agent.run()) for agent in agents]
             await run.log.start()
+            if run.tables is not None:
+                manager.start_soon(run.change(run.tables))
             for number in range(rounds):
                 config.progress(done * rounds + number, len(modes) * rounds, f"{mode} in the memory of Host {'AB'[host]}")
                 await run.race()
@@ -219,6 +225,7 @@ async def dirty_log(dut: Any) -> None:
                 await guest.end(agents, tasks)
                 await run.log.take()
                 await run.again()
+            run.on = False
             await run.log.stop()
         traffic = await guest.driver.registers.read(regs.LogTraffic.offset)
         assert regs.LogTraffic.WAITS.get(traffic), "the device never waited for the log"
