@@ -75,7 +75,7 @@ class LogTables(wiring.Component):
 
     def _give(self, m, walks):
         """Give each page to a walk that is idle, if it is none that was given before. Returns whether none waits."""
-        m.submodules.given = given = KeyedCache("Known pages", PAGE_NUMBER_BITS, 1, self.known, 64)
+        m.submodules.given = given = KeyedCache("Known pages", PAGE_NUMBER_BITS, None, self.known, 64)
         base, unit, page, turn = Signal(PAGE_NUMBER_BITS), Signal(33), Signal(PAGE_NUMBER_BITS), Signal(range(self.walks))
         mark, free = self.i.payload, Cat(walk.i.ready for walk in walks)
         m.d.comb += [given.key.eq(page), given.filled_key.eq(page), given.invalidate.eq(self.forget), *(walk.i.payload.eq(page) for walk in walks)]
