@@ -31,6 +31,7 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "hosts": (int, 2),
     "in_row": (bool, False),
     "ecrc": (str, "outside"),
+    "log_tables": (str, "none"),
 }
 #: Those of the address adjuster.
 ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}
