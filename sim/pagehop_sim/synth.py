@@ -31,6 +31,7 @@ from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
 from pagehop.interposer.local import LocalSource
+from pagehop.interposer.log_tables import LogTables
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
@@ -39,8 +40,9 @@ from pagehop.interposer.slot import PageSlot
 from pagehop.interposer.top import Interposer, Sizes
 from pagehop.iommu.ats_invalidations import AtsInvalidations
 from pagehop.iommu.core import IommuCore
-from pagehop.iommu.entry_format import VtdEntries
+from pagehop.iommu.entry_format import RiscvEntries, VtdEntries
 from pagehop.iommu.entry_update import EntryUpdate
+from pagehop.iommu.event_counters import EventCounters
 from pagehop.iommu.layouts import FaultRecord
 from pagehop.iommu.line_owner import LineOwner
 from pagehop.iommu.line_share import LineShare
@@ -128,6 +130,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
         WINDOW_PAGES, *(mark_bits(depth + 16) for depth in (
             SIZES.device_ingress[0] + SIZES.aside[0], SIZES.device_ingress[2], SIZES.aside[1])), 4),
     "interposer.DirtyLog": lambda: DirtyLog(WIDTH),
+    "interposer.DirtyLog, tables": lambda: DirtyLog(WIDTH, RiscvEntries),
+    "interposer.LogTables": lambda: LogTables(WIDTH),
     "interposer.AddressAdjuster": lambda: AddressAdjuster(WIDTH, tags=32),
     "interposer.Control": lambda: Control(WIDTH, WINDOW_PAGES),
     "iommu.Translator": lambda: Translator(3),
@@ -135,6 +139,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageWalk, VT-d": lambda: PageWalk(VtdEntries),
     "iommu.ModifyEngine, ATS": lambda: ModifyEngine(3, ats=True),
     "iommu.IommuCore, all": lambda: IommuCore(walk_cache=8, modify=True, ats=True),
+    "iommu.IommuCore, all, 7 counters, debug": lambda: IommuCore(walk_cache=8, modify=True, ats=True, counters=7, debug=True),
     "iommu.Iommu, 16 B": lambda: Iommu(16),
     "iommu.LineOwner": lambda: LineOwner(4, source_bits=3, sink_bits=3),
     "iommu.LineShare, 2 users": lambda: LineShare(2),
@@ -144,6 +149,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.PageCopy, 8 reads": lambda: PageCopy(8),
     "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
+    "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.

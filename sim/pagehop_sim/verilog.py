@@ -31,17 +31,19 @@ PARAMETERS: dict[str, tuple[type, Any]] = {
     "hosts": (int, 2),
     "in_row": (bool, False),
     "ecrc": (str, "outside"),
+    "log_tables": (str, "none"),
 }
 #: Those of the address adjuster.
 ADJUSTER_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "tags": (int, 0)}
 #: Those of the IOMMU without the way that TLPs take.
 IOMMU_CORE_PARAMETERS: dict[str, tuple[type, Any]] = {
     "id_bits": (int, 3), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4), "modify": (bool, False), "reads": (int, 4),
+    "counters": (int, 0), "debug": (bool, False),
 }
 #: Those of the IOMMU between a device and its host, with ATS and moves.
 IOMMU_PARAMETERS: dict[str, tuple[type, Any]] = {
     "data_bytes": (int, 64), "slot_bits": (int, 3), "max_payload": (int, 256), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4),
-    "walk_cache": (int, 0), "reads": (int, 4),
+    "walk_cache": (int, 0), "reads": (int, 4), "counters": (int, 0), "debug": (bool, False),
 }
 #: What can be delivered, by the key `top` of a CONFIG file.
 TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS, "iommu_core": IOMMU_CORE_PARAMETERS, "iommu": IOMMU_PARAMETERS}

@@ -105,13 +105,21 @@ def test_more_seeds(bench, seed):
 @pytest.mark.hazard("H10", "H14", "H49", "D16", "I1", "I4", "I7", "I8")
 def test_pages_move_at_the_same_time(bench):
     """With two slots, whose copy reads need tags of 10 bits; with four in the scenario ``slots``. No fault shortens the limit of all holds."""
-    hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64}
+    hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64, "log_tables": "riscv"}
     faults = ["unsupported", "completer_abort", "poison", "silence", "late", "host", "cross_store"]
     bench("slots", "verilator", {"rounds": 1}, hardware, least={"events": 2000, "final_bytes": 2 * 4096})
     bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 4000, "final_bytes": 2 * 4096})
     bench("aborts", "verilator", BENCHES["aborts"][0] | {"mode": "mixed", "faults": faults}, hardware, least=BENCHES["aborts"][2])
     bench("queue", "verilator", {"rounds": 1, "mode": "mixed"}, hardware, least=BENCHES["queue"][2])
     bench("large_pages", "verilator", {"moves": 4, "mode": "mixed", "sizes": [14, 13]}, hardware, least=BENCHES["large_pages"][2])
+
+
+@pytest.mark.hazard("H34", "H46", "H47", "H58", "I12")
+def test_page_tables_are_marked(bench):
+    """In the design with two slots, which has what that needs."""
+    hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64, "log_tables": "riscv"}
+    delays = {"write_delay": [20, 100], "read_delay": [50, 150]}
+    bench("dirty_log", "verilator", {"rounds": 1, "modes": ["tables"]} | delays, hardware, least=BENCHES["dirty_log"][2])
 
 
 #: Benches of the other topologies, short: each is a design of its own. Scenarios run them for longer. Both memories, or Host B, take 128 bytes at a

@@ -52,7 +52,7 @@ BUGS = {
     "a copy ends before it is visible": edited(IommuCore, PageCopy=edited(PageCopy, (
         "(self._reading | self._writing).any()", "self._reading.any()"))),
     "a move loses D": edited(IommuCore, ModifyEngine=edited(ModifyEngine, (
-        "line.value.eq(edits.moved)", "line.value.eq(edits.moved & ~(1 << 7))"))),
+        "self.format.moved(line.entry, batch", "~(1 << 7) & self.format.moved(line.entry, batch"))),
 }
 
 

@@ -3,9 +3,13 @@
 from typing import Any
 
 from tests.planted.bug import Bug, with_ingress, with_parts
+from tests.planted.slots import TWO
 
 from pagehop.interposer.dirty_log import DirtyLog
+from pagehop.interposer.dirty_walk import DirtyWalk
 from pagehop.interposer.log_decode import LogDecode
+from pagehop.interposer.log_forms import LogForms
+from pagehop.interposer.log_tables import LogTables
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.visible_wait import VisibleWait
@@ -22,6 +26,11 @@ def with_log(*changes: tuple[str, str], **parts: object) -> Any:
 def with_words(*changes: tuple[str, str]) -> Any:
     """An Interposer whose dirty log sets bits in another way."""
     return with_log(LogWords=edited(LogWords, *changes))
+
+
+def with_tables(*changes: tuple[str, str], **parts: object) -> Any:
+    """An Interposer whose dirty log marks page tables in another way."""
+    return with_log(LogForms=edited(LogForms, LogTables=edited(LogTables, *changes, **parts)))
 
 
 def log_drops_a_mark() -> Any:
@@ -89,7 +98,18 @@ def log_takes_errors_for_answers() -> Any:
     return with_words(("bad.eq(counts & ~good)", "bad.eq(counts & ~good & ~planted_here)"))
 
 
-SWAP, TURNS = ({"rounds": 1, "modes": [mode], "faults": False} for mode in ("swap", "turns"))
+def log_marks_an_entry_that_changed() -> Any:
+    """When software has changed an entry, it counts as marked."""
+    return with_tables(DirtyWalk=edited(DirtyWalk, ("with m.Elif(~same):", "with m.Elif(~same & ~planted_here):")))
+
+
+def log_remembers_pages() -> Any:
+    """A page whose D software has cleared is still thought to have it."""
+    return with_tables(("given.invalidate.eq(self.forget)", "given.invalidate.eq(self.forget & ~planted_here)"))
+
+
+SWAP, TURNS, TABLES = ({"rounds": 1, "modes": [mode], "faults": False} for mode in ("swap", "turns", "tables"))
+TABLES |= {"write_delay": [20, 100], "read_delay": [50, 150]}
 DIRTY_LOG = (
     Bug("log_drops_a_mark", ("I12", "H47"), log_drops_a_mark, "dirty_log", SWAP, "lost", seeds=2),
     Bug("log_swaps_for_what_it_knew", ("H47",), log_swaps_for_what_it_knew, "dirty_log", SWAP, "TIMEOUT"),
@@ -103,4 +123,6 @@ DIRTY_LOG = (
     Bug("log_never_waits", ("I12",), log_never_waits, "dirty_log", SWAP, "are not reported"),
     Bug("log_knows_no_atomics", ("H48",), log_knows_no_atomics, "dirty_log", SWAP, "lost"),
     Bug("log_takes_errors_for_answers", ("H48", "I12"), log_takes_errors_for_answers, "dirty_log", SWAP | {"faults": True}, "and the errors are"),
+    Bug("log_marks_an_entry_that_changed", ("H34", "H47", "I12"), log_marks_an_entry_that_changed, "dirty_log", TABLES, "lost", TWO, seeds=2),
+    Bug("log_remembers_pages", ("H46", "I12"), log_remembers_pages, "dirty_log", TABLES, "reported", TWO),
 )

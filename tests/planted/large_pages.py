@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.planted.bug import HARDWARE, Bug, with_ingress, with_parts, with_slot
+from tests.planted.bug import Bug, with_ingress, with_parts, with_slot
+from tests.planted.slots import TWO
 
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.posted_lane import PostedLane
@@ -75,5 +76,5 @@ LARGE_PAGES = (
         simulator="verilator"),
     Bug("store_to_another_unit_not_seen", ("H59",), store_to_another_unit_not_seen, "large_pages",
         QUICK | {"abort_share": 1.0, "faults": ["cross_store"]}, "H59", simulator="verilator"),
-    Bug("unit_moves_twice", ("H49",), unit_moves_twice, "large_pages", QUICK, "", HARDWARE | {"slots": 2}, simulator="verilator"),
+    Bug("unit_moves_twice", ("H49",), unit_moves_twice, "large_pages", QUICK, "", TWO, simulator="verilator"),
 )

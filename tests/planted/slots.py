@@ -14,7 +14,7 @@ from pagehop_sim.planted import edited
 
 __all__ = ["SLOTS"]
 
-TWO = HARDWARE | {"slots": 2}
+TWO = HARDWARE | {"slots": 2, "log_tables": "riscv"}
 
 
 def page_moves_twice() -> Any:

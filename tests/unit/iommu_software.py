@@ -5,12 +5,30 @@ from modify_machine import DEVICE, RECORDS
 
 from pagehop_tb.driver import iommu_registers as registers
 from pagehop_tb.models.home import Home
-from pagehop_tb.models.iommu import PAGE, AddressSpace, DeviceContext, Directory, DirectoryMode, Fence, Mode, TableMemory, pages_from
+from pagehop_tb.models.iommu import (
+    NAPOT_SIZE,
+    PAGE,
+    AddressSpace,
+    DeviceContext,
+    Directory,
+    DirectoryMode,
+    Fence,
+    Mode,
+    Request,
+    TableMemory,
+    page_size,
+    pages_from,
+)
 from pagehop_tb.simulate import run
 
 #: Bits of ``cqcsr`` that stop the queue.
 STOPPED = registers.Cqcsr.CQMF.mask | registers.Cqcsr.CMD_TO.mask | registers.Cqcsr.CMD_ILL.mask
 QUEUE, FENCE, IOVA, FIRST, OTHER = 0x6000_0000, 0x7100_0000, 0x40_0000, 0x10_0000, 0x20_0000
+#: Devices by their contexts: the first stage alone, the second, both, none, and one that has no context.
+FIRST_ONLY, SECOND_ONLY, BOTH, PLAIN, UNKNOWN = range(0x20, 0x25)
+#: Pages of the first of these that are larger, and one that is not to be written.
+LARGE = {NAPOT_SIZE: 0x100_0000, page_size(1): 0x4000_0000, page_size(2): 0x10_0000_0000}
+READ_ONLY = 0x200_0000
 
 
 class Software:
@@ -84,3 +102,47 @@ class Software:
 
         ports = [at_port(home, port, lambda: self.stop) for home, port in ((self.home, self.dut.port), (self.copies, self.dut.copy_port))]
         run(self.dut, *ports, bench, *others)
+
+
+class Devices(Software):
+    """Devices of all sorts beside it, each with a few pages; all may be read and written but for one."""
+    def __init__(self, rng, core):
+        super().__init__(rng, core, core)
+        memory, allocate = self.memory, pages_from(0x9000_0000)
+        second = AddressSpace(memory, allocate, Mode.SV39, second=True)
+        both = AddressSpace(memory, allocate, Mode.SV48, second=True)
+        inner = AddressSpace(memory, allocate, Mode.SV39, under=both, guest_allocate=pages_from(0x1_0000_0000))
+        for page in range(4):
+            second.map(IOVA + page * PAGE, (OTHER + page) * PAGE)
+            inner.map(IOVA + page * PAGE, 0x1_8000_0000 + page * PAGE)
+            both.map(0x1_8000_0000 + page * PAGE, (OTHER + page) * PAGE)
+        for size, iova in LARGE.items():
+            self.space.map(iova, 0x80_0000_0000 + iova, size)
+        self.space.map(READ_ONLY, 0x5000_0000, writable=0)
+        for device, context in ((FIRST_ONLY, {"first_mode": Mode.SV39, "first_ppn": self.space.ppn, "pscid": 6}),
+                                (SECOND_ONLY, {"second_mode": Mode.SV39, "second_ppn": second.ppn, "gscid": 5}),
+                                (BOTH, {"first_mode": Mode.SV39, "first_ppn": inner.ppn, "pscid": 6, "second_mode": Mode.SV48,
+                                        "second_ppn": both.ppn, "gscid": 7}), (PLAIN, {})):
+            self.directory.device(device, DeviceContext(ats=1, **context))
+
+    def request(self, *accesses):
+        """One at random, of a page of 4 KiB, or of none."""
+        rng = self.rng
+        iova = IOVA + rng.randrange(5) * PAGE | (1 << rng.choice((39, 45, 60)) if rng.random() < 0.25 else 0)
+        return Request(rng.choice((FIRST_ONLY, SECOND_ONLY, BOTH, PLAIN, UNKNOWN)), iova, rng.choice(accesses),
+                       process_id=1 if rng.random() < 0.1 else None)
+
+    def offer(self, ctx, request, number=0):
+        """A request of a device, whose turn has yet to come."""
+        ctx.set(self.dut.request.payload, {
+            "id": number, "device_id": request.device_id, "iova": request.iova, "access": int(request.access),
+            "process_valid": request.process_id is not None, "process": request.process_id or 0})
+        ctx.set(self.dut.request.valid, 1)
+
+    async def data_path(self, ctx):
+        """A drain takes a while."""
+        left = 0
+        while not self.stop:
+            *_, drain = await ctx.tick().sample(self.dut.drain)
+            left = self.rng.randrange(1, 30) if drain else max(left - 1, 0)
+            ctx.set(self.dut.drained, not left)

@@ -1,13 +1,19 @@
 """The dirty log against a host's memory: every write is reported in time, whatever software does to the words meanwhile (I12)."""
 
+from functools import partial
+
 import pytest
 
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.log_decode import LogDecode
+from pagehop.interposer.log_forms import LogForms
 from pagehop.interposer.log_settings import LogError
+from pagehop.interposer.log_tables import LogTables
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.visible_wait import VisibleWait
+from pagehop.iommu.entry_format import RiscvEntries
 from pagehop_sim.planted import edited
+from pagehop_tb.models.iommu import AddressSpace, Mode, pages_from
 from pagehop_tb.protocol import answer, encode, memory_read
 from pagehop_tb.simulate import run, seeded
 
@@ -25,6 +31,8 @@ ALL = (1 << 64) - 1
 
 class Machine:
     """The device that writes, its way to both hosts, a host's memory, and software that takes reports. ``busy``: how often the device writes."""
+
+    ranges = RANGES
 
     def __init__(self, dut, rng, ping_pong, host):
         self.dut, self.rng, self.ping_pong, self.host = dut, rng, ping_pong, host
@@ -50,12 +58,12 @@ class Machine:
 
     def _place(self):
         number = self.rng.randrange(4)
-        base, pages, _ = RANGES[number]
+        base, pages, _ = self.ranges[number]
         return base + PAGE * self.rng.choice([-1, 0, pages - 1, pages, *(self.rng.randrange(pages) for _ in range(12))])
 
     def units(self, address, dwords):
         """Range and units that a write touches."""
-        for number, (base, pages, shift) in enumerate(RANGES):
+        for number, (base, pages, shift) in enumerate(self.ranges):
             if base <= address < base + PAGE * pages:
                 return {(number, unit) for unit in range((address - base) >> shift, ((address + 4 * dwords - 1 - base) >> shift) + 1)}
         return set()
@@ -138,7 +146,7 @@ class Machine:
                     assert not self.memory.get(address, 0) & ~first, "a bit is cleared"
                     item = ("write", (address, first))
                 else:
-                    assert name == "o_request" and (kind == 0) == self.ping_pong and tag & 0xF0 == 0xB0 | self.host << 6
+                    assert name == "o_request" and self.may(kind == 0) and tag & 0xF0 == 0xB0 | self.host << 6
                     assert kind == 0 or not first & ~second, "a bit is cleared"
                     item = ("read" if kind == 0 else "swap", (tag, address, first, second))
                 self.local.append(item)
@@ -179,11 +187,19 @@ class Machine:
         await ctx.tick()
         self.cycle += 1
 
+    def may(self, reads):
+        """Whether the log may read, or swap, in this mode."""
+        return reads == self.ping_pong
+
     # Software.
+
+    def clear(self):
+        """What is written stands nowhere."""
+        self.memory.clear()
 
     def _settings(self, enable):
         ranges = [{"base": base >> 12, "pages": pages, "shift": shift, "bitmap": list(bitmap)}
-                  for (base, pages, shift), bitmap in zip(RANGES, BITMAPS, strict=True)]
+                  for (base, pages, shift), bitmap in zip(self.ranges, BITMAPS, strict=True)]
         return {"ranges": ranges, "enable": enable, "host": self.host, "ping_pong": self.ping_pong}
 
     async def start(self, ctx):
@@ -191,7 +207,7 @@ class Machine:
         ctx.set(self.dut.settings, self._settings(0))
         for _ in range(10):
             await self.step(ctx)
-        self.memory.clear()
+        self.clear()
         ctx.set(self.dut.settings, self._settings(1))
         await self.step(ctx)
         await self.sync(ctx)
@@ -241,8 +257,69 @@ class Machine:
             assert found is None or found <= touched, f"{found - touched} were never written"
 
 
-def exercise(dut, name, ping_pong, host=1, rounds=6):
-    machine = Machine(dut, seeded(name), ping_pong, host)
+class TableMachine(Machine):
+    """The same with page tables in place of bitmaps, whose entries software changes meanwhile, but for what they lead to."""
+
+    ranges = ((0x1_0000_0000, 40, 12), (0x40_0000_0000, 500, 12), (0x1_0000_0000, 64, 12), (0x80_0000_0000, 16, 12))
+    DIRTY, FREE = 1 << 7, 0x300
+
+    def __init__(self, dut, rng, ping_pong, host):
+        super().__init__(dut, rng, 0, host)
+        self.space = AddressSpace(self, pages_from(0x60_0000_0000), Mode.SV48, second=True)
+        self.places = {}
+        for base, pages, _ in self.ranges:
+            for page in range(pages):
+                address = base + PAGE * page
+                self.space.map(address, 0x10_0000_0000 + address, accessed=rng.random() < 0.5)
+                self.places[min(self.units(address, 1))] = self.space.place(address)
+
+    def read(self, address, size):
+        return b"".join(self.memory.get(at, 0).to_bytes(8, "little") for at in range(address, address + size, 8))
+
+    def write(self, address, data):
+        self.memory |= {address + at: int.from_bytes(data[at:at + 8], "little") for at in range(0, len(data), 8)}
+
+    def paces(self):
+        """A walk asks three times or more, and the device waits for all of them."""
+        super().paces()
+        self.locals, self.pace[self.host] = max(self.locals, 0.3), max(self.pace[self.host], 0.3)
+
+    def may(self, reads):
+        return True
+
+    def clear(self):
+        for place in self.places.values():
+            self.memory[place] &= ~self.DIRTY
+
+    def _settings(self, enable):
+        return super()._settings(enable) | {"tables": 1, "root": {"ppn": self.space.ppn, "deep": 1}}
+
+    async def step(self, ctx):
+        if self.rng.random() < 0.2:
+            number, unit = self.rng.choice([(number, unit) for page in self.hot for number, unit in self.units(page, 1)] or list(self.places))
+            self.memory[self.places[number, unit]] ^= self.FREE & self.rng.randrange(self.FREE + 1)
+        await super().step(ctx)
+
+    async def report(self, ctx):
+        asked, found = self.cycle, set()
+        error = await self.sync(ctx)
+        for unit, place in self.places.items():
+            if self.memory[place] & self.DIRTY:
+                found.add(unit)
+                self.memory[place] &= ~self.DIRTY
+                if self.rng.random() < 0.2:
+                    await self.step(ctx)
+        error = error if error != LogError.NONE else await self.sync(ctx)
+        return asked, self.cycle, found if error == LogError.NONE else None
+
+
+def with_tables(*changes, **parts):
+    """A log that marks page tables, small enough to be simulated quickly, with these changes of what switches between the two forms."""
+    return edited(DirtyLog, LogForms=edited(LogForms, *changes, LogTables=partial(LogTables, walks=4, known=4), **parts))(16, RiscvEntries)
+
+
+def exercise(dut, name, ping_pong, host=1, rounds=6, made=Machine):
+    machine = made(dut, seeded(name), ping_pong, host)
     rng, waits = machine.rng, 0
 
     async def bench(ctx):
@@ -281,6 +358,7 @@ def exercise(dut, name, ping_pong, host=1, rounds=6):
                 await machine.step(ctx)
             assert ctx.get(dut.status.error) == (LogError.TIMEOUT if machine.silent else LogError.ANSWER)
             machine.silent = machine.bad = False
+            before = list(machine.writes)
             for _ in range(LIMIT):
                 await machine.step(ctx)
             assert (await machine.report(ctx))[2] is None and not ctx.get(dut.pause)
@@ -288,7 +366,11 @@ def exercise(dut, name, ping_pong, host=1, rounds=6):
             for _ in range(200):
                 await machine.step(ctx)
             assert machine.requests == quiet
-            assert all(visible is not None for _, visible in machine.writes[:-300])
+            for _ in range(LONG):
+                if all(visible is not None for _, visible in before):
+                    break
+                await machine.step(ctx)
+            assert all(visible is not None for _, visible in before), "a write waits for the log, which is in error"
             machine.writes.clear()
             # What was given up is answered in the next run, with something else.
             machine.answers = [(machine.cycle + rng.randrange(200, 2000), tag, ALL) for _, tag, _ in 4 * machine.late]
@@ -304,15 +386,20 @@ def test_every_write_is_reported(ping_pong):
     exercise(DirtyLog(16 if ping_pong else 64), f"log/{ping_pong}", ping_pong, host=ping_pong)
 
 
-@pytest.mark.parametrize("cause", ["changed", "opaque", "down", "flush_lost", "mode"])
+@pytest.mark.hazard("H34", "H46", "H47", "I12")
+def test_every_write_is_reported_by_page_tables():
+    exercise(with_tables(), "log/tables", 0, rounds=2, made=TableMachine)
+
+
+@pytest.mark.parametrize("cause", ["changed", "opaque", "down", "flush_lost", "ping_pong", "tables"])
 def test_what_makes_everything_dirty(cause):
-    dut, expected = DirtyLog(64), {"changed": "CHANGED", "opaque": "OPAQUE", "down": "DOWN", "flush_lost": "FLUSH", "mode": "CHANGED"}
+    dut, expected = DirtyLog(64), {"changed": "CHANGED", "opaque": "OPAQUE", "down": "DOWN", "flush_lost": "FLUSH"}
     machine = Machine(dut, seeded(f"log/{cause}"), 0, 0)
 
     async def bench(ctx):
         async def make(value):
-            if cause == "mode":
-                ctx.set(dut.settings.ping_pong, value)
+            if cause in ("ping_pong", "tables"):
+                ctx.set(getattr(dut.settings, cause), value)
             else:
                 ctx.set(getattr(dut, cause), value)
 
@@ -328,16 +415,39 @@ def test_what_makes_everything_dirty(cause):
         for _ in range(3):
             await machine.step(ctx)
         # Also a flush that somebody else asked for: what it should have proven counts as proven from now on.
-        assert ctx.get(dut.status.error) == LogError[expected[cause]]
+        assert ctx.get(dut.status.error) == LogError[expected.get(cause, "CHANGED")]
         await make(0)
-        assert (await machine.report(ctx))[2] is None and ctx.get(dut.status.error) == LogError[expected[cause]]
+        assert (await machine.report(ctx))[2] is None and ctx.get(dut.status.error) == LogError[expected.get(cause, "CHANGED")]
         assert not ctx.get(dut.pause)
+
+    run(dut, bench)
+
+
+@pytest.mark.parametrize(("entries", "shift"), [(None, 12), (RiscvEntries, 11), (RiscvEntries, 13)])
+def test_tables_that_cannot_be_marked(entries, shift):
+    """There is nothing that could, or a unit is no page: all is dirty from the beginning, and nothing is asked for."""
+    dut = DirtyLog(64, entries)
+
+    async def bench(ctx):
+        for number, size in enumerate((12, shift)):
+            ctx.set(dut.settings.ranges[number], {"base": 512 * number, "pages": 2, "shift": size})
+        ctx.set(dut.limit, LIMIT)
+        ctx.set(dut.settings.tables, 1)
+        ctx.set(dut.writes, 1)
+        await ctx.tick().repeat(3)
+        ctx.set(dut.settings.enable, 1)
+        for cycle in range(50):
+            assert not ctx.get(dut.o_request.valid)
+            assert ctx.get(dut.status.error) == LogError.TABLES or cycle < 4
+            await ctx.tick()
+        assert ctx.get(dut.status.tables) == (entries is not None)
 
     run(dut, bench)
 
 
 async def first_request(dut, ctx):
     """Switch the log of one range on, and let the device write to it until a request is offered."""
+    ctx.set(dut.settings.tables, dut.entries is not None)
     ctx.set(dut.settings.ranges[0].pages, 64)
     ctx.set(dut.settings.ranges[0].shift, 12)
     ctx.set(dut.limit, LIMIT)
@@ -371,9 +481,10 @@ def offer_is_withdrawn(dut, how, ready):
 
 @pytest.mark.parametrize("ready", [0, 1])
 @pytest.mark.parametrize("how", ["off", "mode"])
-def test_what_is_offered_is_withdrawn_with_the_log(how, ready):
+@pytest.mark.parametrize("entries", [None, RiscvEntries], ids=["words", "tables"])
+def test_what_is_offered_is_withdrawn_with_the_log(entries, how, ready):
     """Later its place may be somebody else's, or at the other host."""
-    offer_is_withdrawn(DirtyLog(64), how, ready)
+    offer_is_withdrawn(DirtyLog(64, entries), how, ready)
 
 
 def nothing_is_taken(dut):
@@ -418,8 +529,10 @@ def test_an_answer_that_nobody_asked_for_is_none():
 def test_bugs_in_what_is_offered_are_found():
     stays = edited(LogWords, ("with m.If(~self.enable | Mux(request.kind", "with m.If(Mux(request.kind"))
     counts = edited(LogWords, ("taken.eq((self.o_request.valid & self.o_request.ready)", "taken.eq((self.o_request.valid | self.o_request.ready)"))
-    with pytest.raises(AssertionError):
-        offer_is_withdrawn(edited(DirtyLog, LogWords=stays)(64), "off", 0)
+    forms = edited(LogForms, ("(tables.o_request.valid & self.enable)", "tables.o_request.valid"))
+    for dut in (edited(DirtyLog, LogWords=stays)(64), edited(DirtyLog, LogForms=forms)(64, RiscvEntries)):
+        with pytest.raises(AssertionError):
+            offer_is_withdrawn(dut, "off", 0)
     with pytest.raises(AssertionError):
         nothing_is_taken(edited(DirtyLog, LogWords=counts)(64))
     with pytest.raises(AssertionError):
@@ -481,3 +594,22 @@ def test_planted_bug_is_found(bug):
     with pytest.raises(AssertionError):
         for attempt in range(BUDGET):
             exercise(design(64), f"log/bug/{attempt}", ping_pong, rounds=4)
+
+
+#: Of the log by page tables: words, tables, and what switches between them.
+TABLE_BUGS = {
+    "late answers are taken": (LogWords, ("generation.eq(~generation)", "generation.eq(0)")),
+    "swaps in the words": (LogForms, ("words.i.valid.eq(self.i.valid & ~chosen)", "words.i.valid.eq(self.i.valid)")),
+    "turn amid walks": (LogForms, ("words.idle & tables.idle", "words.idle")),
+    "walks go on when the log is off": (LogForms, ("ResetInserter(~self.enable)(self.tables)", "self.tables")),
+    "errors of words": (LogForms, ("Mux(chosen, tables.error, words.error)", "words.error")),
+}
+
+
+@pytest.mark.parametrize("bug", TABLE_BUGS)
+def test_planted_bug_is_found_by_page_tables(bug):
+    component, change = TABLE_BUGS[bug]
+    with pytest.raises(AssertionError):
+        for attempt in range(BUDGET):
+            dut = with_tables(change) if component is LogForms else with_tables(**{component.__name__: edited(component, change)})
+            exercise(dut, f"log/tables/{attempt + 2}", 0, rounds=2, made=TableMachine)

@@ -61,7 +61,7 @@ def test_keyed_cache():
     edited(KeyedCache, ("self.fill & ~self.invalidate", "self.fill")),
     edited(KeyedCache, ("read.addr.eq(number_of(matches))", "read.addr.eq(place)"), ("turn, fills = ", "turn, place, fills = "),
            ("Signal(range(self.entries)), Signal()", "*(Signal(range(self.entries), name=name) for name in ('turn', 'place')), Signal()"),
-           ("self.value.eq(read.data)]", "place.eq(number_of(matches))]; m.d.comb += self.value.eq(read.data)")),
+           ("m.d.sync += self.value.eq(read.data)", "m.d.sync += place.eq(number_of(matches)); m.d.comb += self.value.eq(read.data)")),
     edited(KeyedCache, ("Mux(self.named, named, ~0)", "named")),
 ], ids=["a fill that is forgotten is kept", "another value in the same place", "nothing forgets all"])
 def test_planted_bugs_of_keyed_caches(cache):

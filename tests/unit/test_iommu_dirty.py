@@ -469,7 +469,7 @@ BUGS = {
     "writable_without_d": (False, {"core": core(Translator=edited(Translator, PageWalk=edited(
         PageWalk, ("self._leaf(m, readable, writable & info.dirty)", "self._leaf(m, readable, writable)"))))}),
     "moved_without_d": (False, {"core": core(ModifyEngine=edited(
-        ModifyEngine, ("line.value.eq(edits.moved)", "line.value.eq(edits.moved & ~0x80)")))}),
+        ModifyEngine, ("self.format.moved(line.entry, batch", "~0x80 & self.format.moved(line.entry, batch")))}),
     "fence_without_a_drain": (False, {"core": with_queue("with m.If(self.drained):", "with m.If(1):")}),
 }
 

@@ -253,7 +253,7 @@ BUGS = {
     "always below 4 GB": (inside(Translations, "page[32 - PAGE_BITS:].any()", "0"), mixed),
     "large pages are small": (inside(Translations, "page.eq(translated(", "page.eq(0 & translated("), mixed),
     "AT is not looked at": (beside(FrontDecode, "info.kind.eq(Kind.TRANSLATED)", "info.kind.eq(Kind.UNTRANSLATED)"), mixed),
-    "size of a translation": (beside(FrontAnswers, "(1 << bits - 1) - 1", "(1 << bits) - 1"), mixed),
+    "size of a translation": (beside(FrontAnswers, "sized(translation)", "translation.ppn"), mixed),
     "drained without a flush": (beside(FrontDrain, "~passing & wait.done &", "~passing &"), mixed),
     "drained without the answers": (beside(FrontDrain, " & ~self.unanswered", ""), mixed),
     "drain waits for the lane": (

@@ -394,7 +394,7 @@ BUGS = {
                                 test_what_a_walk_has_read_is_not_answered_after_a_redo, (30,)),
     "redo_forgotten": (Misses, ("self._redo.eq(redo)", "self._redo.eq(0)"), test_what_a_walk_has_read_is_not_answered_after_a_redo, (30,)),
     "not_drained": (ModifyEngine, ("with m.Elif(self.drained & ~self.drain_failed):", "with m.Elif(1):"), test_races, ("one", 0)),
-    "dirty_bit_lost": (ModifyEngine, ("line.value.eq(edits.moved)", "line.value.eq(edits.moved & ~0x80)"), test_races, ("one", 3)),
+    "dirty_bit_lost": (ModifyEngine, ("self.format.moved(line.entry, batch", "~0x80 & self.format.moved(line.entry, batch"), test_races, ("one", 3)),
     "expected_page_ignored": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~info.leaf"), test_an_entry_that_is_another_is_left_alone, ()),
     "pointer_moved": (ModifyEngine, ("~(info.leaf & (info.ppn == old))", "~(info.ppn == old)"), test_an_entry_that_is_another_is_left_alone, ()),
     "never_holds": (ModifyEngine, ("self.optimistic.eq(self._tries != 1)", "self.optimistic.eq(1)"),

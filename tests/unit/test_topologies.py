@@ -17,6 +17,7 @@ from pagehop_tb.pins import packed_aperture
 @pytest.mark.parametrize(("made", "parameters", "says"), [
     (Interposer, {"hosts": 3}, "Hosts must be 1 or 2, not 3"),
     (Interposer, {"hosts": 1, "in_row": True}, "A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1"),
+    (Interposer, {"log_tables": "x86"}, "Page tables of the dirty log must be one of none, riscv, vtd, not 'x86'"),
     (AddressAdjuster, {"tags": 3}, "Tags must be 0, or a power of two from 2 to 64, not 3"),
     (AddressAdjuster, {"data_bytes": 8}, "Beat width must be one of 16, 32, 64, 128 bytes, not 8"),
 ])

@@ -225,7 +225,7 @@ class Control(wiring.Component):
         ]
 
     def _log(self, m, registers):
-        control, status, written = registers.log_control, self.log_status, []
+        control, status, written = registers.log_control, self.log_status, [registers.log_root_written]
         for number, one in enumerate(self.log.ranges):
             base, size, first, second = (getattr(registers, f"log_{name}_{number}") for name in ("base", "size", "bitmap", "second"))
             m.d.comb += [
@@ -234,9 +234,10 @@ class Control(wiring.Component):
             ]
             written += [getattr(registers, f"log_{name}_{number}_written") for name in ("base", "size", "bitmap", "second")]
         m.d.comb += [
-            *(self.log[name].eq(control[name]) for name in ("enable", "host", "ping_pong")), self.log_changed.eq(Cat(written).any()),
+            *(self.log[name].eq(control[name]) for name in ("enable", "host", "ping_pong", "tables")),
+            *(self.log.root[name].eq(registers.log_root[name]) for name in ("ppn", "deep")), self.log_changed.eq(Cat(written).any()),
             self.sync_log.eq(registers.log_command_written & registers.log_command.sync),
-            *(registers.log_status[name].eq(status[name]) for name in ("busy", "active", "error")),
+            *(registers.log_status[name].eq(status[name]) for name in ("busy", "active", "error", "tables")),
             registers.log_status.everything_dirty.eq(status.error != LogError.NONE),
             registers.log_traffic.requests.eq(status.requests), registers.log_traffic.waits.eq(status.waits),
         ]

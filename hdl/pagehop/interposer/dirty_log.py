@@ -1,12 +1,13 @@
-"""The dirty log: a bitmap in a host's memory, kept by the interposer."""
+"""The dirty log: a bitmap or page tables in a host's memory, kept by the interposer."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from pagehop.interposer.layouts import EpochView, Written
 from pagehop.interposer.log_decode import DECODE_CYCLES, LogDecode
+from pagehop.interposer.log_forms import LogForms
 from pagehop.interposer.log_settings import DirtyUnits, LogError, LogSettings, LogStatus
 from pagehop.interposer.log_words import LogWords
 from pagehop.interposer.visible_wait import VisibleWait
@@ -25,7 +26,8 @@ PATIENCE = 16
 
 
 class DirtyLog(wiring.Component):
-    """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, and tell when a report is true (H46, H47, H48, I12).
+    """Set the bit of every unit that the device writes, in a bitmap in the memory of one host, or A and D of its entry in page tables there, and tell
+    when a report is true (H34, H46, H47, H48, I12).
 
     Each write of the device leaves a mark here when it is chosen; marks wait in a queue, and when that is nearly full, ``pause`` is 1 and no write
     is chosen. The queue moves on by requests of ours to one host and by their answers, which wait for nothing that the device sends, and by an error
@@ -36,9 +38,13 @@ class DirtyLog(wiring.Component):
     written or not yet, is proven visible at both hosts, and so are the bits. Other marks wait in the queue from the moment when those are taken until
     the bitmap changes: for the answers to two or three requests a word. An error ends it, and lasting for 16 times ``limit`` is one.
 
+    Parameters
+    ----------
+    data_bytes : beat width. entries : class of the :class:`EntryFormat` of page tables that may be marked instead of bitmaps; None when none may.
+
     Members
     -------
-    settings, sync, status : from and to the registers. ``changed``: pulse, a range or bitmap was written. ``opaque``: there may be writes that
+    settings, sync, status : from and to the registers. ``changed``: pulse, a range, bitmap or root was written. ``opaque``: there may be writes that
         have no mark, or no order with us. ``down``: of the host that has the bitmaps.
     writes, written : of the device ingress. ``pause``: to it.
     requester_id, limit : of requests.
@@ -46,8 +52,8 @@ class DirtyLog(wiring.Component):
     entered, accepted : TLPs of the device's issue register.
     advance, epochs : of the outstanding table. flush, flush_request : both hosts' trackers. ``flush_lost``: a flush of one proved nothing.
     """
-    def __init__(self, data_bytes=64):
-        self.data_bytes = data_bytes
+    def __init__(self, data_bytes=64, entries=None):
+        self.data_bytes, self.entries = data_bytes, entries
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
             "settings": In(LogSettings), "sync": In(1), "status": Out(LogStatus), "changed": In(1), "opaque": In(1), "down": In(1),
@@ -61,9 +67,9 @@ class DirtyLog(wiring.Component):
         m = Module()
         m.submodules.decode = decode = LogDecode()
         m.submodules.queue = queue = LaneFifo(DirtyUnits, WAITING, direct=True)
-        m.submodules.words = words = LogWords(self.data_bytes)
+        m.submodules.words = words = LogForms(self.data_bytes, self.entries) if self.entries else LogWords(self.data_bytes)
         works, stops, turn = Signal(), Signal(), Signal()
-        mode, on = Cat(self.settings.host, self.settings.ping_pong), Signal()
+        mode, on = Cat(self.settings.host, self.settings.ping_pong, self.settings.tables), Signal()
         mode_before, turned = Signal.like(mode), Signal()
         for source, sink in ((decode.o, queue.i), (words.o_request, self.o_request), (words.o_write, self.o_write),
                              (self.completion, words.completion)):
@@ -86,6 +92,7 @@ class DirtyLog(wiring.Component):
         ]
         self._sync(m, queue, words, works, stops, turn)
         self._fail(m, words, turned)
+        m.d.comb += self.status.tables.eq(bool(self.entries))
         with m.If(~self.settings.enable):
             m.d.sync += self.status.active.eq(0)
         return m
@@ -105,6 +112,8 @@ class DirtyLog(wiring.Component):
             m.d.comb += error.eq(LogError.FLUSH)
         with m.Elif(self.status.busy & late):
             m.d.comb += error.eq(LogError.TIMEOUT)
+        with m.Elif(self.settings.tables & Const(not self.entries, 1)):
+            m.d.comb += error.eq(LogError.TABLES)
         with m.Else():
             m.d.comb += error.eq(words.error)
         with m.If(~self.settings.enable):

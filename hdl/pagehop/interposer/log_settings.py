@@ -2,7 +2,9 @@
 
 from amaranth.lib import data, enum
 
-__all__ = ["BITMAPS", "RANGES", "UNIT_BITS", "WORD_BITS", "DirtyUnits", "LogError", "LogRange", "LogSettings", "LogStatus", "LogWord"]
+from pagehop.iommu.layouts import PPN_BITS
+
+__all__ = ["BITMAPS", "RANGES", "UNIT_BITS", "WORD_BITS", "DirtyUnits", "LogError", "LogRange", "LogSettings", "LogStatus", "LogWord", "TableRoot"]
 
 #: Ranges of addresses that are logged, and bitmaps that each has.
 RANGES, BITMAPS = 4, 2
@@ -20,6 +22,7 @@ class LogError(enum.Enum, shape=3):
     DOWN    = 4
     CHANGED = 5
     FLUSH   = 6
+    TABLES  = 7   # a page has no entry to mark, units are not pages, or nothing here can walk
 
 
 class LogRange(data.Struct):
@@ -30,22 +33,32 @@ class LogRange(data.Struct):
     bitmap: data.ArrayLayout(64, BITMAPS)
 
 
+class TableRoot(data.Struct):
+    """The root of page tables: number of its page in the memory of the log's host; ``deep``: there are four levels below each other, not three."""
+    ppn:  PPN_BITS
+    deep: 1
+
+
 class LogSettings(data.Struct):
-    """What the registers say. ``host`` has the bitmaps. ``ping_pong``: it takes no atomics, and who writes a bitmap takes turns."""
+    """What the registers say. ``host`` has the bitmaps. ``ping_pong``: it takes no atomics, and who writes a bitmap takes turns. ``tables``: there
+    are no bitmaps, but the page tables of ``root`` at that host."""
     ranges:    data.ArrayLayout(LogRange, RANGES)
     enable:    1
     host:      1
     ping_pong: 1
+    tables:    1
+    root:      TableRoot
 
 
 class LogStatus(data.Struct):
     """``busy``: a sync runs. ``active``: the bitmap that the interposer writes. ``error``, but NONE: everything is dirty. ``requests``: sent to the
-    host, writes included; ``waits``: cycles in which writes of the device waited for the log; both modulo."""
+    host, writes included; ``waits``: cycles in which writes of the device waited for the log; both modulo. ``tables``: page tables can be marked."""
     busy:     1
     active:   1
     error:    LogError
     requests: 32
     waits:    32
+    tables:   1
 
 
 class LogWord(data.Struct):

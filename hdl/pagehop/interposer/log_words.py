@@ -12,12 +12,13 @@ from pagehop.tlp.flush import flush_tag
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, Fmt, TlpType
 from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["LogWords"]
+__all__ = ["LogWords", "MOST_WORDS", "WORD_BYTES", "answer_of_log", "request_of_log"]
 
 #: First index of the tags: ``1 h 11giii`` (docs/interposer.md, "Tags of ours").
 FIRST_TAG = 48
 
-WORD_BYTES = 8
+#: Bytes of a word, and most that are asked for at a time.
+WORD_BYTES, MOST_WORDS = 8, 8
 
 
 class _Row(data.Struct):
@@ -48,6 +49,33 @@ class _Request(data.Struct):
     new:   WORD_BITS
 
 
+def request_of_log(m, host, generation, index, requester_id, *, has_data, swaps):
+    """Fields of the header, but for the address, of request ``index`` of the log to one word at ``host``. A swap has data."""
+    plain = headers.plain_request(m, False, WORD_BYTES // 4, requester_id)
+    m.d.comb += plain.tag.eq(flush_tag(host, FIRST_TAG) | generation << exact_log2(MOST_WORDS) | index)
+    with m.If(has_data):
+        m.d.comb += plain.fmt.eq(Fmt.DW3_DATA)
+    with m.If(swaps):
+        # Byte enables of atomics are reserved (2.2.7).
+        m.d.comb += [plain.type.eq(TlpType.COMPARE_AND_SWAP), plain.length.eq(2 * WORD_BYTES // 4), plain.first_be.eq(0), plain.last_be.eq(0)]
+    return plain
+
+
+def answer_of_log(m, completion, host, generation, count):
+    """Of the TLP on the stream ``completion`` in the cycle before: whether it has a tag of the log, that of one of ``count`` requests, the number of
+    that, whether it is a word without an error, and the word."""
+    beat, header = completion.payload, data.View(CompletionHeader(), completion.payload.header)
+    number, ours, good, value = Signal(range(count)), Signal(), Signal(), Signal(WORD_BITS)
+    tag = flush_tag(host, FIRST_TAG) | generation << exact_log2(MOST_WORDS)
+    m.d.comb += completion.ready.eq(1)
+    m.d.sync += [
+        ours.eq(completion.valid & beat.first & (header.tag[len(number):] == tag[len(number):])), number.eq(header.tag), value.eq(beat.data),
+        good.eq((header.status == CompletionStatus.SUCCESS.value) & (header.fmt == Fmt.DW3_DATA.value) & (header.length == WORD_BYTES // 4)
+                & ~headers.is_damaged(beat)),
+    ]
+    return ours, number, good, value
+
+
 class LogWords(wiring.Component):
     """Set the bits of what comes in, in words of a bitmap in a host's memory, and never clear one.
 
@@ -72,7 +100,7 @@ class LogWords(wiring.Component):
     i : stream of :class:`DirtyUnits`. ``idle``: every bit that was taken is known to be in memory, or its write was handed over. ``forget``: while
         idle.
     o_request, o_write : streams of one-beat TLPs. ``completion``: stream, always ready; only what has a tag of ours counts.
-    error : pulse, or NONE.
+    error : pulse, or NONE. ``generation``: of the tags, another one each time that ``enable`` rises.
     """
     def __init__(self, data_bytes=64, words=8):
         if words not in (2, 4, 8):
@@ -82,7 +110,7 @@ class LogWords(wiring.Component):
         super().__init__({
             "enable": In(1), "settings": In(LogSettings), "active": In(1), "requester_id": In(16), "limit": In(32),
             "i": In(stream.Signature(DirtyUnits)), "idle": Out(1), "forget": In(1),
-            "o_request": Out(beat), "o_write": Out(beat), "completion": In(beat), "error": Out(LogError),
+            "o_request": Out(beat), "o_write": Out(beat), "completion": In(beat), "error": Out(LogError), "generation": Out(1),
         })
 
     def elaborate(self, platform):
@@ -91,7 +119,7 @@ class LogWords(wiring.Component):
         m.submodules.answers = answers = memory.Memory(shape=WORD_BITS, depth=self.words, init=[])
         used, busy, checks, unread, answered = (Signal(self.words, name=name) for name in ("used", "busy", "checks", "unread", "answered"))
         learnt, arrived = Signal(self.words), Signal(self.words)
-        generation, enabled, bad, late = Signal(), Signal(), Signal(), Signal()
+        generation, enabled, bad, late = self.generation, Signal(), Signal(), Signal()
         m.d.sync += enabled.eq(self.enable)
         with m.If(self.enable & ~enabled):
             m.d.sync += generation.eq(~generation)
@@ -215,13 +243,8 @@ class LogWords(wiring.Component):
 
     def _header(self, m, index, request, generation):
         """Drive the payloads. Returns the header without its address."""
-        plain = headers.plain_request(m, False, WORD_BYTES // 4, self.requester_id)
-        m.d.comb += plain.tag.eq(flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(self.words) | index)
-        with m.If(request.kind != _Kind.READ):
-            m.d.comb += plain.fmt.eq(Fmt.DW3_DATA)
-        with m.If(request.kind == _Kind.SWAP):
-            # Byte enables of atomics are reserved (2.2.7).
-            m.d.comb += [plain.type.eq(TlpType.COMPARE_AND_SWAP), plain.length.eq(2 * WORD_BYTES // 4), plain.first_be.eq(0), plain.last_be.eq(0)]
+        plain = request_of_log(m, self.settings.host, generation, index, self.requester_id,
+                               has_data=request.kind != _Kind.READ, swaps=request.kind == _Kind.SWAP)
         for out in (self.o_request.payload, self.o_write.payload):
             m.d.comb += [out.first.eq(1), out.last.eq(1)]
         m.d.comb += [
@@ -254,15 +277,7 @@ class LogWords(wiring.Component):
 
     def _answer(self, m, write, awaited, arrived, generation, bad):
         """Put down what a completion brings, where its word waits for one."""
-        beat, header = self.completion.payload, data.View(CompletionHeader(), self.completion.payload.header)
-        number, ours, good, value = Signal(range(self.words)), Signal(), Signal(), Signal(WORD_BITS)
-        tag = flush_tag(self.settings.host, FIRST_TAG) | generation << exact_log2(self.words)
-        m.d.comb += self.completion.ready.eq(1)
-        m.d.sync += [
-            ours.eq(self.completion.valid & beat.first & (header.tag[len(number):] == tag[len(number):])), number.eq(header.tag), value.eq(beat.data),
-            good.eq((header.status == CompletionStatus.SUCCESS.value) & (header.fmt == Fmt.DW3_DATA.value) & (header.length == WORD_BYTES // 4)
-                    & ~headers.is_damaged(beat)),
-        ]
+        ours, number, good, value = answer_of_log(m, self.completion, self.settings.host, generation, self.words)
         counts = ours & awaited.bit_select(number, 1)
         m.d.comb += [
             write.addr.eq(number), write.data.eq(value), write.en.eq(counts), bad.eq(counts & ~good), arrived.eq(Mux(counts, 1 << number, 0)),

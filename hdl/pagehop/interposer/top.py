@@ -23,6 +23,7 @@ from pagehop.interposer.notifier import Notifier
 from pagehop.interposer.slide import Slide
 from pagehop.interposer.slot import MovePhase, PageSlot
 from pagehop.interposer.switchover import Switchover
+from pagehop.iommu.entry_format import RiscvEntries, VtdEntries
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.memory.copy_tags import NARROW_BITS, WIDE_BITS, CopyTag
 from pagehop.memory.page_buffer import PAGE_BYTES
@@ -37,10 +38,13 @@ from pagehop.tlp.refusals import Refusals
 from pagehop.tlp.room import LINE_BYTES, Room
 from pagehop.tlp.stream import TlpPort, check_data_bytes, connect_streams
 
-__all__ = ["ECRC", "Interposer", "Sizes"]
+__all__ = ["ECRC", "LOG_TABLES", "Interposer", "Sizes"]
 
 #: What can be done with the digests of TLPs, see :class:`Interposer`.
 ECRC = ("outside", "strip", "recompute")
+
+#: The formats of entries that the dirty log can mark, see :class:`Interposer`.
+LOG_TABLES = {"none": None, "riscv": RiscvEntries, "vtd": VtdEntries}
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Interposer(wiring.Component):
     ecrc : whose the digests of TLPs are. ``outside``: the ports' own logic checks and makes them, and TD is 0 here. ``strip``: a TLP that comes with
         a digest loses it, unchecked, and leaves with TD = 0, a cycle later. ``recompute``: it is checked (:class:`DigestCheck`), and one of what
         leaves is made (:class:`DigestMake`), which is wrong if the first one was; 4 cycles more for a TLP without a digest.
+    log_tables : format of the page tables that the dirty log can mark instead of bitmaps: ``none``, ``riscv`` or ``vtd``.
     sizes : depths of lanes and tables, by default :meth:`Sizes.for_width`.
 
     Members
@@ -99,7 +104,7 @@ class Interposer(wiring.Component):
     holding : a bit a slot, its page is held.
     """
     def __init__(self, data_bytes=64, window_pages=262_144, *, max_payload=256, chunk_bytes=128, slots=1, hosts=2, in_row=False,
-                 ecrc="outside", sizes=None):
+                 ecrc="outside", log_tables="none", sizes=None):
         check_data_bytes(data_bytes)
         if window_pages not in [1 << n for n in range(6, 19)]:
             raise ValueError(f"Window must have a power of two of 64 to 262144 pages, not {window_pages!r}")
@@ -117,8 +122,10 @@ class Interposer(wiring.Component):
             raise ValueError("A second interposer in a row stands in the link to Host B, so hosts must be 2, not 1")
         if ecrc not in ECRC:
             raise ValueError(f"ECRC must be one of {', '.join(ECRC)}, not {ecrc!r}")
+        if log_tables not in LOG_TABLES:
+            raise ValueError(f"Page tables of the dirty log must be one of {', '.join(LOG_TABLES)}, not {log_tables!r}")
         self.data_bytes, self.window_pages, self.max_payload, self.chunk_bytes = data_bytes, window_pages, max_payload, chunk_bytes
-        self.slots, self.hosts, self.in_row, self.ecrc = slots, hosts, in_row, ecrc
+        self.slots, self.hosts, self.in_row, self.ecrc, self.log_tables = slots, hosts, in_row, ecrc, log_tables
         self.sizes = Sizes.for_width(data_bytes, hosts) if sizes is None else sizes
         super().__init__({
             **{port: Out(TlpPort(data_bytes)) for port in PORTS[:1 + hosts]}, **{f"config_{port}": In(PortConfig) for port in PORTS[:1 + hosts]},
@@ -158,7 +165,7 @@ class Interposer(wiring.Component):
         switchovers = [Switchover() for _ in range(self.hosts - 1)]
         for switchover in switchovers:
             m.submodules.switchover = switchover
-        m.submodules.log = log = DirtyLog(data_bytes)
+        m.submodules.log = log = DirtyLog(data_bytes, LOG_TABLES[self.log_tables])
         m.submodules.notifier = notifier = Notifier(data_bytes)
         m.submodules.owners = owners = OwnerMap(self.window_pages, lookups=3, users=self.slots + 2)
         m.submodules.dirty = dirty = DirtyMap(self.window_pages)
@@ -403,7 +410,7 @@ class Interposer(wiring.Component):
         self._in_memory(m, queue, at, hosts, descriptor=queue.o_read, record=queue.o_record)
 
     def _log(self, m, log, device, control, hosts):
-        """The dirty log: its bitmaps are in the memory of one of the hosts."""
+        """The dirty log: its bitmaps or tables are in the memory of one of the hosts."""
         at = self._named(control.log.host)
         m.d.comb += [
             log.settings.eq(control.log), log.settings.host.eq(at), log.sync.eq(control.sync_log), log.changed.eq(control.log_changed),

@@ -10,7 +10,9 @@ from pagehop.iommu.ats_invalidations import AtsInvalidations, AtsRound
 from pagehop.iommu.ats_messages import InvalidateCompletion, InvalidateRequest, PageRequest, PageResponse
 from pagehop.iommu.command_queue import CommandQueue, Executor
 from pagehop.iommu.commands import COMMAND_BITS
+from pagehop.iommu.debug_translation import DebugRegisters
 from pagehop.iommu.directory_walk import Directory
+from pagehop.iommu.event_counters import MAX_COUNTERS, EventCounters, MoveEvents, TranslationEvents
 from pagehop.iommu.interrupts import Interrupts
 from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import DEVICE_BITS, PPN_BITS, DirectoryMode, FaultRecord, PageRecord
@@ -33,6 +35,8 @@ VERSION = 0x10
 #: Devices that the table of ATS has, and registers that are there only with it, and with moves.
 ATS_DEVICES = 4
 ATS_REGISTERS = ("pqb", "pqh", "pqt", "pqcsr", *(f"ats_device_{number}" for number in range(ATS_DEVICES)), "ats_timeout", "ats_status")
+COUNTER_REGISTERS = ("iocountovf", "iocountinh", "iohpmcycles")
+DEBUG_REGISTERS = ("tr_req_iova", "tr_req_ctl", "tr_response")
 MODIFY_REGISTERS = ("modify_records", "modify_limits", "modify_counts")
 
 
@@ -46,7 +50,8 @@ class IommuControl(wiring.Component):
     ----------
     modify, fence_bits : see :class:`CommandQueue`. ats : whether there is ATS. tags : see :class:`AtsInvalidations`.
     vectors, messages : see :class:`Interrupts`; without messages ``fctl.WSI`` is always 1.
-    updates : whether hardware sets A and D.
+    updates : whether hardware sets A and D. counters : performance counters beside that of cycles, up to 31; 0: none at all.
+    debug : whether there is the debug interface.
 
     Members
     -------
@@ -57,14 +62,19 @@ class IommuControl(wiring.Component):
     wires : see :class:`Interrupts`
     command_memory, fault_memory, and with messages message_memory : ports
     invalidations, completions, round, round_failed : with ATS, see :class:`AtsInvalidations`
+    debug : with it, see :class:`DebugTranslation`. counted, meter : with counters, see :class:`EventCounters`; the second with moves, too
     page_requests, responses : with ATS, streams from and to devices; context_memory, page_memory : ports, for contexts and records of page requests
     """
-    def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24, tags=8):
-        self.ats_built, self.modify_built, self.updates, self.messages = ats, modify, updates, messages
+    def __init__(self, *, ats=False, modify=False, updates=True, vectors=2, messages=True, fence_bits=24, tags=8, counters=0, debug=False):
+        self.ats_built, self.modify_built, self.updates, self.messages, self.debug_built = ats, modify, updates, messages, debug
         self.commands = CommandQueue(ats=ats, modify=modify, fence_bits=fence_bits)
         self.faults = RecordQueue(FaultRecord, "f")
-        self.interrupts = Interrupts(vectors, messages=messages, causes=0b1011 if ats else 0b0011)
-        self.file = RegisterFile(REGISTERS, holes_are_zero=True, absent=[*([] if ats else ATS_REGISTERS), *([] if modify else MODIFY_REGISTERS)])
+        self.interrupts = Interrupts(vectors, messages=messages, causes=0b0011 | (0b0100 if counters else 0) | (0b1000 if ats else 0))
+        self.counters = EventCounters(counters, modify=modify) if counters else None
+        self.file = RegisterFile(REGISTERS, holes_are_zero=True, absent=[
+            *(name for built, names in ((ats, ATS_REGISTERS), (modify, MODIFY_REGISTERS), (counters, COUNTER_REGISTERS), (debug, DEBUG_REGISTERS))
+              if not built for name in names),
+            *(f"{name}_{number}" for name in ("iohpmctr", "iohpmevt") for number in range(counters, MAX_COUNTERS))])
         if ats:
             self.page_queue, self.requests = RecordQueue(PageRecord, "p"), PageRequests(updates=updates)
             self.invalidator = AtsInvalidations(tags, ATS_DEVICES)
@@ -75,6 +85,8 @@ class IommuControl(wiring.Component):
             "drain": Out(1), "drained": In(1), "drain_failed": In(1), "drain_address": Out(64), "drain_limit": Out(32),
             "wires": Out(vectors), "command_memory": Out(MemoryPort()), "fault_memory": Out(MemoryPort()),
             **({"message_memory": Out(MemoryPort())} if messages else {}),
+            **({"debug": Out(DebugRegisters())} if debug else {}),
+            **({"counted": In(TranslationEvents), **({"meter": In(MoveEvents)} if modify else {})} if counters else {}),
             **(self._ats_members() if ats else {}), **({
                 "modify": Out(Executor(COMMAND_BITS)), "records": Out(PPN_BITS), "hold_limit": Out(LIMIT_BITS), "copy_limit": Out(32),
                 "events": In(ModifyEvents),
@@ -104,6 +116,10 @@ class IommuControl(wiring.Component):
         self._settings(m)
         if self.modify_built:
             self._moves(m)
+        if self.counters is not None:
+            self._counters(m)
+        if self.debug_built:
+            self._debug(m)
         self._queues(m, changed)
         self._interrupts(m)
         self._faults(m)
@@ -130,7 +146,8 @@ class IommuControl(wiring.Component):
         """``capabilities`` and ``fctl``."""
         file, capabilities, self._wired = self.file, self.file.capabilities, Signal(init=not self.messages)
         values = {"version": VERSION, "sv39": 1, "sv48": 1, "sv39x4": 1, "sv48x4": 1, "amo_hwad": self.updates, "ats": self.ats_built,
-                  "igs": 2 if self.messages else 1, "pas": ADDRESS_BITS, "modify": self.modify_built}
+                  "igs": 2 if self.messages else 1, "hpm": self.counters is not None, "dbg": self.debug_built,
+                  "pas": ADDRESS_BITS, "modify": self.modify_built}
         m.d.comb += [self.drain_address.eq(file.drain_address.address), self.drain_limit.eq(file.drain_limit.cycles)]
         m.d.comb += [*(capabilities[name].eq(int(value)) for name, value in values.items()), file.fctl.wsi.eq(self._wired)]
         if self.messages:
@@ -149,6 +166,31 @@ class IommuControl(wiring.Component):
             count = Signal(16, name=name)
             m.d.sync += count.eq(count + events[name])
             m.d.comb += counts[name].eq(count)
+
+    def _counters(self, m):
+        """Performance counters and their registers."""
+        m.submodules.counters, file, counters = self.counters, self.file, self.counters
+        m.d.comb += [
+            counters.events.eq(self.counted), file.iohpmcycles.as_value().eq(counters.cycles), counters.cycles_write.eq(file.iohpmcycles_write),
+            file.iocountinh.as_value().eq(counters.inhibit), counters.inhibit_write.eq(file.iocountinh_write),
+            file.iocountovf.as_value().eq(counters.overflows),
+        ]
+        if self.modify_built:
+            m.d.comb += counters.moves.eq(self.meter)
+        for number in range(counters.count):
+            for name, values, writes in (("ctr", counters.counters, counters.counter_writes), ("evt", counters.selectors, counters.selector_writes)):
+                m.d.comb += [
+                    getattr(file, f"iohpm{name}_{number}").as_value().eq(values[number]),
+                    writes[number].eq(getattr(file, f"iohpm{name}_{number}_write")),
+                ]
+
+    def _debug(self, m):
+        file, debug = self.file, self.debug
+        m.d.comb += [
+            debug.page.eq(file.tr_req_iova.vpn), debug.control_write.eq(file.tr_req_ctl_write),
+            *(shown[name].eq(kept[name]) for shown, kept in ((file.tr_req_ctl, debug.control), (file.tr_response, debug.response))
+              for name in shown.shape().members),
+        ]
 
     def _queues(self, m, changed):
         file, commands, faults = self.file, self.commands, self.faults
@@ -172,9 +214,10 @@ class IommuControl(wiring.Component):
         file, interrupts, faults, pages = self.file, self.interrupts, self.faults, self.page_queue if self.ats_built else None
         m.d.comb += [
             interrupts.level.eq(Cat(self.commands.interrupt, faults.interrupt, 0, pages.interrupt if pages else 0)),
-            interrupts.event.eq(Cat(0, faults.recorded, 0, pages.recorded if pages else 0)),
+            interrupts.event.eq(Cat(0, faults.recorded, self.counters.overflow if self.counters else 0, pages.recorded if pages else 0)),
             interrupts.wired.eq(self._wired), self.wires.eq(interrupts.wires),
-            file.ipsr.cip.eq(interrupts.ipsr[0]), file.ipsr.fip.eq(interrupts.ipsr[1]), file.ipsr.pip.eq(interrupts.ipsr[3]),
+            file.ipsr.cip.eq(interrupts.ipsr[0]), file.ipsr.fip.eq(interrupts.ipsr[1]),
+            file.ipsr.pmip.eq(interrupts.ipsr[2]), file.icvec.pmiv.eq(interrupts.icvec[8:12]), file.ipsr.pip.eq(interrupts.ipsr[3]),
             file.icvec.civ.eq(interrupts.icvec[0:4]), file.icvec.fiv.eq(interrupts.icvec[4:8]), file.icvec.piv.eq(interrupts.icvec[12:16]),
             interrupts.ipsr_write.eq(file.ipsr_write), interrupts.icvec_write.eq(file.icvec_write), interrupts.table_write.eq(file.msi_cfg_tbl_write),
         ]

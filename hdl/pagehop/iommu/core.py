@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from pagehop.iommu.control import IommuControl
+from pagehop.iommu.debug_translation import DebugTranslation
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.entry_update import EntryUpdate
 from pagehop.iommu.iotlb import Invalidation
@@ -34,7 +35,7 @@ class IommuCore(wiring.Component):
     Parameters
     ----------
     id_bits, entries, ways, contexts, walk_cache, format_ : see :class:`Translator`. updates : whether hardware sets A and D.
-    vectors, messages, fence_bits : see :class:`IommuControl`. sink_bits : of the port.
+    vectors, messages, fence_bits, counters, debug : see :class:`IommuControl`. sink_bits : of the port.
     ats, tags : whether there is ATS, and see :class:`IommuControl`. modify : whether pages can be moved. reads : see :class:`PageCopy`.
 
     Members
@@ -48,13 +49,17 @@ class IommuCore(wiring.Component):
     ats_hold, ats_quiet : with ATS, no request for a translation of a device is to be let in; and none is inside
     """
     def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, format_=RiscvEntries, updates=True,
-                 vectors=2, messages=True, fence_bits=24, sink_bits=1, modify=False, reads=4, ats=False, tags=8):
+                 vectors=2, messages=True, fence_bits=24, sink_bits=1, modify=False, reads=4, ats=False, tags=8, counters=0, debug=False):
+        self.debug = DebugTranslation(id_bits) if debug else None
+        inner = id_bits + debug      # of the translator's requests
         self.translator = Translator(
-            id_bits, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_)
+            inner, entries=entries, ways=ways, contexts=contexts, walk_cache=walk_cache, ats=ats, updates=updates, format_=format_,
+            counted=bool(counters))
         self.control = IommuControl(
-            ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits)
-        self.ats = ats
-        self.engine, self.copy = (ModifyEngine(id_bits, ats=ats, format_=format_), PageCopy(reads)) if modify else (None, None)
+            ats=ats, tags=tags, modify=modify, updates=updates, vectors=vectors, messages=messages, fence_bits=fence_bits, counters=counters,
+            debug=debug)
+        self.ats, self.counters = ats, counters
+        self.engine, self.copy = (ModifyEngine(inner, ats=ats, format_=format_, counted=bool(counters)), PageCopy(reads)) if modify else (None, None)
         self._clients = [
             *((self.translator, name) for name in ("directory_memory", "table_memory")),
             *((self.control, name) for name in ("command_memory", "fault_memory", *(["message_memory"] if messages else []),
@@ -80,8 +85,13 @@ class IommuCore(wiring.Component):
         m.submodules.arbiter, m.submodules.owner = self.arbiter, self.owner
         m.submodules.update = update = EntryUpdate()
         translator, control = self.translator, self.control
-        for ours, part in ((self.bus, control.bus), (self.request, translator.request), (self.response, translator.response),
-                           (self.port, self.arbiter.port)):
+        asks = translator
+        if self.debug is not None:
+            m.submodules.debug = asks = debug = self.debug
+            wiring.connect(m, debug.translate, translator.request)
+            wiring.connect(m, translator.response, debug.translated)
+            wiring.connect(m, control.debug, debug.registers)
+        for ours, part in ((self.bus, control.bus), (self.request, asks.request), (self.response, asks.response), (self.port, self.arbiter.port)):
             wiring.connect(m, wiring.flipped(ours), part)
         for number, (part, name) in enumerate(self._clients):
             wiring.connect(m, getattr(part, name), self.arbiter.clients[number])
@@ -95,6 +105,8 @@ class IommuCore(wiring.Component):
             control.drained.eq(self.drained), control.drain_failed.eq(self.drain_failed),
             self.drain_address.eq(control.drain_address), self.drain_limit.eq(control.drain_limit), self.wires.eq(control.wires),
         ]
+        if self.counters:
+            m.d.comb += control.counted.eq(translator.events)
         for name in ATS_STREAMS if self.ats else ():
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))
         self._connect_moves(m, update)
@@ -120,6 +132,8 @@ class IommuCore(wiring.Component):
                 engine.records.eq(control.records), engine.hold_limit.eq(control.hold_limit), control.events.eq(engine.events),
                 engine.drained.eq(self.drained), engine.drain_failed.eq(self.drain_failed),
             ]
+            if self.counters:
+                m.d.comb += control.meter.eq(engine.meter)
             if self.ats:
                 wiring.connect(m, engine.round, control.round)
                 m.d.comb += [engine.round_failed.eq(control.round_failed), self.ats_hold.eq(engine.ats_hold), engine.ats_quiet.eq(self.ats_quiet)]

@@ -45,21 +45,21 @@ class DirectoryWalk(wiring.Component):
 
     Members
     -------
-    directory : in. device_id : stream, in. context, cause : out
+    directory : in. device_id : stream, in. context, cause : out. begun : out, a pulse: the directory is read
     memory : reads of 8 and 32 bytes, one at a time
     """
     def __init__(self, *, ats=True, updates=True, root_bits=2):
         self.ats, self.updates, self.root_bits = ats, updates, root_bits
         super().__init__({
             "directory": In(Directory), "device_id": In(stream.Signature(DEVICE_BITS)), "context": Out(Context), "cause": Out(Cause),
-            "memory": Out(MemoryPort()),
+            "begun": Out(1), "memory": Out(MemoryPort()),
         })
 
     def elaborate(self, platform):
         m = Module()
         device, ask, answer = self.device_id.payload, self.memory.a.payload, self.memory.d.payload
         table, beat, cause, entry = Signal(PPN_BITS), Signal(2), Signal(Cause), data.View(_Entry, answer.data)
-        self._kept, asks_table = Signal(Context), Signal()
+        self._kept, asks_table, wide = Signal(Context), Signal(), is_too_wide(device, self.directory.mode)
         m.d.comb += [
             self.memory.d.ready.eq(1), ask.opcode.eq(OpA.GET), ask.mask.eq(~0),
             ask.size.eq(Mux(asks_table, SIZE_WORD, SIZE_CONTEXT)),
@@ -72,7 +72,8 @@ class DirectoryWalk(wiring.Component):
                 m.next = "context"
                 with m.If(self.directory.mode == DirectoryMode.TWO_LEVEL):
                     m.next = "table"
-                with m.If(is_too_wide(device, self.directory.mode)):
+                m.d.comb += self.begun.eq(~wide)
+                with m.If(wide):
                     m.d.sync += cause.eq(Cause.TYPE_DISALLOWED)
                     m.next = "done"
             with m.State("table"):

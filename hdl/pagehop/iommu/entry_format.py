@@ -17,21 +17,25 @@ def is_misaligned(ppn, level):
 
 
 class EntryFormat(wiring.Component):
-    """Decode an entry, combinational: ``info`` of the ``entry`` at a ``level``; ``marked``, the entry with A set, and D when ``writes``; ``moved``,
-    the entry as it is but for its page, which is ``page``.
+    """Decode an entry, combinational: ``info`` of the ``entry`` at a ``level``; ``marked``, the entry with A set, and D when ``writes``.
+    :meth:`moved` is an entry as it is but for its page.
 
     A pointer's permissions are ANDed with those of what it leads to; a format in which pointers take nothing away says 1 there.
 
-    ``ROOT_BITS``: base-2 logarithm of the tables that the root of a second stage has, in a row, aligned to all.
+    ``ENTRY``: the fields of an entry. ``ROOT_BITS``: base-2 logarithm of the tables that the root of a second stage has, in a row, aligned to all.
     """
     ROOT_BITS = 0
     entry:  In(64)
     level:  In(range(MAX_LEVEL + 1))
     writes: In(1)
-    page:   In(PPN_BITS)
     info:   Out(EntryInfo)
     marked: Out(64)
-    moved:  Out(64)
+
+    @classmethod
+    def moved(cls, entry, page):
+        """The ``entry`` with another ``page``."""
+        place, bits = cls.ENTRY.as_shape()["ppn"].offset, cls.ENTRY.as_shape()["ppn"].width
+        return Cat(entry[:place], page[:bits], entry[place + bits:])
 
 
 class _RiscvEntry(data.Struct):
@@ -52,7 +56,7 @@ class _RiscvEntry(data.Struct):
 
 class RiscvEntries(EntryFormat):
     """Sv39, Sv48 and their x4 forms, with Svnapot (Privileged Architecture, 10.3 to 10.5, 21.5)."""
-    ROOT_BITS = 2
+    ENTRY, ROOT_BITS = _RiscvEntry, 2
 
     def elaborate(self, platform):
         m = Module()
@@ -68,11 +72,8 @@ class RiscvEntries(EntryFormat):
             info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.napot.eq(entry.napot),
             info.ppn.eq(entry.ppn),
         ]
-        marked, moved = (data.View(_RiscvEntry, word) for word in (self.marked, self.moved))
-        m.d.comb += [
-            self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes),
-            self.moved.eq(self.entry), moved.ppn.eq(self.page),
-        ]
+        marked = data.View(_RiscvEntry, self.marked)
+        m.d.comb += [self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes)]
         return m
 
 
@@ -91,6 +92,8 @@ class _VtdEntry(data.Struct):
 class VtdEntries(EntryFormat):
     """Second-stage entries of Intel VT-d, 4-level and 3-level (Architecture Specification, 9.8): no user bit, no global bit, nothing of 64 KiB,
     leaves of 4 KiB, 2 MiB and 1 GiB, permissions taken away at every level."""
+    ENTRY = _VtdEntry
+
     def elaborate(self, platform):
         m = Module()
         entry, info = data.View(_VtdEntry, self.entry), self.info
@@ -101,9 +104,6 @@ class VtdEntries(EntryFormat):
             info.readable.eq(entry.readable), info.writable.eq(entry.writable), info.user.eq(1),
             info.accessed.eq(entry.accessed), info.dirty.eq(entry.dirty), info.ppn.eq(entry.ppn),
         ]
-        marked, moved = (data.View(_VtdEntry, word) for word in (self.marked, self.moved))
-        m.d.comb += [
-            self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes),
-            self.moved.eq(self.entry), moved.ppn.eq(self.page),
-        ]
+        marked = data.View(_VtdEntry, self.marked)
+        m.d.comb += [self.marked.eq(self.entry), marked.accessed.eq(1), marked.dirty.eq(entry.dirty | self.writes)]
         return m

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.ats_messages import InvalidateRequest, MessageCode, PageResponse
 from pagehop.iommu.front_layouts import Prefix
-from pagehop.iommu.layouts import PPN_BITS, PageSize, Translation
+from pagehop.iommu.layouts import PageSize, Translation, sized
 from pagehop.tlp.arbiter import RoundRobin, select_one
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.fifo import LaneFifo
@@ -17,9 +17,6 @@ __all__ = ["EntryAnswer", "FrontAnswers"]
 
 #: Translations that wait to be sent, and how many may be chosen before ``entry_room`` tells it.
 _PLACES, _UNDERWAY = 16, 4
-
-#: Base-2 logarithm of the pages that a translation of each size covers (10.2.3.2). What nothing translates is said to be 2 MiB: identity is that too.
-_SIZES = {PageSize.SIZE_64K: 4, PageSize.SIZE_2M: 9, PageSize.SIZE_1G: 18, PageSize.SIZE_512G: 27, PageSize.EVERYTHING: 9}
 
 
 class EntryAnswer(data.StructLayout):
@@ -90,15 +87,8 @@ class FrontAnswers(wiring.Component):
     def _translation(self, m, answer, beat):
         request, translation, entry = answer.request, answer.translation, Signal(64)
         header = data.View(CompletionHeader(), beat.header)
-        page = Signal(PPN_BITS)
-        m.d.comb += page.eq(translation.ppn)
-        with m.Switch(translation.size):
-            for size, bits in _SIZES.items():
-                with m.Case(size):
-                    # Ones below a zero: as many as the number of a page within has bits, less one.
-                    m.d.comb += page[:bits].eq((1 << bits - 1) - 1)
         m.d.comb += [
-            entry.eq(Cat(translation.readable, translation.writable, *[0] * 9, translation.size != PageSize.SIZE_4K, page)),
+            entry.eq(Cat(translation.readable, translation.writable, *[0] * 9, translation.size != PageSize.SIZE_4K, sized(translation))),
             beat.data.eq(_bytes_of(entry)), beat.dwords.eq(2),
             header.fmt.eq(Fmt.DW3_DATA), header.type.eq(TlpType.COMPLETION), header.length.eq(2), header.byte_count.eq(8),
             header.traffic_class.eq(request.traffic_class), header.relaxed_ordering.eq(request.relaxed_ordering),

@@ -18,7 +18,7 @@ class KeyedCache(wiring.Component):
 
     Parameters
     ----------
-    name : of the cache, in errors. keys, values : their shapes.
+    name : of the cache, in errors. keys, values : their shapes; ``values`` None when only ``known`` is asked for.
     entries : power of two, at least 2 and at most ``most``.
     """
     def __init__(self, name, keys, values, entries, most):
@@ -26,23 +26,23 @@ class KeyedCache(wiring.Component):
             raise ValueError(f"{name} must have a power of two of entries from 2 to {most}, not {entries!r}")
         self.keys, self.values, self.entries = keys, values, entries
         super().__init__({
-            "key": In(keys), "known": Out(1), "value": Out(values), "fill": In(1), "filled_key": In(keys), "filled": In(values),
-            "invalidate": In(1), "named": In(1), "invalid_key": In(keys),
+            "key": In(keys), "known": Out(1), "fill": In(1), "filled_key": In(keys), "invalidate": In(1), "named": In(1), "invalid_key": In(keys),
+            **({} if values is None else {"value": Out(values), "filled": In(values)}),
         })
 
     def elaborate(self, platform):
         m = Module()
         valid, turn, fills = Signal(self.entries), Signal(range(self.entries)), Signal()
         keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
-        m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
-        write, read = kept.write_port(), kept.read_port(domain="comb")
         matches = Cat(valid[number] & (key == self.key) for number, key in enumerate(keys))
-        m.d.comb += [
-            fills.eq(self.fill & ~self.invalidate),
-            read.addr.eq(number_of(matches)), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills),
-        ]
-        # The value is taken with the match: in the next cycle another may stand in its place.
-        m.d.sync += [self.known.eq(matches.any()), self.value.eq(read.data)]
+        m.d.comb += fills.eq(self.fill & ~self.invalidate)
+        m.d.sync += self.known.eq(matches.any())
+        if self.values is not None:
+            m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
+            write, read = kept.write_port(), kept.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(number_of(matches)), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills)]
+            # The value is taken with the match: in the next cycle another may stand in its place.
+            m.d.sync += self.value.eq(read.data)
         with m.If(fills):
             m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
             with m.Switch(turn):

@@ -6,7 +6,7 @@ Sv48 and their x4 forms), of which a subset is built: base device contexts of 32
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Mux
+from amaranth.hdl import Cat, Const, Mux
 from amaranth.lib import data, enum
 
 from pagehop.iommu.tilelink import ADDRESS_BITS
@@ -15,7 +15,7 @@ __all__ = [
     "PPN_BITS", "PAGE_BITS", "VPN_BITS", "DEVICE_BITS", "LEVEL_BITS", "MAX_LEVEL", "Cause", "Access", "TableMode", "DirectoryMode", "Status",
     "PageSize", "TranslationControl", "TableRoot", "DeviceContext", "Context", "TranslationRequest", "TranslationResponse", "Translation",
     "EntryInfo", "EntryUpdateRequest", "EntryUpdateStatus", "FaultRecord", "Located", "PageRecord", "COMMON", "bits_of_level", "same_parts",
-    "translated",
+    "sized", "translated",
 ]
 
 #: Bits of the number of a physical page, base-2 logarithm of a page, bits of the number of a guest's page (Sv48x4).
@@ -253,6 +253,15 @@ def translated(page, ppn, size):
     """Number of the physical page that ``page`` is, when ``ppn`` is that of any page that is translated as one with it, by their ``size``."""
     bounds = [*COMMON, PPN_BITS]
     return Cat(Mux(size > place, page[low:high], ppn[low:high]) for place, (low, high) in enumerate(pairwise(bounds)))
+
+
+def sized(translation):
+    """``ppn`` of a :class:`Translation` that says the size, when that is more than 4 KiB: ones below a zero, as many as the number of a page within
+    has bits, less one (PCIe, 10.2.3.2). What nothing translates is said to be 2 MiB: identity is that too."""
+    page, large = translation.ppn, {PageSize(place): bits for place, bits in enumerate(COMMON) if place}
+    for size, bits in (large | {PageSize.EVERYTHING: large[PageSize.SIZE_2M]}).items():
+        page = Mux(translation.size == size, Cat(Const((1 << bits - 1) - 1, bits), translation.ppn[bits:]), page)
+    return page
 
 
 def same_parts(size, one, other):

@@ -87,7 +87,8 @@ class Misses(wiring.Component):
     Members
     -------
     offer : with ``offered``, a request that cannot be answered from what is known
-    again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken
+    again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken, in which ``looks`` is 1.
+        Its payload is at any time the request that is looked into
     walk, walked; directory, cause, context : the walks. keeps : out, what the walk of tables reads now may be kept
     locate, located : stream, its ``ready`` is 1 for one cycle, with what was found
     answer : stream, taken in cycles in which nothing was looked up in the cycle before
@@ -97,7 +98,7 @@ class Misses(wiring.Component):
         self.id_bits, self.ways = id_bits, ways
         super().__init__({
             "offered": In(1), "offer": In(Offer(id_bits, ways)),
-            "blocks": Out(1), "again": Out(stream.Signature(TranslationRequest(id_bits))),
+            "blocks": Out(1), "again": Out(stream.Signature(TranslationRequest(id_bits))), "looks": Out(1),
             "directory": Out(stream.Signature(DEVICE_BITS)), "cause": In(Cause), "context": In(Context),
             "walk": Out(stream.Signature(WalkRequest)), "walked": In(WalkResult),
             "guest_page": In(PPN_BITS), "implicit": In(1), "index": In(LEVEL_BITS),
@@ -147,6 +148,7 @@ class Misses(wiring.Component):
                 with m.If(self.again.ready):
                     m.next = "look"
             with m.State("look"):
+                m.d.comb += self.looks.eq(1)
                 m.next = "idle"
                 with m.If(self.offered):
                     m.d.comb += takes.eq(1)

@@ -8,6 +8,7 @@ from pagehop.iommu.ats_invalidations import AtsRound
 from pagehop.iommu.command_queue import Executor
 from pagehop.iommu.commands import COMMAND_BITS
 from pagehop.iommu.entry_format import RiscvEntries
+from pagehop.iommu.event_counters import MoveEvents
 from pagehop.iommu.iotlb import Invalidation
 from pagehop.iommu.layouts import PAGE_BITS, PPN_BITS, Access, Located, PageSize, TranslationRequest
 from pagehop.iommu.line_owner import LIMIT_BITS, LinePort
@@ -74,25 +75,25 @@ class ModifyEngine(wiring.Component):
         to be let in; none is inside
     hold_limit, records : in, not changed while something is pending: cycles; the page where the records begin, aligned to what they take, 8
         bytes each: status (3:0), attempts (15:8), cycles from the last command to the verdict (63:32)
-    memory : writes of records. events : out. optimistic : out, the move that is under way keeps nobody waiting
+    memory : writes of records. events : out. meter : out, when it is ``counted``. optimistic : out, the move that is under way keeps nobody waiting
     """
-    def __init__(self, id_bits=3, *, ats=False, format_=RiscvEntries, drain_bits=20, gather_bits=10):
+    def __init__(self, id_bits=3, *, ats=False, format_=RiscvEntries, drain_bits=20, gather_bits=10, counted=False):
         if drain_bits not in range(4, 33):
             raise ValueError(f"A drain must be waited for 2 to the power of 4 to 32 cycles, not of {drain_bits!r}")
-        self.ats, self.format, self.drain_bits, self.batch = ats, format_, drain_bits, ModifyBatch(gather_bits)
+        self.ats, self.format, self.drain_bits, self.batch, self.counted = ats, format_, drain_bits, ModifyBatch(gather_bits), counted
         super().__init__({
             "execute": In(Executor(COMMAND_BITS)), "locate": Out(stream.Signature(TranslationRequest(id_bits))), "located": In(Located),
             "redo": Out(1), "invalidate": Out(1), "pages": Out(Invalidation), "drain": Out(1), "drained": In(1), "drain_failed": In(1),
             "line": Out(LinePort()), "limit": Out(LIMIT_BITS), "copy": Out(stream.Signature(CopyPages)), "copy_failed": In(1), "copy_abort": Out(1),
             "hold_limit": In(LIMIT_BITS), "records": In(PPN_BITS), "memory": Out(MemoryPort()), "events": Out(ModifyEvents), "optimistic": Out(1),
+            **({"meter": Out(MoveEvents)} if counted else {}),
             **({"round": Out(stream.Signature(AtsRound)), "round_failed": In(1), "ats_hold": Out(1), "ats_quiet": In(1)} if ats else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.batch = batch = self.batch
-        # What an entry says comes from a register, what is edited from the line: each has a decoder of its own, of which half is used.
-        m.submodules.judges, m.submodules.edits = self._judges, self._edits = self.format(), self.format()
+        m.submodules.format = self._format = self.format()
         # Of the moves that are still to be made; of those that were.
         self._good, self._moved = Signal(LINE_BEATS), Signal(LINE_BEATS)
         self._index, self._line = Signal(range(LINE_BEATS)), Signal(LINE_ADDRESS_BITS)
@@ -101,6 +102,10 @@ class ModifyEngine(wiring.Component):
         self._has_line, self._lost, self._watches = Signal(), Signal(), Signal()    # the line is ours, or comes; was taken from us; may not be taken
         self._fails, self._failing, self._why = Signal(), Signal(LINE_BEATS), Signal(ModifyStatus)
         self._status = Signal(data.ArrayLayout(ModifyStatus, LINE_BEATS))
+        # Each by itself: what nobody counts is not there.
+        self._meter = {name: Signal(name=f"meter_{name}") for name in data.Layout.cast(MoveEvents).members}
+        if self.counted:
+            m.d.comb += [self.meter[name].eq(signal) for name, signal in self._meter.items()]
         self._timer, self._cycles, self._works = Signal(self.drain_bits), Signal(32), Signal()
         self._last = self._index.all()
         m.d.comb += self._works.eq(batch.complete)
@@ -140,17 +145,19 @@ class ModifyEngine(wiring.Component):
 
     def _connect(self, m):
         """What does not depend on the state."""
-        batch, first, line, edits = self.batch, self.batch.first, self.line, self._edits
+        batch, first, line = self.batch, self.batch.first, self.line
         connect_streams(m, self.execute.command, batch.command)
         wide = first.function[0] | self._nested     # whatever the devices know of
         m.d.comb += [
             self.execute.pending.eq(batch.pending), batch.index.eq(self._index), line.index.eq(self._index), line.acquire.payload.eq(self._line),
-            line.hold.eq(~self.optimistic), line.value.eq(edits.moved), edits.page.eq(batch.move.new), edits.entry.eq(line.entry),
+            line.hold.eq(~self.optimistic), line.value.eq(self.format.moved(line.entry, batch.move.new)),
             self.limit.eq(Mux(self.optimistic, OPTIMISTIC_LIMIT, self.hold_limit)),
             self.locate.payload.device_id.eq(first.device_id), self.locate.payload.iova.eq(first.address),
             self.copy.payload.source.eq(batch.move.old), self.copy.payload.destination.eq(batch.move.new), self.copy_abort.eq(self._lost),
             self.pages.page.eq(first.address[PAGE_BITS:]), self.pages.paged.eq(~wide & self._single),
-            self.redo.eq(self.invalidate),
+            self.redo.eq(self.invalidate), self._meter["holds"].eq(line.owned & line.hold),
+            self._meter["keeps_waiting"].eq(line.owned & line.hold & line.touched),
+            self._meter["disturbed"].eq(self.events.retried), self._meter["fell_back"].eq(self.events.fell_back),
         ]
         if self.ats:
             eight = Cat(Const(0, PAGE_BITS - 1), Const(0b0111, 4), first.address[PAGE_BITS + 3:])     # 32 KiB
@@ -247,8 +254,8 @@ class ModifyEngine(wiring.Component):
     def _check(self, m):
         """Look at an entry a cycle, judge it in the next. Of those that were judged before another attempt only the good ones are left."""
         entry, place, old, judged, last = Signal(64), Signal(LINE_BEATS), Signal(PPN_BITS), Signal(), Signal()
-        info = self._judges.info
-        m.d.comb += [self._watches.eq(1), self._judges.entry.eq(entry)]
+        info = self._format.info
+        m.d.comb += [self._watches.eq(1), self._format.entry.eq(entry)]
         m.d.sync += [
             self._index.eq(self._index + 1), entry.eq(self.line.entry), place.eq(1 << self._index), old.eq(self.batch.move.old),
             judged.eq(self.line.owned), last.eq(self._last),
@@ -283,7 +290,7 @@ class ModifyEngine(wiring.Component):
             with m.If(self._lost):
                 m.next = "leave"
         with m.State("draining"):
-            m.d.comb += self._watches.eq(1)
+            m.d.comb += [self._watches.eq(1), self._meter["drains"].eq(1)]
             m.d.sync += self._timer.eq(self._timer + 1)
             with m.If(self._lost):
                 m.next = "leave"
@@ -346,11 +353,13 @@ class ModifyEngine(wiring.Component):
             ask.payload.data.eq(Cat(status, Const(0, 4), self._attempts, Const(0, 16), self._cycles)),
             ask.payload.address.eq(Cat(Const(0, PAGE_BITS), self.records) | Cat(Const(0, SIZE_WORD), place)),
         ]
-        for name, recorded in (("record", self.batch.move.recorded & batch.there.bit_select(self._index, 1)), ("reject", rejected.payload.recorded)):
+        there, moved = batch.there.bit_select(self._index, 1), status == ModifyStatus.MOVED.value
+        for name, recorded in (("record", batch.move.recorded & there), ("reject", rejected.payload.recorded)):
             with m.State(name):
                 m.d.comb += [rejects.eq(name == "reject"), ask.valid.eq(recorded & ~waits), self._works.eq(0)]
                 m.d.sync += waits.eq((waits | ask.ready) & recorded & ~(waits & self.memory.d.valid))
                 with m.If(~recorded | (waits & self.memory.d.valid)):
+                    m.d.comb += [self._meter["moved"].eq(there & moved & ~rejects), self._meter["failed"].eq(Mux(rejects, 1, there & ~moved))]
                     if name == "reject":
                         m.d.comb += rejected.ready.eq(1)
                         m.next = "idle"

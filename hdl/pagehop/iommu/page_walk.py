@@ -99,6 +99,8 @@ class PageWalk(wiring.Component):
     entry_address : in the cycle of a ``result`` without a fault: of the leaf, in double words
     guest_page, implicit, index : of the last GUEST fault: the page of the guest, whether it was looked for as that of a table of the first stage, and
         the place in that table
+    begun, first_begun, second_begun : out, pulses: a request is begun; a walk of the first stage, of the second one. Of the second there is one more
+        for each table of the first
     invalidate, keeps : with a cache: in, forget all tables; what is found now may be kept. Walks that locate neither use it nor fill it
     """
     def __init__(self, entries=RiscvEntries, walk_cache=0):
@@ -107,6 +109,7 @@ class PageWalk(wiring.Component):
             "request": In(stream.Signature(WalkRequest)), "result": Out(WalkResult), "memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
             "entry_address": Out(ADDRESS_BITS - 3), "guest_page": Out(PPN_BITS), "implicit": Out(1), "index": Out(LEVEL_BITS),
+            "begun": Out(1), "first_begun": Out(1), "second_begun": Out(1),
             **({"invalidate": In(1), "keeps": In(1)} if walk_cache else {}),
         })
 
@@ -231,6 +234,7 @@ class PageWalk(wiring.Component):
     def _begin(self, m):
         request, context = self._request, self._context
         root, level = context.first_root, 2 + context.first_deep
+        m.d.comb += [self.begun.eq(1), self.first_begun.eq(context.first & request.canonical)]
         m.d.sync += [
             self._found.readable.eq(1), self._found.writable.eq(1), self._found.size.eq(PageSize.EVERYTHING),
             self._readable.eq(1), self._writable.eq(1),
@@ -255,14 +259,14 @@ class PageWalk(wiring.Component):
         request, context, page = self._request, self._context, self._guest_page
         deep, root, more = context.second_deep, context.second_root, self.entries.ROOT_BITS
         high = Mux(deep, page[bits_of_level(4):], page[bits_of_level(3):])
-        outside = high[more:].any()
+        outside = high[more:].any() | (request.beyond & ~context.first)
         m.d.comb += [
             self._table_now.eq(Cat(high[:more], root[more:])),
-            self._level_now.eq(2 + deep),
+            self._level_now.eq(2 + deep), self.second_begun.eq(~outside),
         ]
         m.d.sync += [self._readable.eq(1), self._writable.eq(1)]
         m.next = "read"
-        with m.If(outside | (request.beyond & ~context.first)):
+        with m.If(outside):
             self._end(m, WalkFault.GUEST)
 
     def _check(self, m):

@@ -1,11 +1,12 @@
 """Translation of device addresses."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.directory_walk import Directory, DirectoryWalk
 from pagehop.iommu.entry_format import RiscvEntries
+from pagehop.iommu.event_counters import TranslationEvents
 from pagehop.iommu.iotlb import Invalidation, Iotlb
 from pagehop.iommu.keyed_cache import KeyedCache
 from pagehop.iommu.layouts import (
@@ -56,12 +57,14 @@ class Translator(wiring.Component):
     locate, located; redo : see :class:`Misses`. Requests of ``locate`` have no ``access``, those of ``request`` always have one
     directory_memory, table_memory : ports for the walks
     update, updated : see :class:`PageWalk`
+    events : out, when it is ``counted``: what happens, see :class:`EventCounters`; nothing of ``locate``
     """
-    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, ats=True, updates=True, format_=RiscvEntries):
+    def __init__(self, id_bits=3, *, entries=16, ways=4, contexts=4, walk_cache=0, ats=True, updates=True, format_=RiscvEntries,
+                 counted=False):
         if id_bits not in range(1, 9):
             raise ValueError(f"Translation requests must have ids of 1 to 8 bits, not {id_bits!r}")
         self.id_bits, self.entries, self.ways, self.contexts = id_bits, entries, ways, contexts
-        self.walk_cache, self.ats, self.updates, self.format = walk_cache, ats, updates, format_
+        self.walk_cache, self.ats, self.updates, self.format, self.counted = walk_cache, ats, updates, format_, counted
         super().__init__({
             "request": In(stream.Signature(TranslationRequest(id_bits))), "response": Out(stream.Signature(TranslationResponse(id_bits))),
             "fault": Out(stream.Signature(FaultRecord)), "directory": In(Directory),
@@ -70,6 +73,7 @@ class Translator(wiring.Component):
             "locate": In(stream.Signature(TranslationRequest(id_bits))), "located": Out(Located), "redo": In(1),
             "directory_memory": Out(MemoryPort()), "table_memory": Out(MemoryPort()),
             "update": Out(stream.Signature(EntryUpdateRequest)), "updated": In(stream.Signature(EntryUpdateStatus)),
+            **({"events": Out(TranslationEvents)} if counted else {}),
         })
 
     def elaborate(self, platform):
@@ -95,6 +99,8 @@ class Translator(wiring.Component):
             looked.beyond.eq(request.iova[PAGE_BITS + PPN_BITS:].any()),
         ]
         self._judge(m, looked, busy, misses, iotlb, contexts)
+        if self.counted:
+            self._tell(m, looked.request, busy & ~misses.looks, misses, page_walk, directory_walk)
         return m
 
     def _judge(self, m, looked, busy, misses, iotlb, contexts):
@@ -136,6 +142,22 @@ class Translator(wiring.Component):
         m.d.sync += [
             self.response.valid.eq(Mux(busy, verdict == Verdict.ANSWER, misses.answer.valid)),
             self.response.payload.eq(Mux(busy, answer, misses.answer.payload)),
+        ]
+
+    def _tell(self, m, request, came, misses, page_walk, directory_walk):
+        """What can be counted: of the request that came in the cycle before, and of the one that is looked into."""
+        events, looked = self.events, misses.again.payload
+        counts = looked.access != Access.NONE
+        kinds = {"untranslated": (Access.READ, Access.WRITE), "translated": (Access.TRANSLATED_READ, Access.TRANSLATED_WRITE),
+                 "ats_request": (Access.ATS_REQUEST,)}
+        pulses = {"tlb_miss": page_walk.begun, "directory_walk": directory_walk.begun, "first_walk": page_walk.first_begun,
+                  "second_walk": page_walk.second_begun}
+        m.d.comb += [
+            *(events[name].eq(came & Cat(request.access == access for access in kind).any()) for name, kind in kinds.items()),
+            *(events[name].eq(pulse & counts) for name, pulse in pulses.items()),
+            *(events[whose][name].eq(one[name]) for whose, one in (("request", request), ("miss", looked))
+              for name in ("device_id", "process_valid", "process")),
+            events.space.eq(address_space(misses.walk.payload.context)),
         ]
 
     def _connect_walks(self, m, misses, page_walk, directory_walk):

@@ -1,5 +1,5 @@
-"""The dirty log in a host's memory: two ranges of different granularity, both modes, under devices that write below, in and above what the bitmaps on
-the device cover, while pages move, and with software that takes words while their bits are being set.
+"""The dirty log in a host's memory: two ranges of different granularity, in bitmaps of both modes or in page tables, under devices that write below,
+in and above what the bitmaps on the device cover, while pages move, and with software that takes words while their bits are being set.
 
 What a report must have says the checker, by pages (I12). Which units of less and more than a page, the bench says itself: of pages that it alone
 writes, once the writes are visible (H48).
@@ -15,8 +15,9 @@ from cocotb.triggers import TaskManager
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, Guest, judged
 from pagehop_tb.driver import interposer_registers as regs
-from pagehop_tb.driver.dirty_log import DirtyLog, LoggedRange
+from pagehop_tb.driver.dirty_log import DirtyLog, LoggedRange, LoggedTables
 from pagehop_tb.driver.interposer import PAGE_BITS, units
+from pagehop_tb.models.iommu import AddressSpace, Mode, pages_from
 from pagehop_tb.models.observer import Status
 from pagehop_tb.models.root_complex import Injection
 from pagehop_tb.protocol import Kind, Tlp, memory_write
@@ -26,12 +27,15 @@ WINDOW_BASE = 0x1_0000_0000
 GUEST_PAGES, LOW_PAGES = 1 << 24, 600
 #: Where the bitmaps of each range are, in memory that is no guest's; the second above 4 GB.
 BITMAPS = ((0x3000_0000, 0x3100_0000), (0x61_0000_0000, 0x61_0100_0000))
+#: Where page tables are, and room for them. D of an entry, and the bits that are software's own.
+TABLES, TABLE_BYTES, DIRTY, FREE = 0x62_0000_0000, 0x1000_0000, 1 << 7, 0x300
 #: Base-2 logarithms of the units of the first range, and of the second.
 FINE, COARSE = 11, (12, 13, 16, 21)
 #: Pages that devices access in each range, and those that the bench alone writes.
 PLACES, OWN = 14, 6
-#: Units that are written in a row, more than can wait and of more words than the log has at a time.
-FLOOD = 200
+#: Units that are written in a row, more than can wait and of more words than the log has at a time; of pages in tables, for each of which a read and
+#: a swap are waited for, fewer, or what the device reads after them comes too late.
+FLOOD, FLOOD_OF_PAGES = 200, 100
 #: Pages that move.
 MOVED = (5, 6)
 #: Cycles from one report to the next.
@@ -39,16 +43,17 @@ LONGEST = 3000
 
 
 class Logging:
-    """The log of one mode: ``ping_pong`` or not, in the memory of ``host``."""
+    """The log of one ``mode``, in the memory of ``host``."""
 
-    def __init__(self, guest: Guest, random: Random, ping_pong: bool, host: int) -> None:
+    def __init__(self, guest: Guest, random: Random, mode: str, host: int) -> None:
         self.guest, self.random, self.driver = guest, random, guest.driver
         far = GUEST_PAGES // 2 + random.randrange(1 << 20)
         places = ((random.randrange(3), LOW_PAGES, FINE), (far, random.choice((64, 700, 1536)), random.choice(COARSE)))
         self.ranges = [LoggedRange(WINDOW_BASE + PAGE * first, pages, shift, *bitmaps)
                        for (first, pages, shift), bitmaps in zip(places, BITMAPS, strict=True)]
-        self.host = host
-        self.log = DirtyLog(self.driver, guest.system.hosts[host].memory, host, self.ranges, ping_pong, self._between)
+        self.host, self.memory, self.on = host, guest.system.hosts[host].memory, True
+        self.tables = self._tables() if mode == "tables" else None
+        self.log = DirtyLog(self.driver, self.memory, host, self.ranges, mode == "turns", self._between, self.tables)
         self.writer = guest.system.functions["third"]
         #: Addresses of pages: for devices, beside the ranges and in them; and for the bench, at both ends of each range first.
         self.places = [WINDOW_BASE + PAGE * page for page in MOVED]
@@ -58,9 +63,30 @@ class Logging:
             self.places += [one.base + PAGE * page for page in (*pages[:PLACES], one.pages, one.pages + 1)]
             self.own += [one.base + PAGE * page for page in (0, one.pages - 1, *pages[PLACES:])]
 
+    def _tables(self) -> LoggedTables:
+        """Page tables of all pages of the ranges, which have units of a page then."""
+        self.ranges = [LoggedRange(one.base, one.pages, PAGE_BITS) for one in self.ranges]
+        mode = self.random.choice((Mode.SV39, Mode.SV48))
+        space = AddressSpace(self.memory, pages_from(TABLES), mode, second=True)
+        places = dict[int, int]()
+        for one in self.ranges:
+            for page in range(one.base, one.base + PAGE * one.pages, PAGE):
+                space.map(page, page, accessed=self.random.randrange(2))
+                places[page] = space.place(page)
+        return LoggedTables(space.ppn, mode is Mode.SV48, places.__getitem__, DIRTY)
+
     async def _between(self) -> None:
         if self.random.random() < 0.2:
             await self.guest.system.fabric.wait(self.random.randrange(60))
+
+    async def change(self, tables: LoggedTables) -> None:
+        """Software changes entries until the log is off, also between the log's look at one and its swap."""
+        logged = [page for page in (*self.places, *self.own) if self.units(page, 1)]
+        while self.on:
+            place = tables.place(self.random.choice(logged))
+            word = int.from_bytes(self.memory.read(place, 8), "little") ^ (FREE & self.random.randrange(FREE + 1))
+            self.memory.write(place, word.to_bytes(8, "little"))
+            await self.guest.system.fabric.wait(self.random.randrange(1, 40))
 
     def units(self, address: int, size: int) -> set[tuple[int, int]]:
         """Range and number of each unit that an access touches."""
@@ -107,16 +133,16 @@ class Logging:
 
     async def flood(self) -> None:
         """Writes to units of the first range, a beat a cycle: the device waits for the log, and no mark is lost."""
-        one, size = self.ranges[0], 64
+        one, size, count = self.ranges[0], 64, FLOOD_OF_PAGES if self.tables else FLOOD
         self.log.taken[0] = 0
-        units = self.random.sample(range(one.units), FLOOD)
+        units = self.random.sample(range(one.units), count)
         for unit in units:
             address = one.base + (unit << one.shift)
             await self.writer.write(address, self.guest.system.values.take(address, size))
         await self.writer.read(one.base, 4)
         await self.log.take()
         missing = sum(~self.log.taken[0] >> unit & 1 for unit in units)
-        assert not missing, f"{FLOOD} units were written, and {missing} are not reported"
+        assert not missing, f"{count} units were written, and {missing} are not reported"
 
     async def folded(self) -> None:
         """A report for pages of any size sets bits and clears none."""
@@ -134,10 +160,10 @@ class Logging:
     async def faulty(self, status: Status, error: regs.LogError) -> None:
         """A request of the log fails: everything is dirty, nothing stops, and the log goes on."""
         seen = len(self.log.errors)
-        bitmaps = [bitmap for one in self.ranges for bitmap in (one.bitmap, one.second)]
+        places = [(bitmap, 0x1000) for one in self.ranges for bitmap in (one.bitmap, one.second)] if self.tables is None else [(TABLES, TABLE_BYTES)]
 
         def is_of_log(tlp: Tlp) -> bool:
-            return tlp.kind in (Kind.MRD, Kind.CAS) and any(bitmap <= tlp.address < bitmap + 0x1000 for bitmap in bitmaps)
+            return tlp.kind in (Kind.MRD, Kind.CAS) and any(first <= tlp.address < first + size for first, size in places)
 
         self.guest.system.hosts[self.host].root_complex.injections.append(injection := Injection(is_of_log, status))
         await self.writer.write(self.own[0], self.guest.system.values.take(self.own[0], 64))
@@ -155,7 +181,7 @@ class Logging:
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def dirty_log(dut: Any) -> None:
-    """``rounds`` in each of ``modes``; the pages that move have 2^``page_size`` bytes."""
+    """``rounds`` in each of ``modes``: swap, turns or tables; the pages that move have 2^``page_size`` bytes."""
     config = BenchConfig("dirty_log")
     rounds, modes, faults, gap = config.get("rounds", 2), config.get("modes", ["swap", "turns"]), config.get("faults", True), config.get("gap", 30)
     page_size = config.get("page_size", PAGE_BITS)
@@ -171,11 +197,13 @@ async def dirty_log(dut: Any) -> None:
         tasks = list[Task[None]]()
         for done, mode in enumerate(modes):
             host = random.randrange(config.hosts)
-            run = Logging(guest, random, mode == "turns", host)
+            run = Logging(guest, random, mode, host)
             for agent in agents:
                 agent.pages = run.places
             tasks = tasks or [manager.start_soon(agent.run()) for agent in agents]
             await run.log.start()
+            if run.tables is not None:
+                manager.start_soon(run.change(run.tables))
             for number in range(rounds):
                 config.progress(done * rounds + number, len(modes) * rounds, f"{mode} in the memory of Host {'AB'[host]}")
                 await run.race()
@@ -197,6 +225,7 @@ async def dirty_log(dut: Any) -> None:
                 await guest.end(agents, tasks)
                 await run.log.take()
                 await run.again()
+            run.on = False
             await run.log.stop()
         traffic = await guest.driver.registers.read(regs.LogTraffic.offset)
         assert regs.LogTraffic.WAITS.get(traffic), "the device never waited for the log"

@@ -7,7 +7,7 @@ from pagehop_tb.driver import interposer_registers as regs
 from pagehop_tb.driver.api import MemoryAccess
 from pagehop_tb.driver.interposer import LOOK_CYCLES, PAGE, PAGE_BITS, DriverError, InterposerDriver
 
-__all__ = ["DirtyLog", "LoggedRange"]
+__all__ = ["DirtyLog", "LoggedRange", "LoggedTables"]
 
 WORD_BYTES = 8
 
@@ -20,7 +20,7 @@ class LoggedRange:
     base: int
     pages: int
     shift: int
-    bitmap: int
+    bitmap: int = 0
     second: int = 0
 
     @property
@@ -29,36 +29,53 @@ class LoggedRange:
         return -(-self.pages * PAGE >> self.shift)
 
 
+@dataclass(frozen=True)
+class LoggedTables:
+    """Page tables of the device's addresses: number of the root's page, whether they have four levels, where the leaf of an address is, its D."""
+
+    ppn: int
+    deep: bool
+    place: Callable[[int], int]
+    dirty: int
+
+
 class DirtyLog:
-    """Logs what the device writes to ``ranges``, in bitmaps in the ``memory`` of ``host``: with ``ping_pong`` in turns, without by atomics.
+    """Logs what the device writes to ``ranges``, in bitmaps in the ``memory`` of ``host``: with ``ping_pong`` in turns, without by atomics; or in
+    ``tables`` there.
 
     No access of another comes between two calls of ``memory`` without an await; ``between`` is awaited between two words that software takes. What
     was written before :meth:`start` is visible when that returns, so copy everything then. An error makes everything dirty, and the log starts anew.
     """
 
     def __init__(self, driver: InterposerDriver, memory: MemoryAccess, host: int, ranges: Sequence[LoggedRange], ping_pong: bool = False,
-                 between: Callable[[], Awaitable[None]] | None = None) -> None:
+                 between: Callable[[], Awaitable[None]] | None = None, tables: LoggedTables | None = None) -> None:
         most = regs.LogBase.array.words
         if len(ranges) > most:
             raise DriverError(f"The log has {most} ranges, not {len(ranges)}")
         self.driver, self.memory, self.host, self.ranges, self.ping_pong, self.between = driver, memory, host, tuple(ranges), ping_pong, between
+        self.tables = tables
         #: Bits that were taken and not reported, of each range.
         self.taken = [0] * len(ranges)
         #: Why everything was dirty, every time.
         self.errors: list[regs.LogError] = []
 
     async def start(self) -> None:
-        """Clear the bitmaps, switch the log on, and wait until all that was written before is visible."""
+        """Clear the bitmaps or entries, switch the log on, and wait until all that was written before is visible."""
         for one in self.ranges:
-            for bitmap in (one.bitmap, one.second) if self.ping_pong else (one.bitmap,):
+            for address in range(one.base, one.base + one.pages * PAGE, PAGE) if self.tables else ():
+                self._take_entry(address)
+            for bitmap in () if self.tables else (one.bitmap, one.second) if self.ping_pong else (one.bitmap,):
                 self.memory.write(bitmap, bytes(self._bytes(one)))
         for number in range(regs.LogBase.array.words):
             one = self.ranges[number] if number < len(self.ranges) else LoggedRange(0, 0, PAGE_BITS, 0)
             for array, value in ((regs.LogBase.array, one.base), (regs.LogBitmap.array, one.bitmap), (regs.LogSecond.array, one.second),
                                  (regs.LogSize.array, regs.LogSize.PAGES.of(one.pages) | regs.LogSize.SHIFT.of(one.shift))):
                 await self.driver.registers.write(array.at(number), value)
-        control = regs.LogControl
-        await self.driver.registers.write(control.offset, control.ENABLE.of(1) | control.HOST.of(self.host) | control.PING_PONG.of(self.ping_pong))
+        control, mode = regs.LogControl, regs.LogControl.PING_PONG.of(self.ping_pong)
+        if self.tables:
+            await self.driver.registers.write(regs.LogRoot.offset, regs.LogRoot.PPN.of(self.tables.ppn) | regs.LogRoot.DEEP.of(self.tables.deep))
+            mode = control.TABLES.of(1)
+        await self.driver.registers.write(control.offset, control.ENABLE.of(1) | control.HOST.of(self.host) | mode)
         await self._sync()
         self._tell_all(self.driver.now())
 
@@ -116,8 +133,15 @@ class DirtyLog:
         return status
 
     async def _take(self, one: LoggedRange, side: int) -> int:
-        """Read and clear the words of a bitmap: each in one atomic exchange, or when nobody else writes there."""
+        """Read and clear the words of a bitmap, or the D of entries: each in one atomic step, or when nobody else writes there."""
         found, bitmap = 0, one.second if side else one.bitmap
+        if self.tables:
+            for unit in range(one.units):
+                if self._take_entry(one.base + unit * PAGE):
+                    found |= 1 << unit
+                    if self.between is not None:
+                        await self.between()
+            return found
         for offset in range(0, self._bytes(one), WORD_BYTES):
             word = self.memory.read(bitmap + offset, WORD_BYTES)
             self.memory.write(bitmap + offset, bytes(WORD_BYTES))
@@ -125,6 +149,15 @@ class DirtyLog:
             if self.between is not None:
                 await self.between()
         return found
+
+    def _take_entry(self, address: int) -> bool:
+        """Clear D of the entry of a page, in one step. Returns whether it was set."""
+        assert self.tables is not None
+        place = self.tables.place(address)
+        entry = int.from_bytes(self.memory.read(place, WORD_BYTES), "little")
+        if dirty := bool(entry & self.tables.dirty):
+            self.memory.write(place, (entry & ~self.tables.dirty).to_bytes(WORD_BYTES, "little"))
+        return dirty
 
     @staticmethod
     def _pages(one: LoggedRange, bits: int) -> int:

@@ -22,20 +22,24 @@ OWNER = Memory(0x20000, 4096)
 
 class LogError(IntEnum):
     """Values of fields that the register map calls ``log_error``."""
-    #: All that was written is in the bitmaps.
+    #: All that was written is in the bitmaps, or in the page tables.
     NONE = 0
-    #: A request to a word of a bitmap was answered with UR, CA or poison, or with something else than was asked for.
+    #: A request to a word of a bitmap or to an entry was answered with UR, CA or poison, or with something else than was asked for.
     ANSWER = 1
-    #: A request to a word of a bitmap was not answered, or not taken, for move_limits.completion cycles, or a sync took 16 times as long.
+    #: A request to a word of a bitmap or to an entry was not answered, or not taken, for move_limits.completion cycles, or a sync or a walk took 16
+    #: times as long.
     TIMEOUT = 2
     #: The device sends what keeps pages from moving (opaque): it may have written what has no mark.
     OPAQUE = 3
-    #: The host that has the bitmaps is down.
+    #: The host that has the bitmaps or tables is down.
     DOWN = 4
-    #: A range, a bitmap, the host or the mode was written while the log was on.
+    #: A range, a bitmap, the root, the host or the mode was written while the log was on.
     CHANGED = 5
     #: A flush read was not answered in time, or with an error: what a sync takes for proven may not be.
     FLUSH = 6
+    #: A page that was written has no entry in the page tables, or none that lets the device write; or the unit of a range is not 4 KiB; or
+    #: log_control.tables is set and log_status.tables is 0.
+    TABLES = 7
 
 
 class MoveError(IntEnum):
@@ -784,11 +788,13 @@ class LogControl:
     reset = 0x0
     #: 1 logs what the device writes to the ranges from now on; sync before the first copy. 0 forgets what is not in the bitmaps yet, and an error.
     ENABLE = Field(0, 1)
-    #: Host whose memory has the bitmaps (0 is A, 1 is B).
+    #: Host whose memory has the bitmaps, or the page tables (0 is A, 1 is B).
     HOST = Field(1, 1)
     #: 0 sets bits by compare-and-swap, while software takes words by atomic exchange. 1 uses no atomics: each sync changes the bitmap that is
     #: written, and software reads and clears the other.
     PING_PONG = Field(2, 1)
+    #: 1 sets A and D of page-table entries instead, by compare-and-swap; ping_pong is 0 then. Only where log_status.tables is 1.
+    TABLES = Field(3, 1)
 
 
 class LogCommand:
@@ -812,6 +818,8 @@ class LogStatus:
     EVERYTHING_DIRTY = Field(2, 1)
     #: Why everything counts as dirty. Encoded as :class:`LogError`.
     ERROR = Field(4, 3)
+    #: 1 when this hardware can mark page tables.
+    TABLES = Field(8, 1)
 
 
 class LogTraffic:
@@ -822,3 +830,13 @@ class LogTraffic:
     REQUESTS = Field(0, 32)
     #: Cycles since reset in which the device waited for the log, modulo 2^32.
     WAITS = Field(32, 32)
+
+
+class LogRoot:
+    """log_root (read and write)"""
+    offset = 0x360
+    reset = 0x0
+    #: Number of the page of the root in the memory of the log's host; where a root is four tables in a row, that of the first, a multiple of 4.
+    PPN = Field(0, 44)
+    #: 0: three levels (Sv39x4, or 3-level). 1: four (Sv48x4, or 4-level).
+    DEEP = Field(44, 1)

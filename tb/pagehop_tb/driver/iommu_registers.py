@@ -46,6 +46,10 @@ class Capabilities:
     ATS = Field(25, 1)
     #: How interrupts are sent: 0 as MSI, 1 by wires, 2 either.
     IGS = Field(28, 2)
+    #: Performance counters.
+    HPM = Field(30, 1)
+    #: The debug interface.
+    DBG = Field(31, 1)
     #: Bits of a physical address.
     PAS = Field(32, 6)
     #: The command that moves a page is there.
@@ -216,8 +220,116 @@ class Ipsr:
     CIP = Field(0, 1)
     #: Of the fault queue.
     FIP = Field(1, 1)
+    #: Of counters: one has overflowed whose OF was 0.
+    PMIP = Field(2, 1)
     #: Of the page request queue.
     PIP = Field(3, 1)
+
+
+class Iocountovf:
+    """iocountovf (read only)"""
+    offset = 0x58
+    reset = 0x0
+    #: Of iohpmcycles.
+    CY = Field(0, 1)
+    #: Of iohpmevt1 and up.
+    HPM = Field(1, 31)
+
+
+class Iocountinh:
+    """iocountinh (read and write)"""
+    offset = 0x5c
+    reset = 0x0
+    #: iohpmcycles.
+    CY = Field(0, 1)
+    #: iohpmctr1 and up; bits of counters that there are not are 0.
+    HPM = Field(1, 31)
+
+
+class Iohpmcycles:
+    """iohpmcycles (read and write)"""
+    offset = 0x60
+    reset = 0x0
+    #: Cycles in which it did not stand still.
+    COUNTER = Field(0, 63)
+    #: It has wrapped. While it is 1 there is no interrupt.
+    OF = Field(63, 1)
+
+
+class Iohpmctr:
+    """iohpmctr (read and write)"""
+    offset = 0x68
+    reset = 0x0
+    #: All 31; ``offset`` is that of the first.
+    array = Memory(0x68, 31)
+    #: Events that its selector names.
+    COUNTER = Field(0, 64)
+
+
+class Iohpmevt:
+    """iohpmevt (read and write)"""
+    offset = 0x160
+    reset = 0x0
+    #: All 31; ``offset`` is that of the first.
+    array = Memory(0x160, 31)
+    #: 1 untranslated, 2 translated requests, 3 requests of ATS, 4 misses of the IOTLB, 5 walks of the directory, 7 of the first stage, 8 of the
+    #: second. Of moves: 16384 pages moved, 16385 moves that failed, 16386 attempts that were disturbed, 16387 batches that held after those, 16388
+    #: cycles in which a line was held, 16389 in which somebody waited for it, 16390 in which it was drained.
+    EVENT_ID = Field(0, 15)
+    #: did_gscid is compared only above its lowest 0.
+    DMASK = Field(15, 1)
+    #: Number of a process, or of an address space of the first stage.
+    PID_PSCID = Field(16, 20)
+    #: Number of a device, or of a domain.
+    DID_GSCID = Field(36, 24)
+    #: Only what pid_pscid names is counted.
+    PV_PSCV = Field(60, 1)
+    #: Only what did_gscid names is counted.
+    DV_GSCV = Field(61, 1)
+    #: The numbers are those of address spaces and domains. Of events 4, 7 and 8 only.
+    IDT = Field(62, 1)
+    #: The counter has wrapped. While it is 1 there is no interrupt.
+    OF = Field(63, 1)
+
+
+class TrReqIova:
+    """tr_req_iova (read and write)"""
+    offset = 0x258
+    reset = 0x0
+    #: Number of the page that is asked for.
+    VPN = Field(12, 52)
+
+
+class TrReqCtl:
+    """tr_req_ctl (read and write)"""
+    offset = 0x260
+    reset = 0x0
+    #: 1 asks; 1 until the answer is there.
+    GO_BUSY = Field(0, 1)
+    #: With pv: privileged.
+    PRIV = Field(1, 1)
+    #: A read; if 0, a write.
+    NW = Field(3, 1)
+    #: Number of a process.
+    PID = Field(12, 20)
+    #: There is one.
+    PV = Field(32, 1)
+    #: Number of the device.
+    DID = Field(40, 24)
+
+
+class TrResponse:
+    """tr_response (read only)"""
+    offset = 0x268
+    reset = 0x0
+    #: It is refused; why is in the fault queue. The rest means nothing then.
+    FAULT = Field(0, 1)
+    #: Always 0, for there is no Svpbmt.
+    PBMT = Field(7, 2)
+    #: More than 4 KiB: as many as the ones at the low end of ppn, below a zero, say.
+    S = Field(9, 1)
+    #: Number of the page.
+    PPN = Field(10, 44)
 
 
 class AtsDevice0:
@@ -338,5 +450,7 @@ class Icvec:
     CIV = Field(0, 4)
     #: Of the fault queue.
     FIV = Field(4, 4)
+    #: Of counters.
+    PMIV = Field(8, 4)
     #: Of the page request queue.
     PIV = Field(12, 4)
