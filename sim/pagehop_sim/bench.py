@@ -34,7 +34,7 @@ class Measurement:
     """One bench of ``pagehop_tb.benches`` that measures, and the design it measures. ``tests`` chooses of its tests (a pattern; all without).
 
     ``scenario`` gives the bench its parameters and trace, with ``parameters`` over them; without one it has its own defaults.
-    ``label`` stands after the names of the values where another measurement has the same.
+    ``label`` stands after the names of the values where another measurement has the same. ``top`` : what is measured.
     """
 
     bench: str
@@ -44,6 +44,7 @@ class Measurement:
     scenario: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: int = 900
+    top: str = "interposer"
 
 
 FOUR_SLOTS = {"slots": 4, "chunk_bytes": 256, "window_pages": 1024}
@@ -57,6 +58,7 @@ MEASUREMENTS = (
                   label=f"_{mode}_{data_bytes}_bytes_{pace}")
       for data_bytes in (16, 64) for mode, gap, pace in (
           ("hold", 1200, "slow_device"), ("hold", 600, "quick_device"), ("hold", 30, "busy_device"), ("merge", 30, "busy_device"))),
+    Measurement("iommu_cost", {"data_bytes": 16, "walk_cache": 8, "reads": 8}, top="iommu"),
 )
 
 
@@ -72,14 +74,14 @@ def misses(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one measuring bench on Verilator and return its values, also those that miss their limits and so fail the bench."""
-    verilog = generate(measurement.hardware)
+    verilog = generate(measurement.hardware, measurement.bench, measurement.top)
     chosen = [*measurement.hardware.values(), *measurement.parameters.values()]
     folder = build_root() / "bench" / "-".join([measurement.bench, *map(str, chosen)])
-    config: dict[str, Any] = {"hardware": check_parameters(measurement.hardware, measurement.bench)}
+    config: dict[str, Any] = {"hardware": check_parameters(measurement.hardware, measurement.bench, measurement.top)}
     if measurement.scenario:
         scenario = find_scenario(measurement.scenario)
         config |= {"parameters": scenario.parameters | measurement.parameters, "trace": scenario.trace and str(find_trace(scenario.trace))}
-    outcome = run(build(verilog, "interposer", "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
+    outcome = run(build(verilog, measurement.top, "verilator"), f"pagehop_tb.benches.{measurement.bench}", folder, config,
                   timeout_seconds=measurement.timeout_seconds, test_filter=measurement.tests)
     values: dict[str, Any] = {name + measurement.label: value for name, value in ((outcome.result or {}).get("values") or {}).items()}
     if not misses(values):
