@@ -1,6 +1,6 @@
 """The walk to the page-table entry of a page that the device wrote."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -98,7 +98,10 @@ class DirtyWalk(wiring.Component):
         with m.FSM() as steps:
             with m.State("Idle"):
                 m.d.comb += [walk.memory.a.ready.eq(1), walk.update.ready.eq(1)]
-                m.d.sync += [address.eq(walk.entry_address), request.swaps.eq(walk.update.valid)]
+                m.d.sync += [
+                    address.eq(Mux(walk.update.valid, walk.update.payload.address, walk.memory.a.payload.address[3:])),
+                    request.swaps.eq(walk.update.valid),
+                ]
                 with m.If(walk.memory.a.valid | walk.update.valid):
                     m.next = "Offer"
             with m.State("Offer"):
