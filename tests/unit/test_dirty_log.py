@@ -580,7 +580,8 @@ BUGS = {
     "turn before the bits are set": (DirtyLog, ("with m.If(words.idle | ~works):", "with m.If(1):"), 1),
     "bits are unproven": (DirtyLog, ("visible.ready.eq(local.passed)", "visible.ready.eq(1)"), 1),
     "writes are left": (VisibleWait, ("mark.passed & self.ready", "self.ready"), 1),
-    "writes are unproven at one host": (VisibleWait, ("waits[0].done & waits[1].done", "waits[0].done"), 1),
+    # Seen where the bitmaps are at the other one: what the log itself asks of a host proves little about it.
+    "writes are unproven at one host": (VisibleWait, ("waits[0].done & waits[1].done", "waits[0].done"), 1, 0),
     "writes are unproven at the other": (VisibleWait, ("waits[0].done & waits[1].done", "waits[1].done"), 1),
     "atomics are unanswered": (VisibleWait, (" & atomics.done", ""), 0),
 }
@@ -588,12 +589,12 @@ BUGS = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bug_is_found(bug):
-    component, change, ping_pong = BUGS[bug]
+    component, change, ping_pong, *host = BUGS[bug]
     broken = edited(component, change)
     design = broken if component is DirtyLog else edited(DirtyLog, **{component.__name__: broken})
     with pytest.raises(AssertionError):
         for attempt in range(BUDGET):
-            exercise(design(64), f"log/bug/{attempt}", ping_pong, rounds=4)
+            exercise(design(64), f"log/bug/{attempt}", ping_pong, *host, rounds=4)
 
 
 #: Of the log by page tables: words, tables, and what switches between them.
