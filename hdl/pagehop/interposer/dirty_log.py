@@ -70,7 +70,7 @@ class DirtyLog(wiring.Component):
         m.submodules.words = words = LogForms(self.data_bytes, self.entries) if self.entries else LogWords(self.data_bytes)
         works, stops, turn = Signal(), Signal(), Signal()
         mode, on = Cat(self.settings.host, self.settings.ping_pong, self.settings.tables), Signal()
-        mode_before, turned = Signal.like(mode), Signal()
+        mode_before, turned, taken = Signal.like(mode), Signal(), Signal()
         for source, sink in ((decode.o, queue.i), (words.o_request, self.o_request), (words.o_write, self.o_write),
                              (self.completion, words.completion)):
             connect_streams(m, source, sink)
@@ -87,8 +87,9 @@ class DirtyLog(wiring.Component):
             mode_before.eq(mode), on.eq(self.settings.enable),
             self.pause.eq(works & (queue.level >= PLENTY)),
             self.status.waits.eq(self.status.waits + self.pause),
-            self.status.requests.eq(self.status.requests + Cat(
-                (self.o_request.valid & self.o_request.ready) | (self.o_write.valid & self.o_write.ready))),
+            # What is taken is known late in a cycle, so it is counted in the next.
+            taken.eq((self.o_request.valid & self.o_request.ready) | (self.o_write.valid & self.o_write.ready)),
+            self.status.requests.eq(self.status.requests + taken),
         ]
         self._sync(m, queue, words, works, stops, turn)
         self._fail(m, words, turned)

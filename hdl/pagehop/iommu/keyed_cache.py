@@ -12,9 +12,9 @@ __all__ = ["KeyedCache"]
 class KeyedCache(wiring.Component):
     """The last ``entries`` values.
 
-    A look-up takes a cycle: ``known`` says whether the ``key`` of the cycle before had a ``value`` then. ``fill`` takes the entries in turns; its key
-    must not be known. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of ``invalid_key``; what is looked up in that cycle is
-    known still, and a fill in it is not kept.
+    A look-up takes a cycle: ``known`` says whether the ``key`` of the cycle before had a ``value`` then, that a fill in that cycle has not replaced.
+    ``fill`` takes the entries in turns; its key must not be known. ``invalidate`` acts in one cycle, on all, or with ``named`` on the entry of
+    ``invalid_key``; what is looked up in that cycle is known still, and a fill in it is not kept.
 
     Parameters
     ----------
@@ -32,17 +32,18 @@ class KeyedCache(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, turn, fills = Signal(self.entries), Signal(range(self.entries)), Signal()
+        valid, turn, place, fills = Signal(self.entries), Signal(range(self.entries)), Signal(range(self.entries)), Signal()
         keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
         matches = Cat(valid[number] & (key == self.key) for number, key in enumerate(keys))
         m.d.comb += fills.eq(self.fill & ~self.invalidate)
-        m.d.sync += self.known.eq(matches.any())
+        # The value is read in the next cycle, when another may stand in its place.
+        m.d.sync += [self.known.eq(matches.any() & ~(fills & matches.bit_select(turn, 1))), place.eq(number_of(matches))]
         if self.values is not None:
             m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
             write, read = kept.write_port(), kept.read_port(domain="comb")
-            m.d.comb += [read.addr.eq(number_of(matches)), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills)]
-            # The value is taken with the match: in the next cycle another may stand in its place.
-            m.d.sync += self.value.eq(read.data)
+            m.d.comb += [
+                read.addr.eq(place), self.value.eq(read.data), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills),
+            ]
         with m.If(fills):
             m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
             with m.Switch(turn):
