@@ -32,6 +32,11 @@ from pagehop.iommu.tilelink import MemoryPort
 __all__ = ["Translator"]
 
 
+def _is_of_move(request):
+    """Whether a request came by ``locate``."""
+    return (request.access == Access.NONE) | (request.access == Access.PRECACHE)
+
+
 class Translator(wiring.Component):
     """Answer translation requests, from what was found before or by walks of the tables in memory (sections 2.3 to 2.5).
 
@@ -54,7 +59,7 @@ class Translator(wiring.Component):
     fault : stream of records for the fault queue
     directory : in, what ``ddtp`` says
     invalidate_pages, pages; invalidate_contexts, device_named, device_id : in, see the caches. ``stale`` : out, see :class:`Misses`
-    locate, located; redo : see :class:`Misses`. Requests of ``locate`` have no ``access``, those of ``request`` always have one
+    locate, located; redo : see :class:`Misses`. Requests of ``locate`` have the ``access`` NONE or PRECACHE, those of ``request`` another
     directory_memory, table_memory : ports for the walks
     update, updated : see :class:`PageWalk`
     events : out, when it is ``counted``: what happens, see :class:`EventCounters`; nothing of ``locate``
@@ -107,7 +112,7 @@ class Translator(wiring.Component):
         """In the cycle after a request was taken: answer it, or offer it to the misses."""
         request, context, offer = looked.request, contexts.value, misses.offer
         off, bare = self.directory.mode == DirectoryMode.OFF, self.directory.mode == DirectoryMode.BARE
-        ats, locates = request.access == Access.ATS_REQUEST, (request.access == Access.NONE) | (request.access == Access.PRECACHE)
+        ats, locates = request.access == Access.ATS_REQUEST, _is_of_move(request)
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
         writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
         canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)
@@ -147,7 +152,7 @@ class Translator(wiring.Component):
     def _tell(self, m, request, came, misses, page_walk, directory_walk):
         """What can be counted: of the request that came in the cycle before, and of the one that is looked into."""
         events, looked = self.events, misses.again.payload
-        counts = looked.access != Access.NONE
+        counts = ~_is_of_move(looked)
         kinds = {"untranslated": (Access.READ, Access.WRITE), "translated": (Access.TRANSLATED_READ, Access.TRANSLATED_WRITE),
                  "ats_request": (Access.ATS_REQUEST,)}
         pulses = {"tlb_miss": page_walk.begun, "directory_walk": directory_walk.begun, "first_walk": page_walk.first_begun,
