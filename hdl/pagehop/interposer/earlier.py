@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import Standing
-from pagehop.interposer.stages import pieces_equal
+from pagehop.tlp.compare import pieces_equal
 from pagehop.tlp.ordering import PostedState, may_go
 
 __all__ = ["Earlier"]

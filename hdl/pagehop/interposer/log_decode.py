@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import Written
 from pagehop.interposer.log_settings import RANGES, UNIT_BITS, DirtyUnits, LogRange
-from pagehop.interposer.stages import pieces_equal
 from pagehop.tlp.arbiter import lowest, select_one
+from pagehop.tlp.compare import pieces_equal
 
 __all__ = ["DECODE_CYCLES", "LogDecode"]
 

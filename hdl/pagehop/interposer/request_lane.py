@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Written
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import far_header, guarded, pieces_equal, strict_header, unmapped_place
+from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
+from pagehop.tlp.compare import pieces_equal
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import RequestHeader
 

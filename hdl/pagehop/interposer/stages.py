@@ -7,17 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, Guarded
 from pagehop.tlp import headers
 
-__all__ = ["Looked", "LookupStage", "far_header", "guarded", "pieces_equal", "strict_header", "unmapped_place"]
-
-
-#: Bits of two numbers that one look-up table of six inputs compares.
-COMPARED = 3
-
-
-def pieces_equal(one, other):
-    """Whether two numbers are equal, a bit for each piece that one look-up table compares: what stands behind a register to be put together."""
-    differs = one ^ other
-    return Cat(~differs[n:n + COMPARED].any() for n in range(0, len(differs), COMPARED))
+__all__ = ["Looked", "LookupStage", "far_header", "guarded", "strict_header", "unmapped_place"]
 
 
 def far_header(header, far):

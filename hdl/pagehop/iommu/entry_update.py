@@ -1,11 +1,12 @@
 """Compare-and-set of one entry of a table."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.layouts import EntryUpdateRequest, EntryUpdateStatus
 from pagehop.iommu.line_owner import LineEnd, LinePort
+from pagehop.tlp.compare import pieces_equal
 
 __all__ = ["EntryUpdate"]
 
@@ -32,15 +33,15 @@ class EntryUpdate(wiring.Component):
         m = Module()
         request, line = self.update.payload, self.line
         words = len(line.index)
-        differs, same = Signal(8), Signal()
+        pieces, same = pieces_equal(line.entry, request.expected), Signal()
+        equal = Signal(len(pieces))
         m.d.comb += [
             line.acquire.payload.eq(request.address[words:]), line.index.eq(request.address[:words]), line.value.eq(request.value),
             line.edit.eq(same), line.release.eq(1),
         ]
-        # The line stands there a cycle before it is owned, which is in time to be compared, a piece at a time.
-        difference = line.entry ^ request.expected
-        m.d.sync += differs.eq(Cat(difference.word_select(place, 8).any() for place in range(8)))
-        m.d.comb += same.eq(~differs.any())
+        # The line stands there a cycle before it is owned, which is in time to be compared.
+        m.d.sync += equal.eq(pieces)
+        m.d.comb += same.eq(equal.all())
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += line.acquire.valid.eq(self.update.valid)
