@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from pagehop.iommu.core import IommuCore
 from pagehop_sim import cli
 from pagehop_sim.build import build
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import shipped
 from pagehop_sim.toolchain import SIMULATORS, ToolError, build_root
-from pagehop_sim.verilog import convert
+from pagehop_sim.verilog import generate
 
 __all__ = ["STEPS"]
 
@@ -51,7 +50,7 @@ def _random_tests() -> int:
 def _races() -> int:
     """A million accesses of devices through the IOMMU, and ten thousand pages that move meanwhile; every translation is judged."""
     hardware = {"modify": True}
-    built = build(convert(IommuCore(**hardware), "iommu_core"), "iommu_core", "verilator")
+    built = build(generate(hardware, "races of the IOMMU", "iommu_core"), "iommu_core", "verilator")
     parameters = {"accesses": ACCESSES, "history": 1.0}
     outcome = run(built, "pagehop_tb.benches.iommu_races", build_root() / "nightly" / "iommu_races", {"hardware": hardware, "parameters": parameters},
                   seed=int(os.environ.get("SEED", "1")), timeout_seconds=RACES_SECONDS)

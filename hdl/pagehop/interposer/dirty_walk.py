@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import PAGE_NUMBER_BITS
-from pagehop.interposer.log_settings import WORD_BITS, LogError, TableRoot
+from pagehop.interposer.log_settings import WORD_BITS, LogError, LogRoot
 from pagehop.interposer.log_words import MOST_WORDS
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.layouts import PPN_BITS, EntryUpdateRequest, EntryUpdateStatus
@@ -51,7 +51,7 @@ class DirtyWalk(wiring.Component):
     def __init__(self, number=0, entries=RiscvEntries, walk_cache=4):
         self.number, self.entries, self.walk_cache = number, entries, walk_cache
         super().__init__({
-            "root": In(TableRoot), "forget": In(1), "i": In(stream.Signature(PAGE_NUMBER_BITS)), "o": Out(stream.Signature(EntryRequest)),
+            "root": In(LogRoot), "forget": In(1), "i": In(stream.Signature(PAGE_NUMBER_BITS)), "o": Out(stream.Signature(EntryRequest)),
             "answered": In(1), "answer": In(EntryAnswer), "tick": In(1), "error": Out(LogError),
         })
 

@@ -4,7 +4,7 @@ from amaranth.lib import data, enum
 
 from pagehop.iommu.layouts import PPN_BITS
 
-__all__ = ["BITMAPS", "RANGES", "UNIT_BITS", "WORD_BITS", "DirtyUnits", "LogError", "LogRange", "LogSettings", "LogStatus", "LogWord", "TableRoot"]
+__all__ = ["BITMAPS", "RANGES", "UNIT_BITS", "WORD_BITS", "DirtyUnits", "LogError", "LogRange", "LogRoot", "LogSettings", "LogStatus", "LogWord"]
 
 #: Ranges of addresses that are logged, and bitmaps that each has.
 RANGES, BITMAPS = 4, 2
@@ -33,7 +33,7 @@ class LogRange(data.Struct):
     bitmap: data.ArrayLayout(64, BITMAPS)
 
 
-class TableRoot(data.Struct):
+class LogRoot(data.Struct):
     """The root of page tables: number of its page in the memory of the log's host; ``deep``: there are four levels below each other, not three."""
     ppn:  PPN_BITS
     deep: 1
@@ -47,7 +47,7 @@ class LogSettings(data.Struct):
     host:      1
     ping_pong: 1
     tables:    1
-    root:      TableRoot
+    root:      LogRoot
 
 
 class LogStatus(data.Struct):

@@ -291,11 +291,7 @@ class Guest:
             pages = result["pages"]
             pages.update(retries=self.retries, requested=pages["requested"] - self.retries, aborted=pages["aborted"] - self.retries)
         fences = {"count": counters["fences"], "cycles": counters["fence_cycles"]} if counters else {}
-        port, cycles = self.system.ports["device"], max(1, self.system.cycle)
-        # Share of the cycles of the whole run, its idle times too, in which the device's wires carry a beat.
-        share = {"upstream": round(port.sent_beats / cycles, 4), "downstream": round(port.received_beats / cycles, 4)}
-        self.config.write(result | {
-            "cycles": self.system.cycle, "clock_ns": self.system.config.period_ns, "fences": fences, "wire_share": share})
+        self.config.write(result | self.system.figures | {"fences": fences})
         cocotb.log.info(verdict.text())
         cocotb.log.info(f"checked {verdict.checked}, accesses {verdict.accesses}, counters {counters}")
 

@@ -205,10 +205,7 @@ class Guest:
 
     def write(self, verdict: Verdict) -> None:
         """Write the result."""
-        port, cycles = self.machine.ports["device"], max(1, self.machine.cycle)
-        self.config.write(verdict.as_result() | {
-            "cycles": self.machine.cycle, "clock_ns": self.machine.config.period_ns,
-            "wire_share": {"upstream": round(port.sent_beats / cycles, 4), "downstream": round(port.received_beats / cycles, 4)}})
+        self.config.write(verdict.as_result() | self.machine.figures)
         cocotb.log.info(verdict.text())
         cocotb.log.info(f"checked {verdict.checked}, accesses {verdict.accesses}, home {self.home.counts}")
 

@@ -159,6 +159,13 @@ class Machine:
         """Rising edges of the fabric clock since the start."""
         return self.fabric.cycle
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Part of a result: cycles, and the share of those of the whole run, its idle times too, in which the device's wires carry a beat."""
+        port, cycles = self.ports["device"], max(1, self.cycle)
+        share = {"upstream": round(port.sent_beats / cycles, 4), "downstream": round(port.received_beats / cycles, 4)}
+        return {"cycles": self.cycle, "clock_ns": self.config.period_ns, "wire_share": share}
+
     async def start(self) -> None:
         """Start the clock, and leave reset."""
         await self.fabric.start()
