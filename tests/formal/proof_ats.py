@@ -1,7 +1,7 @@
-"""Claims about invalidations of what devices keep: everything ends in time."""
+"""Claims about invalidations of what devices keep: an ITag has one use at a time, everything ends in time."""
 
-from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal
-from rules import any_value, drive, past
+from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal
+from rules import any_constant, any_value, drive, past
 
 from pagehop.iommu.ats_invalidations import AtsInvalidations
 from pagehop_sim.formal import Proof
@@ -32,7 +32,66 @@ class EndsInTime(Elaboratable):
         return m
 
 
+class OneUse(Elaboratable):
+    """Commands, rounds and completions of any form in any cycle, two devices by name. One ITag of one device is watched, which answers only what it
+    has got. Once it was sent, the ITag is sent to nobody before as many completions with its bit have come from the device as the greatest of their
+    counts says, or software has released it because it was late; and till then its command or round is pending, unless it was given up (H32)."""
+    def __init__(self, invalidations=AtsInvalidations):
+        self.invalidations = invalidations
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.invalidations(TAGS, DEVICES, timer_bits=TIMER_BITS)
+        out, came = dut.invalidations, dut.completions
+        tag, device = any_constant(m, range(TAGS), "tag"), any_constant(m, range(DEVICES), "device")
+        self._drive(m, dut)
+        #: `used` since it was shown, `sent` since it was taken; completions `heard`, and as many must come `before` the last.
+        used, sent, heard, most, before, again = Signal(), Signal(), Signal(3), Signal(3), Signal(3), Signal()
+        shown = out.valid & ~past(m, out.valid & ~out.ready, "stays") & (out.payload.itag == tag)
+        mine = (out.payload.itag == tag) & (out.payload.requester_id == device)
+        answers = came.payload.itags.bit_select(tag, 1) & (came.payload.requester_id == device)
+        late, more = dut.late.bit_select(tag, 1), (came.payload.count - 1)[:3]
+        m.d.comb += [
+            Assume(~(came.valid & answers) | sent), before.eq(Mux(more > most, more, most)),
+            Assert(~shown | ~used), Assert(~used | late | dut.commands.pending | dut.round.valid), Cover(shown & mine & again),
+        ]
+        with m.If(came.valid & came.ready & answers):
+            m.d.sync += [heard.eq(heard + 1), most.eq(before)]
+            with m.If(heard == before):
+                m.d.sync += [used.eq(0), sent.eq(0), again.eq(1)]
+        with m.If(late & dut.release_tags.bit_select(tag, 1)):
+            m.d.sync += again.eq(0)
+            with m.If(sent):
+                m.d.sync += [used.eq(0), sent.eq(0)]
+        with m.If(shown & mine):
+            m.d.sync += [used.eq(1), heard.eq(0), most.eq(0)]
+        with m.If(out.valid & out.ready & mine):
+            m.d.sync += sent.eq(1)
+        return m
+
+    def _drive(self, m, dut):
+        """Anything at all inputs, from devices 0 and 1 of one domain: more of them make the solver slow and can do nothing else."""
+        for stream, name in ((dut.commands.command, "command"), (dut.round, "round"), (dut.completions, "came")):
+            drive(m, stream, name)
+        m.d.comb += [
+            dut.timeout.eq(TIMEOUT), Assume(past(m, 1, "began") | ~dut.commands.command.valid), Assume(dut.round.payload.gscid == 0),
+            Assume(dut.commands.command.payload.requester_id < DEVICES), Assume(dut.completions.payload.requester_id < DEVICES),
+            dut.release_tags.eq(any_value(m, TAGS, "release")), dut.release_devices.eq(any_value(m, DEVICES, "release_device")),
+            dut.invalidations.ready.eq(any_value(m, 1, "takes")), dut.responses.ready.eq(any_value(m, 1, "takes_response")),
+        ]
+        for row, entry in enumerate(dut.devices):
+            m.d.comb += [entry.valid.eq(any_constant(m, 1, f"valid_{row}")), entry.requester_id.eq(any_constant(m, range(DEVICES), f"id_{row}"))]
+
+
 PROOFS = [
+    Proof("ats_once", OneUse.__doc__, OneUse, "bmc", 20, bugs={
+        "a late ITag is free": lambda: OneUse(planted(AtsInvalidations, "(self.late & ~self._released) | here)]", "self.late & ~self._released)]")),
+        "the first completion ends it": lambda: OneUse(planted(AtsInvalidations, "asked & fits & (row.heard == before)", "asked & fits")),
+        "of any device": lambda: OneUse(planted(AtsInvalidations, "& (row.requester_id == heard.requester_id)", "")),
+    }),
+    Proof("ats_again", "An ITag is used again after its completions.", OneUse, "cover", 20, bugs={
+        "never free": lambda: OneUse(planted(AtsInvalidations, "with m.If(done):", "with m.If(0):")),
+    }),
     Proof("ats_ends", EndsInTime.__doc__, EndsInTime, "bmc", 16, bugs={
         "waits for ever": lambda: EndsInTime(planted(AtsInvalidations, "self._waits & self._is_past(self._wanted.deadline)", "0")),
         "outstanding for ever": lambda: EndsInTime(planted(AtsInvalidations, "is_open & ~done & self._is_past(row.deadline)", "0")),
