@@ -27,6 +27,11 @@ LONG = {"litmus": 20}
 #: Requests of the races of the IOMMU, and the seconds that they may take.
 ACCESSES, RACES_SECONDS = int(os.environ.get("ACCESSES", "1000000")), 10_800
 
+#: Machines with spoilt tables, each asked six things, once with a cache of tables and once without: 10^5 translations.
+MACHINES = os.environ.get("MACHINES", "8400")
+#: Lists of operations of the driver, and the seconds that one test may take with so many of them.
+EXAMPLES, TEST_SECONDS = "24", "3600"
+
 JOBS = os.environ.get("JOBS", "2")
 SCENARIOS = tuple(shipped())
 
@@ -43,8 +48,16 @@ def _random_tests() -> int:
     """Run the tests with a seed of the day: the same all night, another each night, printed so that it can be given again."""
     seed = os.environ.get("SEED") or time.strftime("%Y%m%d", time.gmtime())
     print(f"SEED={seed}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "tests/unit", "tests/cosim"]
-    return subprocess.run(command, env=os.environ | {"SEED": seed}, check=False).returncode
+    return _tests("--timeout", TEST_SECONDS, "tests/unit", "tests/cosim", SEED=seed, API_EXAMPLES=EXAMPLES)
+
+
+def _spoilt_tables() -> int:
+    """Translations through tables of random form and with random faults, against the software model."""
+    return _tests("--timeout", "0", "-k", "test_translation", "tests/unit/test_iommu_differential.py", MACHINES=MACHINES)
+
+
+def _tests(*arguments: str, **environment: str) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], env=os.environ | environment, check=False).returncode
 
 
 def _races() -> int:
@@ -78,6 +91,7 @@ STEPS: dict[str, Callable[[], int]] = {
         _pagehop, "sweep", "migrate", "--simulator", simulator, "--seeds", "1", "--trace", "fio_nvme_nic")
        for simulator in SIMULATORS},
     "races of the IOMMU": _races,
+    "translations through spoilt tables": _spoilt_tables,
     "tests with the seed of the day": _random_tests,
     "functional coverage": partial(_module, "pagehop_sim.coverage"),
     "broken hardware": partial(_module, "pagehop_sim.mutants", "--jobs", JOBS),
