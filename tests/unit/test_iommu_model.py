@@ -620,6 +620,20 @@ def test_pointers_stay_when_leaves_are_invalidated():
     assert changes.at(60) == {NEW}
 
 
+def test_any_entry_answers_for_its_64_kib():
+    """Also one with another D, as hardware sets it in one of them; not those of another range, and not what was forgotten."""
+    clean, written, other = (leaf(flags, 0x87658, 1 << 63) for flags in (ALL & ~D, ALL, ALL & ~W))
+    changes = Changes(ONE_STAGE | {LEAF - 0x18 + 8 * number: clean for number in range(16)} | {LEAF - 0x18 + 0x80: other})
+    read_only, both = "0x87653abc 64K r", "0x87653abc 64K rw"
+    assert changes.at(5) == {read_only}
+    changes.write(10, LEAF + 0x20, written)
+    assert changes.at(15) == {read_only, both}
+    changes.write(20, LEAF + 0x20, clean)
+    assert changes.at(25) == {read_only, both}
+    changes.invalidate(30, Invalidation(av=1, page=IOVA >> 12), done=40)
+    assert changes.at(45) == {read_only}
+
+
 def test_global_entries_stay_when_a_process_is_invalidated():
     for pointer, expected in ((0x40_0801 | G, {OLD, NEW}), (0x40_0801, {NEW})):
         changes = Changes(ONE_STAGE | {MIDDLE: pointer})

@@ -13,11 +13,12 @@ from pagehop_tb.models.iommu.build import TableMemory
 from pagehop_tb.models.iommu.commands import Cached, invalidates
 from pagehop_tb.models.iommu.model import Iommu, Subset
 from pagehop_tb.models.iommu.requests import Outcome, Request
-from pagehop_tb.models.iommu.tables import Command, DirectoryMode
+from pagehop_tb.models.iommu.tables import NAPOT_SIZE, Command, DirectoryMode
 
 __all__ = ["History"]
 
-_WORD = 8
+#: Bytes of an entry, and of all entries of a range of 64 KiB.
+_WORD, _NAPOT_ENTRIES = 8, 16 * 8
 
 
 class History:
@@ -126,7 +127,18 @@ class _Guess(Iommu):
             values = self._history.values(address, size, lambda data: None, self._start, self._end)
         else:
             values = self._history.values(address, size, cached, self._start, self._end)
+            values = list(dict.fromkeys(values + self._others(address, size, cached)))
         return values[self._script.choose(len(values))]
+
+    def _others(self, address: int, size: int, cached: Callable[[bytes], Cached | None]) -> list[bytes]:
+        """What the other entries of a range of 64 KiB are taken for, which may answer for this one: of a range one translation is kept, and where
+        they differ, as when A or D were set in one, any may be used (Svnapot)."""
+        if size != _WORD:
+            return []
+        start = address & -_NAPOT_ENTRIES
+        found = (data for place in range(start, start + _NAPOT_ENTRIES, _WORD) if place != address
+                 for data in self._history.values(place, _WORD, cached, self._start, self._end))
+        return [data for data in found if (kept := cached(data)) is not None and kept.leaf and kept.size == NAPOT_SIZE]
 
     def _compare_and_set(self, address: int, expected: int, value: int) -> bool:
         # "The address-translation cache cannot be used in step 9": what is compared with is in memory. Nothing is written here: whoever records
