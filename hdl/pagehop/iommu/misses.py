@@ -37,10 +37,11 @@ class Verdict(enum.Enum, shape=2):
 class Looked(data.StructLayout):
     """A request, and what could be said of its address at once.
 
-    ``sign_39``, ``sign_48``: an address of the first stage with 39, 48 bits. ``beyond``: it has bits that no physical address has.
+    ``sign_39``, ``sign_48``: an address of the first stage with 39, 48 bits. ``beyond``: it has bits that no physical address has;
+    ``no_guest``: bits that no guest's address has.
     """
     def __init__(self, id_bits):
-        super().__init__({"request": TranslationRequest(id_bits), "sign_39": 1, "sign_48": 1, "beyond": 1})
+        super().__init__({"request": TranslationRequest(id_bits), "sign_39": 1, "sign_48": 1, "beyond": 1, "no_guest": 1})
 
 
 class Offer(data.StructLayout):

@@ -13,6 +13,7 @@ from pagehop.iommu.layouts import (
     DEVICE_BITS,
     PAGE_BITS,
     PPN_BITS,
+    VPN_BITS,
     Access,
     Cause,
     Context,
@@ -101,7 +102,7 @@ class Translator(wiring.Component):
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
             looked.sign_39.eq(high.all() | ~high.any()), looked.sign_48.eq(high[9:].all() | ~high[9:].any()),
-            looked.beyond.eq(request.iova[PAGE_BITS + PPN_BITS:].any()),
+            looked.beyond.eq(request.iova[PAGE_BITS + PPN_BITS:].any()), looked.no_guest.eq(request.iova[PAGE_BITS + VPN_BITS:].any()),
         ]
         self._judge(m, looked, busy, misses, iotlb, contexts)
         if self.counted:
@@ -115,8 +116,9 @@ class Translator(wiring.Component):
         ats, locates = request.access == Access.ATS_REQUEST, _is_of_move(request)
         translated = (request.access == Access.TRANSLATED_READ) | (request.access == Access.TRANSLATED_WRITE)
         writes = (request.access == Access.WRITE) | (request.access == Access.TRANSLATED_WRITE)
-        canonical = ~context.first | Mux(context.first_deep, looked.sign_48, looked.sign_39)
-        hits = iotlb.hits & canonical & ~looked.beyond & ~locates
+        # What is kept has no more bits of a page than these leave.
+        canonical = Mux(context.first, Mux(context.first_deep, looked.sign_48, looked.sign_39), ~looked.no_guest)
+        hits = iotlb.hits & canonical & ~locates
         as_it_is = bare | translated | ~(context.first | context.second)
         disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
         verdict = Signal(Verdict)
