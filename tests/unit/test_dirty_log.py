@@ -562,8 +562,9 @@ def test_a_sync_ends(waits_for):
     run(dut, bench)
 
 
-#: Within these runs, each with other random choices, a bug must be found; the one that finds most of them comes first.
-ATTEMPTS = (2, 0, 1, 3, 4)
+#: Within so many runs, each with other random choices, a bug must be found; and the first of them, for those that the runs before do not find.
+BUDGET = 5
+FIRST = {"bits are unproven": 2, "writes are left": 2, "writes are unproven at one host": 2}
 BUGS = {
     "asked again without the rest": (LogWords, ("row.wanted & ~Mux(swapped, row.asked, value)", "row.wanted & ~row.asked"), 0),
     "what came meanwhile is forgotten": (LogWords, ("row.wanted & ~Mux(swapped, row.asked, value)", "Mux(swapped, 0, row.wanted & ~value)"), 0),
@@ -593,7 +594,7 @@ def test_planted_bug_is_found(bug):
     broken = edited(component, change)
     design = broken if component is DirtyLog else edited(DirtyLog, **{component.__name__: broken})
     with pytest.raises(AssertionError):
-        for attempt in ATTEMPTS:
+        for attempt in range(FIRST.get(bug, 0), BUDGET):
             exercise(design(64), f"log/bug/{attempt}", ping_pong, *host, rounds=4)
 
 
@@ -611,6 +612,6 @@ TABLE_BUGS = {
 def test_planted_bug_is_found_by_page_tables(bug):
     component, change = TABLE_BUGS[bug]
     with pytest.raises(AssertionError):
-        for attempt in ATTEMPTS:
+        for attempt in range(BUDGET):
             dut = with_tables(change) if component is LogForms else with_tables(**{component.__name__: edited(component, change)})
             exercise(dut, f"log/tables/{attempt + 2}", 0, rounds=2, made=TableMachine)
