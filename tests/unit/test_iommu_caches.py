@@ -60,7 +60,7 @@ def test_keyed_cache():
 
 @pytest.mark.parametrize("cache", [
     edited(KeyedCache, ("self.fill & ~self.invalidate", "self.fill")),
-    edited(KeyedCache, (" & ~(fills & matches.bit_select(turn, 1))", "")),
+    edited(KeyedCache, ("valid & ~Mux(fills, 1 << turn, 0)", "valid")),
     edited(KeyedCache, ("Mux(self.named, named, ~0)", "named")),
 ], ids=["a fill that is forgotten is kept", "another value in the same place", "nothing forgets all"])
 def test_planted_bugs_of_keyed_caches(cache):

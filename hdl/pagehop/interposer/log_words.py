@@ -146,14 +146,16 @@ class LogWords(wiring.Component):
             Signal(_Job), Signal(range(self.words)), Signal(DirtyUnits), Signal(), Signal(), Signal(self.words), Signal(range(self.words)))
         place, request = Signal(LogWord), Signal(_Request)
         plain = self._header(m, index, request, generation)
-        bits, ready, free, this = Signal(WORD_BITS), Signal(self.words), Signal(self.words), Signal(self.words)
+        bits, ready, free, this, urgent = Signal(WORD_BITS), Signal(self.words), Signal(self.words), Signal(self.words), Signal()
         m.d.comb += [
             ready.eq(checks & ~busy), free.eq(~(busy | checks | answered)), this.eq(1 << index),
             read.addr.eq(index), answer.addr.eq(index), write.addr.eq(index),
         ]
+        # A mark that is taken beside another job is held until that is done: `ready` says early in a cycle whether one is.
+        m.d.sync += urgent.eq((answered | ready).any())
         with m.FSM() as steps:
             with m.State("Choose"):
-                m.d.comb += self.i.ready.eq(~held & ~answered.any() & ~ready.any())
+                m.d.comb += self.i.ready.eq(~held & ~urgent)
                 m.d.sync += new.eq(0)
                 with m.If(answered.any()):
                     m.d.sync += [job.eq(_Job.ANSWER), index.eq(_first(answered))]
@@ -161,11 +163,11 @@ class LogWords(wiring.Component):
                 with m.Elif(ready.any()):
                     m.d.sync += [job.eq(_Job.SEND), index.eq(_first(ready))]
                     m.next = "Read"
-                with m.Elif(self.i.valid | held):
-                    m.d.sync += [job.eq(_Job.MARK), held.eq(1)]
+                with m.Elif(held | (self.i.valid & ~urgent)):
+                    m.d.sync += job.eq(_Job.MARK)
                     m.next = "Look"
-                with m.If(~held):
-                    m.d.sync += mark.eq(self.i.payload)
+                with m.If(~held & ~urgent):
+                    m.d.sync += [mark.eq(self.i.payload), held.eq(self.i.valid)]
             with m.State("Look"):
                 m.d.sync += found.eq(Cat(there & (one == mark.place) for there, one in zip(used, places, strict=True)))
                 m.next = "Place"

@@ -34,10 +34,11 @@ class KeyedCache(wiring.Component):
         m = Module()
         valid, turn, place, fills = Signal(self.entries), Signal(range(self.entries)), Signal(range(self.entries)), Signal()
         keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
-        matches = Cat(valid[number] & (key == self.key) for number, key in enumerate(keys))
         m.d.comb += fills.eq(self.fill & ~self.invalidate)
-        # The value is read in the next cycle, when another may stand in its place.
-        m.d.sync += [self.known.eq(matches.any() & ~(fills & matches.bit_select(turn, 1))), place.eq(number_of(matches))]
+        # The value is read in the next cycle, when another may stand in the place of the one that is replaced.
+        stays = valid & ~Mux(fills, 1 << turn, 0)
+        matches = Cat(stays[number] & (key == self.key) for number, key in enumerate(keys))
+        m.d.sync += [self.known.eq(matches.any()), place.eq(number_of(matches))]
         if self.values is not None:
             m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
             write, read = kept.write_port(), kept.read_port(domain="comb")
