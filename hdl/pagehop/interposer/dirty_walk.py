@@ -84,10 +84,10 @@ class DirtyWalk(wiring.Component):
 
     def _ask(self, m, walk):
         """One request at a time. Returns whether there is one."""
-        address = Signal.like(walk.entry_address)
         same, request = Signal(), self.o.payload
         m.d.comb += [
-            request.number.eq(self.number), request.entry.eq(walk.update.payload), request.entry.address.eq(address),
+            # The address is that of what the walk read last, or reads.
+            request.number.eq(self.number), request.entry.eq(walk.update.payload),
             same.eq(self.answer.value == walk.update.payload.expected),
             walk.memory.d.payload.data.eq(self.answer.value), walk.memory.d.payload.denied.eq(~self.answer.good),
         ]
@@ -98,10 +98,7 @@ class DirtyWalk(wiring.Component):
         with m.FSM() as steps:
             with m.State("Idle"):
                 m.d.comb += [walk.memory.a.ready.eq(1), walk.update.ready.eq(1)]
-                m.d.sync += [
-                    address.eq(Mux(walk.update.valid, walk.update.payload.address, walk.memory.a.payload.address[3:])),
-                    request.swaps.eq(walk.update.valid),
-                ]
+                m.d.sync += request.swaps.eq(walk.update.valid)
                 with m.If(walk.memory.a.valid | walk.update.valid):
                     m.next = "Offer"
             with m.State("Offer"):
