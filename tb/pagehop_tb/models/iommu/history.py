@@ -5,7 +5,7 @@ The model is run on a memory in which each word has all the values that it may s
 invalidated, and whose invalidation a fence has waited for, has only those since.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import inf
 
@@ -57,14 +57,21 @@ class History:
 
     def outcomes(self, request: Request, start: float, end: float) -> set[Outcome]:
         """All that a request may be answered that came at ``start`` and was answered at ``end``."""
-        found, script = set(), _Script()
-        while script.rewind():
-            found.add(_Guess(self, script, start, end).translate(request))
-        return found
+        return set(self._possible(request, start, end))
+
+    def find(self, request: Request, is_it: Callable[[Outcome], bool], start: float, end: float) -> Outcome | None:
+        """The first of them that ``is_it``, None when there is none: where many entries have changed, quicker than all."""
+        return next((outcome for outcome in self._possible(request, start, end) if is_it(outcome)), None)
 
     def allows(self, request: Request, outcome: Outcome, start: float, end: float) -> bool:
         """Whether it may be answered so."""
-        return outcome in self.outcomes(request, start, end)
+        return self.find(request, outcome.__eq__, start, end) is not None
+
+    def _possible(self, request: Request, start: float, end: float) -> Iterator[Outcome]:
+        """Outcomes one after the other, some more than once."""
+        script = _Script()
+        while script.rewind():
+            yield _Guess(self, script, start, end).translate(request)
 
     def values(self, address: int, size: int, cached: Callable[[bytes], Cached | None], start: float, end: float) -> list[bytes]:
         """All that the IOMMU may take the data at an address for. What may not be kept is as it was in memory between ``start`` and ``end``."""
