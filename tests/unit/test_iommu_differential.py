@@ -47,6 +47,8 @@ LONG, AFTER = 500, 8
 STATUSES = (Status.TRANSLATED, Status.UNSUPPORTED_REQUEST, Status.COMPLETER_ABORT)
 #: Within so many runs, each with other random choices, a planted bug must be found.
 BUDGET = 6
+#: Changes of tables after which everything is invalidated at the latest.
+MOST_SPOILT = 2
 #: The nightly run asks for more machines.
 MACHINES, REQUESTS = int(os.environ.get("MACHINES", "40")), 6
 
@@ -185,7 +187,8 @@ class Bench:
         for _ in range(MACHINES):
             self.machine = machine = Machine(self.rng)
             ctx.set(self.dut.directory, {"mode": int(machine.directory.mode), "ppn": machine.directory.ppn})
-            await self._forget(ctx)
+            await self._invalidate(ctx, times)
+            spoilt = 0
             for _ in range(REQUESTS):
                 start = self.now = next(times)
                 request = machine.request()
@@ -197,19 +200,23 @@ class Bench:
                 self.answers += 1
                 if self.rng.random() < 0.3:
                     machine.spoil(next(times))
-                if self.rng.random() < 0.3:
-                    time = next(times)
-                    for command in (Invalidation(), Invalidation(gv=1, gscid=5), Invalidation(func3=1), DirectoryCommand()):
-                        machine.history.command(time, command)
-                    await self._forget(ctx)
-                    machine.history.fence(next(times), next(times))
+                    spoilt += 1
+                # Who could see everything old and new has too many answers to choose from.
+                if self.rng.random() < 0.3 or spoilt == MOST_SPOILT:
+                    await self._invalidate(ctx, times)
+                    spoilt = 0
         self.now = None
 
-    async def _forget(self, ctx):
+    async def _invalidate(self, ctx, times):
+        """Everything, and a fence."""
+        history, time = self.machine.history, next(times)
+        for command in (Invalidation(), Invalidation(gv=1, gscid=5), Invalidation(func3=1), DirectoryCommand()):
+            history.command(time, command)
         for value in (1, 0):
             ctx.set(self.dut.invalidate_pages, value)
             ctx.set(self.dut.invalidate_contexts, value)
             await ctx.tick()
+        history.fence(next(times), next(times))
 
     async def _ask(self, ctx, request):
         dut = self.dut
