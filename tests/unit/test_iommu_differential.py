@@ -35,6 +35,7 @@ from pagehop_tb.models.iommu import (
     Request,
     Status,
     TableMemory,
+    Undecided,
     page_size,
     pages_from,
 )
@@ -131,7 +132,7 @@ class Bench:
 
     def __init__(self, rng, component=Translator):
         self.rng, self.dut, self.machine, self.now, self.answers = rng, component(2), None, 0, 0
-        self.seen = set()
+        self.seen, self.undecided = set(), 0
 
     def run(self):
         serve = [self._serve(port) for port in (self.dut.directory_memory, self.dut.table_memory)]
@@ -193,10 +194,14 @@ class Bench:
                 start = self.now = next(times)
                 request = machine.request()
                 answer = await self._ask(ctx, request)
-                found = machine.history.find(request, lambda one, answer=answer: told(one) == answer, start, self.now)
-                assert found is not None, (f"{request} with {machine.context} was answered {answer}, not one of "
-                                           f"{ {told(one) for one in machine.history.outcomes(request, start, self.now)} }")
-                self.seen.add(found.cause)
+                try:
+                    found = machine.history.find(request, lambda one, answer=answer: told(one) == answer, start, self.now)
+                except Undecided:
+                    self.undecided += 1
+                else:
+                    assert found is not None, (f"{request} with {machine.context} was answered {answer}, not one of "
+                                               f"{ {told(one) for one in machine.history.outcomes(request, start, self.now)} }")
+                    self.seen.add(found.cause)
                 self.answers += 1
                 if self.rng.random() < 0.3:
                     machine.spoil(next(times))
@@ -255,7 +260,7 @@ def told(outcome):
 @pytest.mark.parametrize("walk_cache", [0, 2])
 def test_translation(walk_cache):
     bench = Bench(seeded(f"iommu/{walk_cache}"), partial(Translator, walk_cache=walk_cache)).run()
-    assert bench.answers == MACHINES * REQUESTS
+    assert bench.answers == MACHINES * REQUESTS and bench.undecided <= bench.answers // 1000, f"{bench.undecided} of {bench.answers} are undecided"
     assert bench.seen >= {Cause.NONE, Cause.READ_PAGE_FAULT, Cause.WRITE_PAGE_FAULT, Cause.TYPE_DISALLOWED}
 
 

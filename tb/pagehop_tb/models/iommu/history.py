@@ -15,10 +15,16 @@ from pagehop_tb.models.iommu.model import Iommu, Subset
 from pagehop_tb.models.iommu.requests import Outcome, Request
 from pagehop_tb.models.iommu.tables import NAPOT_SIZE, Command, DirectoryMode
 
-__all__ = ["History"]
+__all__ = ["History", "Undecided"]
 
+#: Combinations that are tried for one answer; some seconds.
+MOST_GUESSES = 20_000
 #: Bytes of an entry, and of all entries of a range of 64 KiB.
 _WORD, _NAPOT_ENTRIES = 8, 16 * 8
+
+
+class Undecided(Exception):
+    """So many entries have changed that what may be answered cannot all be tried."""
 
 
 class History:
@@ -60,8 +66,16 @@ class History:
         return set(self._possible(request, start, end))
 
     def find(self, request: Request, is_it: Callable[[Outcome], bool], start: float, end: float) -> Outcome | None:
-        """The first of them that ``is_it``, None when there is none: where many entries have changed, quicker than all."""
-        return next((outcome for outcome in self._possible(request, start, end) if is_it(outcome)), None)
+        """The first of them that ``is_it``, None when there is none: where many entries have changed, quicker than all.
+
+        Raises :class:`Undecided` when it was not among the first :data:`MOST_GUESSES`, and there are more.
+        """
+        for number, outcome in enumerate(self._possible(request, start, end)):
+            if is_it(outcome):
+                return outcome
+            if number == MOST_GUESSES:
+                raise Undecided(f"More than {MOST_GUESSES} combinations of old and new entries would have to be tried for {request}")
+        return None
 
     def allows(self, request: Request, outcome: Outcome, start: float, end: float) -> bool:
         """Whether it may be answered so."""
