@@ -1,6 +1,6 @@
 """The walk to the page-table entry of a page that the device wrote."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
