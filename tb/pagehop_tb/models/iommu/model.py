@@ -33,6 +33,7 @@ from pagehop_tb.models.iommu.tables import (
     Kind,
     Mode,
     RiscvEntry,
+    page_size,
 )
 
 __all__ = ["BUILT", "Fault", "Implicit", "Iommu", "Memory", "Subset", "misconfiguration"]
@@ -366,8 +367,10 @@ def _cached(stage: _Stage, level: int, common: bool, data: bytes) -> Cached | No
     entry = stage.entries.unpack(data)
     if not entry.present:
         return None
-    tags = stage.tags
-    return Cached(tags.keeps, tags.device_id, tags.gscid, tags.pscid, tags.address, entry.size(level), entry.kind(level) is not Kind.POINTER,
+    tags, kind = stage.tags, entry.kind(level)
+    # What is no leaf, but malformed, says nothing of the pages around.
+    size = entry.size(level) if kind is Kind.LEAF else page_size(level)
+    return Cached(tags.keeps, tags.device_id, tags.gscid, tags.pscid, tags.address, size, kind is not Kind.POINTER,
                   common or bool(entry.global_))
 
 
