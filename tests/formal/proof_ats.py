@@ -10,6 +10,16 @@ from pagehop_sim.planted import planted
 TAGS, DEVICES, TIMER_BITS, TIMEOUT = 2, 2, 3, 1
 
 
+def drive_all(m, dut):
+    """Commands, from the second cycle on, and completions of any form; anything is taken or not, and any ITag is released."""
+    drive(m, dut.commands.command, "command")
+    drive(m, dut.completions, "came")
+    m.d.comb += [
+        dut.timeout.eq(TIMEOUT), Assume(past(m, 1, "began") | ~dut.commands.command.valid), dut.release_tags.eq(any_value(m, TAGS, "release")),
+        dut.invalidations.ready.eq(any_value(m, 1, "takes")), dut.responses.ready.eq(any_value(m, 1, "takes_response")),
+    ]
+
+
 class EndsInTime(Elaboratable):
     """Whatever commands and completions come, and whatever is taken or not, nothing is pending more than ``timeout + tags + 8`` cycles after the last
     command was taken."""
@@ -19,15 +29,10 @@ class EndsInTime(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.invalidations(TAGS, DEVICES, timer_bits=TIMER_BITS)
-        began, command, bound = past(m, 1, "began"), dut.commands.command, TIMEOUT + TAGS + 8
+        command, bound = dut.commands.command, TIMEOUT + TAGS + 8
         age = Signal(range(bound + 2))
-        drive(m, command, "command")
-        drive(m, dut.completions, "came")
-        m.d.comb += [
-            dut.timeout.eq(TIMEOUT), Assume(began | ~command.valid), dut.release_tags.eq(any_value(m, TAGS, "release")),
-            dut.invalidations.ready.eq(any_value(m, 1, "takes")), dut.responses.ready.eq(any_value(m, 1, "takes_response")),
-            Assert(~dut.commands.pending | (age <= bound)),
-        ]
+        drive_all(m, dut)
+        m.d.comb += Assert(~dut.commands.pending | (age <= bound))
         m.d.sync += age.eq(Mux(command.valid & command.ready, 0, age + (age <= bound)))
         return m
 
@@ -70,14 +75,12 @@ class OneUse(Elaboratable):
         return m
 
     def _drive(self, m, dut):
-        """Anything at all inputs, from devices 0 and 1 of one domain: more of them make the solver slow and can do nothing else."""
-        for stream, name in ((dut.commands.command, "command"), (dut.round, "round"), (dut.completions, "came")):
-            drive(m, stream, name)
+        """Rounds too, and devices 0 and 1 of one domain: more of them make the solver slow and can do nothing else."""
+        drive_all(m, dut)
+        drive(m, dut.round, "round")
         m.d.comb += [
-            dut.timeout.eq(TIMEOUT), Assume(past(m, 1, "began") | ~dut.commands.command.valid), Assume(dut.round.payload.gscid == 0),
-            Assume(dut.commands.command.payload.requester_id < DEVICES), Assume(dut.completions.payload.requester_id < DEVICES),
-            dut.release_tags.eq(any_value(m, TAGS, "release")), dut.release_devices.eq(any_value(m, DEVICES, "release_device")),
-            dut.invalidations.ready.eq(any_value(m, 1, "takes")), dut.responses.ready.eq(any_value(m, 1, "takes_response")),
+            Assume(dut.round.payload.gscid == 0), Assume(dut.commands.command.payload.requester_id < DEVICES),
+            Assume(dut.completions.payload.requester_id < DEVICES), dut.release_devices.eq(any_value(m, DEVICES, "release_device")),
         ]
         for row, entry in enumerate(dut.devices):
             m.d.comb += [entry.valid.eq(any_constant(m, 1, f"valid_{row}")), entry.requester_id.eq(any_constant(m, range(DEVICES), f"id_{row}"))]

@@ -595,8 +595,9 @@ def test_planted_bug_is_found(bug):
     component, change, ping_pong, *host = BUGS[bug]
     broken = edited(component, change)
     design = broken if component is DirtyLog else edited(DirtyLog, **{component.__name__: broken})
+    first = FIRST.get(bug, 0)
     with pytest.raises(AssertionError):
-        for attempt in range(FIRST.get(bug, 0), FIRST.get(bug, 0) + BUDGET):
+        for attempt in range(first, first + BUDGET):
             exercise(design(64), f"log/bug/{attempt}", ping_pong, *host, rounds=4)
 
 
