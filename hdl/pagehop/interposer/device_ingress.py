@@ -217,7 +217,7 @@ class DeviceIngress(wiring.Component):
     def _replies(self, m, replies):
         m.d.comb += [
             self.reply_index.eq(replies.index), self.reply_enable.eq(replies.enable),
-            self.reply_free.eq(replies.free), self.reply_free_index.eq(replies.free_index), self.reply_lines.eq(replies.lines),
+            self.reply_free.eq(replies.free), self.reply_free_index.eq(replies.free_index), self.reply_lines.eq(replies.ended.lines),
             self.unexpected.eq(replies.unexpected),
         ]
         for host in (HOST_A, HOST_B):

@@ -137,7 +137,7 @@ class HostIngress(wiring.Component):
             to_other.room.eq(self.room_other[EgressLane.COMPLETION]), to_other.proven.eq(1),
             to_other.entry[0].eq(self.reply_entry), to_other.used[0].eq(self.reply_used),
             self.reply_index.eq(to_other.index), self.reply_enable.eq(to_other.enable),
-            self.reply_free.eq(to_other.free), self.reply_free_index.eq(to_other.free_index), self.reply_lines.eq(to_other.lines),
+            self.reply_free.eq(to_other.free), self.reply_free_index.eq(to_other.free_index), self.reply_lines.eq(to_other.ended.lines),
             requests.room.eq(Cat(self.read_ready, self.room_device[EgressLane.NON_POSTED], self.room_other[EgressLane.NON_POSTED])),
             requests.device_id.eq(self.device_id), requests.other_id.eq(self.other_id),
             requests.device_room.eq(self.device_room), requests.other_room.eq(self.other_room),

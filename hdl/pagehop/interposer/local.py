@@ -27,18 +27,22 @@ class LocalSource(wiring.Component):
 
     One cycle from an input to ``o``; first in first out from there. ``entered`` and ``accepted`` count TLPs as :class:`IssueRegister` does.
     ``copy_read`` and ``copy_write`` are one a slot.
+
+    Parameters
+    ----------
+    data_bytes : beat width. slots : page slots. lanes : the inputs, and the lane of each
     """
-    def __init__(self, data_bytes, slots=1):
-        self.data_bytes, self.slots = data_bytes, slots
+    def __init__(self, data_bytes, slots=1, lanes=_LANES):
+        self.data_bytes, self.slots, self.lanes = data_bytes, slots, lanes
         beats = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
-            **{name: In(beats).array(slots) if name in _OF_SLOTS else In(beats) for name in _LANES},
+            **{name: In(beats).array(slots) if name in _OF_SLOTS else In(beats) for name in lanes},
             "room": In(4), "o": Out(stream.Signature(EgressBeat(data_bytes))), "entered": Out(4), "accepted": Out(4),
         })
 
     def elaborate(self, platform):
         m = Module()
-        sources = [(lane, name, source) for name, lane in _LANES.items()
+        sources = [(lane, name, source) for name, lane in self.lanes.items()
                    for source in (getattr(self, name) if name in _OF_SLOTS else [getattr(self, name)])]
         m.submodules.turns = turns = TlpArbiter(EgressBeat(self.data_bytes), len(sources))
         m.submodules.register = register = IssueRegister(EgressBeat(self.data_bytes))

@@ -27,7 +27,7 @@ class ReplyLane(wiring.Component):
     -------
     i, ahead : of the ordering queue. ``looked``: what is looked up; ``gone``: in the next cycle, nothing posted stands before it.
     index, enable : read the tables. ``entry``, ``used``: what they show one cycle later.
-    free : one bit a table, entry ``free_index`` got its last completion in the cycle before. ``lines`` were reserved for it.
+    free : one bit a table, entry ``free_index`` got its last completion in the cycle before. ``ended`` is what it held.
     room : one bit a table, the egress its completions go to has room.
     proven, waits : one bit a table, no fence stands before it; the head waits for its fence.
     """
@@ -40,7 +40,7 @@ class ReplyLane(wiring.Component):
             "looked": Out(ahead_shape), "gone": In(1), "room": In(tables), "proven": In(tables), "waits": Out(tables),
             "index": Out(range(entries)), "enable": Out(1),
             "entry": In(ProxyEntry).array(tables), "used": In(1).array(tables),
-            "free": Out(tables), "free_index": Out(range(entries)), "lines": Out(7), "unexpected": Out(1),
+            "free": Out(tables), "free_index": Out(range(entries)), "ended": Out(ProxyEntry), "unexpected": Out(1),
         })
 
     def elaborate(self, platform):
@@ -59,7 +59,7 @@ class ReplyLane(wiring.Component):
             self.enable.eq(looks & ~self.free.any()),
             taken.eq(self.offer.ready),
             self.offer.valid.eq((go & self.proven).any() | (body & self.i.valid)), self.waits.eq(go & ~self.proven),
-            self.lines.eq(found.entry.lines),
+            self.ended.eq(found.entry),
         ]
         m.d.sync += [self.free.eq(0), self.free_index.eq(info.tag), go.eq(0)]
         with m.If(~body):

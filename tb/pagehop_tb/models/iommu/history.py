@@ -6,6 +6,7 @@ invalidated, and whose invalidation a fence has waited for, has only those since
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from math import inf
 
@@ -17,8 +18,8 @@ from pagehop_tb.models.iommu.tables import NAPOT_SIZE, Command, DirectoryMode
 
 __all__ = ["History", "Undecided"]
 
-#: Combinations that are tried for one answer; some seconds.
-MOST_GUESSES = 20_000
+#: Combinations that are tried for one answer; half a minute.
+MOST_GUESSES = 3_000
 #: Bytes of an entry, and of all entries of a range of 64 KiB.
 _WORD, _NAPOT_ENTRIES = 8, 16 * 8
 
@@ -109,29 +110,29 @@ class History:
 
 
 class _Script:
-    """A sequence of choices, each from a number of alternatives: all sequences, one after the other."""
+    """A sequence of choices, each among values: all sequences, one after the other. What may be chosen follows from the choices before."""
 
     def __init__(self) -> None:
-        self._choices: list[list[int]] = []      # [taken, alternatives]
+        self._choices: list[list[bytes]] = []      # what is left of each, the one that is taken last
         self._next, self._begun = 0, False
 
     def rewind(self) -> bool:
         """Begin with the next sequence; False when there is none."""
         if self._begun:
-            while self._choices and self._choices[-1][0] + 1 == self._choices[-1][1]:
+            while self._choices and len(self._choices[-1]) == 1:
                 self._choices.pop()
             if not self._choices:
                 return False
-            self._choices[-1][0] += 1
+            self._choices[-1].pop()
         self._next, self._begun = 0, True
         return True
 
-    def choose(self, alternatives: int) -> int:
-        """What this sequence takes."""
+    def choose(self, values: Callable[[], list[bytes]]) -> bytes:
+        """What this sequence takes of them; they are asked for once."""
         if self._next == len(self._choices):
-            self._choices.append([0, alternatives])
+            self._choices.append(values()[::-1])
         self._next += 1
-        return self._choices[self._next - 1][0]
+        return self._choices[self._next - 1][-1]
 
 
 class _Guess(Iommu):
@@ -144,12 +145,13 @@ class _Guess(Iommu):
 
     def _read(self, address: int, size: int, cached: Callable[[bytes], Cached | None]) -> bytes:
         super()._read(address, size, cached)
+        return self._script.choose(partial(self._values, address, size, cached))
+
+    def _values(self, address: int, size: int, cached: Callable[[bytes], Cached | None]) -> list[bytes]:
         if address in self._fresh:
-            values = self._history.values(address, size, lambda data: None, self._start, self._end)
-        else:
-            values = self._history.values(address, size, cached, self._start, self._end)
-            values = list(dict.fromkeys(values + self._others(address, size, cached)))
-        return values[self._script.choose(len(values))]
+            return self._history.values(address, size, lambda data: None, self._start, self._end)
+        values = self._history.values(address, size, cached, self._start, self._end)
+        return list(dict.fromkeys(values + self._others(address, size, cached)))
 
     def _others(self, address: int, size: int, cached: Callable[[bytes], Cached | None]) -> list[bytes]:
         """What the other entries of a range of 64 KiB are taken for, which may answer for this one: of a range one translation is kept, and where
