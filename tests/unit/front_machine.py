@@ -62,6 +62,7 @@ class Link:
     def __init__(self, port, rng, beats, take):
         self.port, self.rng, self.beats, self.take = port, rng, beats, take
         self.queue, self.sending, self.came, self.pace = {kind: deque() for kind in FlowClass}, deque(), [], 0.8
+        self.grants, self.most = 0.5, (8, 64)       # how often credits are given, and how many at most
         self.order = deque()                        # classes in the order in which TLPs shall be sent
         self.spent = {kind: [0, 0] for kind in FlowClass}
         self.used, self.granted = {kind: [0, 0] for kind in FlowClass}, {kind: [1, 20] for kind in FlowClass}
@@ -88,7 +89,7 @@ class Link:
             if flow in seen or (FlowClass.POSTED in seen):
                 continue
             limit, spent = limits[NAMES[flow]], self.spent[flow]
-            if 0 < (limit["header"] - spent[0]) % 256 < 128 and (limit["data"] - spent[1] - tlp.data_credits) % 4096 < 2048:
+            if limit["infinite"] or 0 < (limit["header"] - spent[0]) % 256 < 128 and (limit["data"] - spent[1] - tlp.data_credits) % 4096 < 2048:
                 del self.order[place]
                 spent[0] += 1
                 spent[1] += tlp.data_credits
@@ -103,15 +104,15 @@ class Link:
         begun = None
         if not self.sending and self.order and rng.random() < self.pace:
             limits = ctx.get(port.rx_limits)
-            begun = self.begin({name: {"header": limits[name].header, "data": limits[name].data} for name in NAMES.values()})
+            begun = self.begin({name: {part: limits[name][part] for part in ("header", "data", "infinite")} for name in NAMES.values()})
         self.valid = bool(self.sending) and (begun is not None or rng.random() < self.pace)
         ctx.set(port.rx.valid, self.valid)
         if self.valid:
             ctx.set(port.rx.payload.as_value(), self.sending[0])
         for kind, granted in self.granted.items():
-            if kind not in self.starved and rng.random() < 0.5:
-                granted[0] = min(granted[0] + 1, self.used[kind][0] + 8)
-                granted[1] = min(granted[1] + 8, self.used[kind][1] + 64)
+            if kind not in self.starved and rng.random() < self.grants:
+                granted[0] = min(granted[0] + 1, self.used[kind][0] + self.most[0])
+                granted[1] = min(granted[1] + 8, self.used[kind][1] + self.most[1])
         ctx.set(port.tx_limits, {name: {"header": self.granted[kind][0] % 256, "data": self.granted[kind][1] % 4096, "infinite": 0}
                                  for kind, name in NAMES.items()})
         self.ready = rng.random() < self.pace

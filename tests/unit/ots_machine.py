@@ -31,7 +31,8 @@ class OtsMachine:
         self.due, self.delay = [], lambda: rng.randint(1, 40)
         self.asked, self.answers = {}, {}                    # requests of devices and of the CPU by requester and tag; answers of these
         self.flushes, self.forwarded = [], {}
-        self.last = {}                                       # cycle in which the last TLP of each class came, and in which it was sent
+        self.last = {}                                       # cycle in which the last TLP of each class came
+        self.either, self.went = (), set()                   # pages of a window whose place is not known, and those it took since
 
     # The link.
 
@@ -55,7 +56,11 @@ class OtsMachine:
         self.compared += 1
         sent, before = self.sent[tlp.flow].popleft()
         assert before <= self.came, f"{tlp} passed {before - self.came} writes"
-        page, plain = self.places[sent.address >> 12]
+        page, plain = self.places[sent.address >> 12] or (tlp.address >> 12, 0)
+        if not self.places[sent.address >> 12]:
+            assert page in self.either, f"{tlp} went nowhere"
+            if sent.is_atomic or sent.flow is FlowClass.POSTED:
+                self.went.add(page)
         expected = replace(sent, requester_id=OWN, address=page << 12 | sent.address & 0xFFF, id_ordering=False, four_dw=None,
                            relaxed_ordering=sent.relaxed_ordering and not plain, no_snoop=sent.no_snoop and not plain)
         if tlp.flow is FlowClass.NON_POSTED:
@@ -120,6 +125,10 @@ class OtsMachine:
             assert self.cycle < start + most, "stands still"
         return self.cycle - start
 
+    def quiet(self):
+        """All that was sent has come through, and all requests have been answered."""
+        return self.link.idle() and not any(self.sent.values()) and all(self.done(key) for key in self.asked)
+
     async def steps(self, ctx, count):
         for _ in range(count):
             await self.step(ctx)
@@ -131,9 +140,9 @@ class OtsMachine:
         await self.until(ctx, lambda: not self.link.order and not self.link.sending)
 
     async def read(self, ctx, offset):
-        key = CPU, 0
-        self.link.send(memory_read(CPU, REGISTERS + offset, 8, 0))
-        self.answers[key] = []
+        key, request = (CPU, 0), memory_read(CPU, REGISTERS + offset, 8, 0)
+        self.asked[key], self.answers[key] = request, []
+        self.link.send(request)
         await self.until(ctx, lambda: self.done(key))
         got, = self.answers[key]
         assert got.status == 0, f"{got} for a register"
@@ -199,6 +208,11 @@ class Traffic:
             return replace(memory_write(requester, base + offset, rng.randbytes(size), tag, **flags), no_snoop=rng.random() < 0.2)
         if kind < 0.9:
             return memory_read(requester, base + offset, min(rng.choice((0, 1, 4, 8, 64, 200, 512)), PAGE - offset), tag, **flags)
+        return self.atomic(base)
+
+    def atomic(self, base):
+        rng = self.rng
         kind, size = rng.choice(((Kind.FETCH_ADD, 4), (Kind.SWAP, 8), (Kind.CAS, 4), (Kind.CAS, 16)))
         operands = 2 * size if kind is Kind.CAS else size
-        return Tlp(kind, requester, tag, base + (offset & -size), operands // 4, 0, 0, rng.randbytes(operands), **flags)
+        self.tags[0x311] = tag = (self.tags[0x311] + 1) % 256
+        return Tlp(kind, 0x311, tag, base + (rng.randrange(PAGE) & -size), operands // 4, 0, 0, rng.randbytes(operands))

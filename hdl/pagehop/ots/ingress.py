@@ -20,7 +20,7 @@ from pagehop.tlp.proxy import ProxyTable
 from pagehop.tlp.room import Room, lines_to_beats
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
-__all__ = ["OtsIngress"]
+__all__ = ["OtsIngress", "default_depths"]
 
 #: Lanes whose TLPs draw credits of one class.
 _CREDIT_LANES = {
@@ -40,6 +40,11 @@ _AHEAD = {
 
 #: Requests through windows that may be unanswered.
 ENTRIES = 64
+
+
+def default_depths(data_bytes):
+    """Beats of each :class:`OtsLane`: room for the answer to a read of 4 KB, and for all that posted credits allow in each lane of these."""
+    return 128, max(128, 64 * lines_to_beats(data_bytes)), 128, 16, 16, 16
 
 
 class OtsIngress(wiring.Component):
@@ -67,7 +72,7 @@ class OtsIngress(wiring.Component):
     accepted, left : writes to windows that came, and that are in the issue register or dropped
     limit : cycles after which a request is not waited for any more
     """
-    def __init__(self, data_bytes, windows, entries, register_bits, *, depths=(128, 128, 16, 16, 16, 16), max_payload=256):
+    def __init__(self, data_bytes, windows, entries, register_bits, *, depths, max_payload=256):
         self.data_bytes, self.windows, self.depths, self.max_payload = data_bytes, windows, tuple(depths), max_payload
         self.decode = OtsDecode(data_bytes, windows, entries, register_bits)
         self.queue = OrderingQueue(data_bytes, OtsInfo(windows), self.depths, completions=(OtsLane.COMPLETION,), keeps=_KEEPS, ahead=_AHEAD)

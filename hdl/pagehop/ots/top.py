@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import PAGE_NUMBER_BITS
 from pagehop.interposer.local import LocalSource
 from pagehop.ots.control import Control
-from pagehop.ots.ingress import OtsIngress
+from pagehop.ots.ingress import OtsIngress, default_depths
 from pagehop.ots.layouts import check_windows, window_bits
 from pagehop.ots.monitor import Monitor
 from pagehop.ots.window_flush import WindowFlush
@@ -33,20 +33,21 @@ class Ots(wiring.Component):
     Parameters
     ----------
     data_bytes : 16, 32 or 64. windows : 1 to 16. leaves : entries of page tables, a power of two. max_payload : largest payload in bytes
-    depths : beats of each :class:`OtsLane`
+    depths : beats of each :class:`OtsLane`; as much as two pages, and the answer to the longest read
 
     Members
     -------
     port : the link. own_id : requester ID of the device. register_bar, window_bar, leaf_bar : addresses of its BARs, each aligned to its size
     committed : pulses when ``committed_window`` gets another target; accesses from then on go there
     """
-    def __init__(self, data_bytes=64, *, windows=4, leaves=512, max_payload=256, depths=(128, 128, 16, 16, 16, 16)):
+    def __init__(self, data_bytes=64, *, windows=4, leaves=512, max_payload=256, depths=None):
         check_windows(windows)
         if data_bytes not in (16, 32, 64):
             raise ValueError(f"Beats of the on-the-side device must have 16, 32 or 64 bytes, not {data_bytes!r}")
         if leaves < 512 or leaves & leaves - 1:
             raise ValueError(f"Leaves must be a power of two of at least 512, not {leaves!r}")
-        self.data_bytes, self.windows, self.leaves, self.max_payload, self.depths = data_bytes, windows, leaves, max_payload, tuple(depths)
+        self.data_bytes, self.windows, self.leaves, self.max_payload = data_bytes, windows, leaves, max_payload
+        self.depths = depths or default_depths(data_bytes)
         self.control = Control(data_bytes, windows, leaves)
         super().__init__({
             "port": Out(TlpPort(data_bytes)), "own_id": In(16), "register_bar": In(64), "window_bar": In(64), "leaf_bar": In(64),

@@ -1,6 +1,6 @@
 """The lane of writes to the windows, from the ordering queue to the gate."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,11 +27,12 @@ def send_through(m, issued, entry, own_id):
 
 
 def accessed(access, beat, info, writes):
-    """Assignments that make ``access`` that of a beat."""
+    """Assignments that make ``access`` that of a beat. What an atomic writes is in its first: as much as one operand."""
     fields = data.View(headers.RequestHeader(), beat.header)
+    operand = Mux(beat.first, Mux(fields.type == headers.TlpType.COMPARE_AND_SWAP, fields.length[1:], fields.length)[:3], 0)
     return [
         access.window.eq(info.window), access.writes.eq(writes), access.atomic.eq(info.atomic), access.first.eq(beat.first), access.last.eq(beat.last),
-        access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]), access.dwords.eq(beat.dwords),
+        access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]), access.dwords.eq(Mux(info.atomic, operand, beat.dwords)),
         access.first_be.eq(fields.first_be), access.last_be.eq(fields.last_be),
     ]
 

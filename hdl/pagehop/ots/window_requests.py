@@ -54,13 +54,14 @@ class WindowRequests(wiring.Component):
         connect_streams(m, self.ahead, look.ahead)
         beat, issued, info = self.i.payload.beat, self.offer.payload, look.known.info
         begun, dropping, drops, leaves, cooling = Signal(), Signal(), Signal(), Signal(), Signal(_COOLING)
-        # Whether what was posted before it has left takes a cycle for each new head while there is any; whether there is room for its answer likewise.
+        # Whether what was posted before it has left takes a cycle for each new head while there is any.
         passed, fits, begins = Signal(), Signal(), Signal()
         m.d.sync += [
             passed.eq(look.known_valid & ~(leaves & beat.last) & may_go(look.known.stamp, self.posted)),
-            fits.eq(self.lines_left >= 64), cooling.eq(Cat(begins, cooling)),
+            cooling.eq(Cat(self.accesses & beat.first, cooling)),
         ]
         m.d.comb += [
+            fits.eq(self.lines_left >= info.lines),
             self.index.eq(look.index), look.entry.eq(self.entry), look.leaves.eq(leaves & beat.last),
             begins.eq(self.i.valid & ~begun & (passed | self.posted.none) & ~self.pauses & ~cooling.any()),
             drops.eq(self.i.valid & ((begins & look.refused & self.refused_room) | dropping)),

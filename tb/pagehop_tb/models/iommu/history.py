@@ -6,6 +6,7 @@ invalidated, and whose invalidation a fence has waited for, has only those since
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from math import inf
@@ -18,10 +19,16 @@ from pagehop_tb.models.iommu.tables import NAPOT_SIZE, Command, DirectoryMode
 
 __all__ = ["History", "Undecided"]
 
-#: Combinations that are tried for one answer; half a minute.
-MOST_GUESSES = 3_000
+#: Combinations that are tried for one answer; some seconds.
+MOST_GUESSES = 20_000
+#: Times that a walk may find an entry changed when it sets A or D in it: what it took for the entry was kept, of the table or of the way to it.
+_MOST_CHANGES = 4
 #: Bytes of an entry, and of all entries of a range of 64 KiB.
 _WORD, _NAPOT_ENTRIES = 8, 16 * 8
+
+
+class _Endless(Exception):
+    """An entry changes again and again under a walk that wants to set A or D in it: no IOMMU sees that in so short a time."""
 
 
 class Undecided(Exception):
@@ -86,7 +93,8 @@ class History:
         """Outcomes one after the other, some more than once."""
         script = _Script()
         while script.rewind():
-            yield _Guess(self, script, start, end).translate(request)
+            with suppress(_Endless):
+                yield _Guess(self, script, start, end).translate(request)
 
     def values(self, address: int, size: int, cached: Callable[[bytes], Cached | None], start: float, end: float) -> list[bytes]:
         """All that the IOMMU may take the data at an address for. What may not be kept is as it was in memory between ``start`` and ``end``."""
@@ -142,6 +150,7 @@ class _Guess(Iommu):
         super().__init__(history.memory, history.subset, history.mode, history.ppn)
         self._history, self._script, self._start, self._end = history, script, start, end
         self._fresh: set[int] = set()     # places where memory is looked at, not what is kept of it
+        self._changes = 0
 
     def _read(self, address: int, size: int, cached: Callable[[bytes], Cached | None]) -> bytes:
         super()._read(address, size, cached)
@@ -170,4 +179,7 @@ class _Guess(Iommu):
         if expected.to_bytes(_WORD, "little") in self._history.values(address, _WORD, lambda data: None, self._start, self._end):
             return True
         self._fresh.add(address)
+        self._changes += 1
+        if self._changes > _MOST_CHANGES:
+            raise _Endless
         return False
