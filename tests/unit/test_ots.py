@@ -224,7 +224,7 @@ def test_latency_and_throughput(windows):
         for name, tlp in (("write", memory_write(0x100, bases[-1], rng.randbytes(64))), ("read", memory_read(0x100, bases[-1], 64, 1))):
             start = machine.cycle
             machine.device(tlp)
-            await machine.until(ctx, lambda tlp=tlp: machine.last.get(tlp.flow, -1) >= start)
+            await machine.until(ctx, lambda tlp=tlp, start=start: machine.last.get(tlp.flow, -1) >= start)
             came[name] = machine.last[tlp.flow] - start
             if name == "read":
                 middle = machine.cycle

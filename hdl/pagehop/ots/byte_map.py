@@ -21,8 +21,8 @@ class _Placed(data.StructLayout):
 class ByteMap(wiring.Component):
     """A bit for each byte of the page of each window, set when it is written, and a bit for each line of 64 bytes of which one is set.
 
-    A beat in each cycle. ``lines`` follows it in the fourth cycle, what is read of the bytes in the fifth. A line whose bit is 0 has no bytes, whatever
-    its memory holds, so that to clear takes one cycle; not in the four cycles after a beat.
+    A beat in each cycle. ``lines`` follows it in the fourth cycle, what is read of the bytes in the fifth. A line whose bit is 0 has no
+    bytes, whatever its memory holds, so that to clear takes one cycle; not in the four cycles after a beat.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class ByteMap(wiring.Component):
         return placed, valid
 
     def _keep(self, m, place, wide, valid):
-        """Lines with even numbers in one memory, odd ones in another: a beat touches one of each. ``place``: of the beat that comes to ``wide`` next."""
+        """Lines with even numbers in one memory, odd ones in another: a beat touches one of each. ``place``: of the beat that comes next."""
         m.submodules.lines = lines = memory.Memory(shape=LINES, depth=1 << len(self.window), init=[])
         write, known, shown = lines.write_port(), lines.read_port(domain="comb"), lines.read_port(domain="comb")
         low, high = wide.enables[:_LINE], wide.enables[_LINE:]

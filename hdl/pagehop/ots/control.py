@@ -88,7 +88,8 @@ class Control(wiring.Component):
             target = registers.window_target.address[PAGE_BITS:]
             m.d.sync += [
                 self.order.valid.eq(1), busy.eq(1), order.window.eq(word.window), order.known.eq(word.window < self.windows_count),
-                order.op.eq(Mux(word.op <= WindowOp.COPY.value, word.op, WindowOp.NONE.value)), order.plain.eq(word.plain), *order.target.is_at(target),
+                order.op.eq(Mux(word.op <= WindowOp.COPY.value, word.op, WindowOp.NONE.value)),
+                order.plain.eq(word.plain), *order.target.is_at(target),
             ]
         with m.If(self.carried | self.refused_order):
             m.d.sync += [busy.eq(0), refusal.eq(Mux(self.refused_order, self.refusal, Refusal.NONE)), orders.eq(orders + 1)]

@@ -19,8 +19,8 @@ __all__ = ["OtsDecode"]
 class OtsDecode(wiring.Component):
     """Sort TLPs into the lanes of :class:`OtsLane`, and take out what answers the device's own reads. One cycle, one beat a cycle.
 
-    Memory and atomic requests that are not translated go where their address says; what has no place goes to the registers, whose adapter knows how to
-    refuse. A locked read is refused there too, as an endpoint must (6.5).
+    Memory and atomic requests that are not translated go where their address says; what has no place goes to the registers, whose adapter knows how
+    to refuse. A locked read is refused there too, as an endpoint must (6.5).
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ class OtsDecode(wiring.Component):
         return m
 
     def _sort(self, m, header, lane, leaf, ours):
-        request, completion, address = data.View(headers.RequestHeader(), header), data.View(headers.CompletionHeader(), header), headers.address_of(header)
+        request, completion = data.View(headers.RequestHeader(), header), data.View(headers.CompletionHeader(), header)
+        address = headers.address_of(header)
         kind, to_window, to_leaf = headers.tlp_class(header), Signal(), Signal()
         plain = (headers.is_atomic(header) | (request.type == TlpType.MEMORY)) & (request.address_type == AddressType.UNTRANSLATED)
         m.d.comb += [

@@ -50,8 +50,8 @@ def default_depths(data_bytes):
 class OtsIngress(wiring.Component):
     """Lead writes and requests through their windows, completions back to who asked, and everything else to registers and leaf tables.
 
-    Three cycles from ``rx`` to ``o`` for writes and requests, four for completions; writes at one beat a cycle. Nothing that comes through a window passes a
-    write that came before it to any window. What goes to registers and leaf tables waits for no window: the order between the two is that of
+    Three cycles from ``rx`` to ``o`` for writes and requests, four for completions; writes at one beat a cycle. Nothing that comes through a window
+    passes a write that came before it to any window. What goes to registers and leaf tables waits for no window: the order between the two is that of
     :class:`pagehop.ots.window_flush.WindowFlush`, which software asks for. An endpoint may do so, since nobody but its own driver depends on it.
 
     Parameters
@@ -131,7 +131,9 @@ class OtsIngress(wiring.Component):
         for lane, number, side in ((OtsLane.POSTED, 0, posted), (OtsLane.WINDOW_REQUEST, 1, requests)):
             connect_streams(m, queue.o[lane], side.i)
             connect_streams(m, queue.ahead[lane], side.ahead)
-            m.d.comb += [self.index[number].eq(side.index), side.entry.eq(self.entry[number]), side.own_id.eq(self.own_id), side.pauses.eq(self.pauses)]
+            m.d.comb += [
+                self.index[number].eq(side.index), side.entry.eq(self.entry[number]), side.own_id.eq(self.own_id), side.pauses.eq(self.pauses),
+            ]
         connect_streams(m, queue.o[OtsLane.COMPLETION], replies.i)
         connect_streams(m, queue.ahead[OtsLane.COMPLETION], replies.ahead)
         wiring.connect(m, wiring.flipped(self.refused), requests.refused)

@@ -7,8 +7,8 @@ from pagehop.interposer.layouts import PAGE_BITS, FarPage
 from pagehop.tlp.ordering import POSTED
 
 __all__ = [
-    "GENERATION_BITS", "LINES", "MOST_WINDOWS", "Access", "OtsInfo", "OtsLane", "Refusal", "WindowCommand", "WindowEntry", "WindowOp", "check_windows",
-    "window_bits",
+    "GENERATION_BITS", "LINES", "MOST_WINDOWS", "Access", "OtsInfo", "OtsLane", "Refusal", "WindowCommand", "WindowEntry", "WindowOp",
+    "check_windows", "window_bits",
 ]
 
 #: Lines of 64 bytes of a page.
@@ -43,7 +43,8 @@ class OtsLane(enum.IntEnum):
 
 class OtsInfo(data.StructLayout):
     """What is known of a TLP when it has been decoded. Of one to a window: which, in which ``generation``. Of a request to a window: whether it is an
-    ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and whether it ends its request. ``leaf``: a posted TLP is for the leaf tables.
+    ``atomic``, the ``lines`` of its answer. Of a completion: its ``tag``, and whether it ends its request. ``leaf``: a posted TLP is for
+    the leaf tables.
     """
     def __init__(self, windows):
         super().__init__({
@@ -52,8 +53,8 @@ class OtsInfo(data.StructLayout):
 
 
 class WindowEntry(data.Struct):
-    """What stands in the table of a window: the page that it leads to, the generation of its address, whether it is open at all, whether accesses wait,
-    and whether requests leave without RO and NS."""
+    """What stands in the table of a window: the page that it leads to, the generation of its address, whether it is open at all, whether accesses
+    wait, and whether requests leave without RO and NS."""
     target:     FarPage
     generation: GENERATION_BITS
     open:       1

@@ -26,8 +26,8 @@ class _Seen(data.Struct):
 class Monitor(wiring.Component):
     """Note of each access that leaves through a window that it reads or writes, when, and which bytes it writes.
 
-    An access in each cycle. ``was_read`` and ``was_written`` follow in the next cycle; the rest within :data:`MONITOR_CYCLES`. A clear forgets all of one
-    window; no access may have left in the :data:`MONITOR_CYCLES` before, nor leave in that cycle.
+    An access in each cycle. ``was_read`` and ``was_written`` follow in the next cycle; the rest within :data:`MONITOR_CYCLES`. A clear forgets all of
+    one window; no access may have left in the :data:`MONITOR_CYCLES` before, nor leave in that cycle.
 
     Parameters
     ----------
@@ -80,7 +80,10 @@ class Monitor(wiring.Component):
         write, known, shown = kept.write_port(), kept.read_port(domain="comb"), kept.read_port(domain="comb")
         access, valid, fresh, asked, answer = Signal(self.access.shape()), Signal(), Signal(self.windows, init=-1), Signal(_Seen), Signal(_Seen)
         is_first = fresh.bit_select(access.window, 1)
-        m.d.sync += [valid.eq(begins), access.eq(self.access), fresh.eq((fresh & ~Mux(valid, 1 << access.window, 0)) | Mux(self.clear, 1 << self.window, 0))]
+        m.d.sync += [
+            valid.eq(begins), access.eq(self.access),
+            fresh.eq((fresh & ~Mux(valid, 1 << access.window, 0)) | Mux(self.clear, 1 << self.window, 0)),
+        ]
         before = Signal(_Seen)
         m.d.comb += [
             before.eq(Mux(is_first, 0, known.data)), known.addr.eq(access.window), write.addr.eq(access.window), write.en.eq(valid),

@@ -12,8 +12,8 @@ __all__ = ["WindowLook"]
 class WindowLook(wiring.Component):
     """Take what is known of a TLP ahead of its beats, and look up its window.
 
-    One cycle from ``ahead`` to ``known``, one TLP a cycle. The table is read in every cycle, so while a TLP stands its entry follows each change within
-    two cycles.
+    One cycle from ``ahead`` to ``known``, one TLP a cycle. The table is read in every cycle, so while a TLP stands its entry follows each change
+    within two cycles.
 
     Members
     -------

@@ -16,7 +16,7 @@ __all__ = ["WindowPosted", "accessed", "send_through"]
 
 
 def send_through(m, issued, entry, own_id):
-    """Let the first beat that is ``issued`` leave through the window of this entry: to its page, as a request of ours, plain where the entry says so."""
+    """Let the first beat that is ``issued`` leave through the window of this entry: to its page, as a request of ours, plain where that says so."""
     request = data.View(headers.RequestHeader(), issued.beat.header)
     m.d.comb += [
         # IDO says of whom a request is independent, and all that leaves here has one ID.
@@ -31,8 +31,8 @@ def accessed(access, beat, info, writes):
     fields = data.View(headers.RequestHeader(), beat.header)
     operand = Mux(beat.first, Mux(fields.type == headers.TlpType.COMPARE_AND_SWAP, fields.length[1:], fields.length)[:3], 0)
     return [
-        access.window.eq(info.window), access.writes.eq(writes), access.atomic.eq(info.atomic), access.first.eq(beat.first), access.last.eq(beat.last),
-        access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]), access.dwords.eq(Mux(info.atomic, operand, beat.dwords)),
+        access.window.eq(info.window), access.writes.eq(writes), access.atomic.eq(info.atomic), access.first.eq(beat.first),
+        access.last.eq(beat.last), access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]), access.dwords.eq(Mux(info.atomic, operand, beat.dwords)),
         access.first_be.eq(fields.first_be), access.last_be.eq(fields.last_be),
     ]
 
@@ -40,8 +40,8 @@ def accessed(access, beat, info, writes):
 class WindowPosted(wiring.Component):
     """Offer each write to the page of its window, in order.
 
-    One cycle from ``ahead`` to ``offer``, one beat a cycle. A write to a window that holds waits, and all writes to windows behind it. One to an address
-    that is no window's, or not any more, is dropped whole: nobody is to be told of it (H27).
+    One cycle from ``ahead`` to ``offer``, one beat a cycle. A write to a window that holds waits, and all writes to windows behind it. One to an
+    address that is no window's, or not any more, is dropped whole: nobody is to be told of it (H27).
 
     Members
     -------

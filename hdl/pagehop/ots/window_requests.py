@@ -24,8 +24,8 @@ _COOLING = 3
 class WindowRequests(wiring.Component):
     """Offer each request to the page of its window under a tag of ours, in order, when what was posted before it has left.
 
-    One cycle from ``ahead`` to ``offer`` when nothing posted is inside, one request every four cycles. A request to a window that holds waits, and all
-    requests to windows behind it. One to an address that is no window's, or not any more, is refused with UR (H27).
+    One cycle from ``ahead`` to ``offer`` when nothing posted is inside, one request every four cycles. A request to a window that holds waits, and
+    all requests to windows behind it. One to an address that is no window's, or not any more, is refused with UR (H27).
 
     Members
     -------
@@ -83,7 +83,8 @@ class WindowRequests(wiring.Component):
         """Registers: what became of the request that leaves."""
         origin = data.View(headers.RequestHeader(), beat.header)
         m.d.sync += [
-            self.begins.eq(self.accesses & beat.first), self.origin.requester_id.eq(origin.requester_id), self.origin.tag.eq(headers.whole_tag(origin)),
+            self.begins.eq(self.accesses & beat.first), self.origin.requester_id.eq(origin.requester_id),
+            self.origin.tag.eq(headers.whole_tag(origin)),
             self.origin.lines.eq(info.lines), self.origin.to_device.eq(info.atomic), self.window.eq(info.window),
             self.refused.valid.eq(drops & beat.first), self.refused.payload.eq(beat.header),
         ]

@@ -20,16 +20,16 @@ _SEEN_CYCLES = 2
 class WindowTable(wiring.Component):
     """Keep the entry of each window, and change it between two accesses.
 
-    **Orders.** For each order both lanes pause: nothing begins to leave, and what has left has set its marks. Then the order is carried out in one cycle,
-    or refused, and the lanes go on when they see it: about ten cycles. So "nothing was written" and the new target are one (H25):
+    **Orders.** For each order both lanes pause: nothing begins to leave, and what has left has set its marks. Then the order is carried out in one
+    cycle, or refused, and the lanes go on when they see it: about ten cycles. So "nothing was written" and the new target are one (H25):
 
     - TAKE: a closed window gets a target, and holds what comes (H26). OPEN: it lets through what it held. HOLD: it holds.
     - TRACK: forget what was accessed. COMMIT: if nothing was written since, and no atomic waits for its answer (H58), get another target.
     - CLOSE: no window any more; its address has another generation when it is taken again (H27).
     - COPY: of a window whose page the mover copies: the lanes pause until all that came is in the copy, then the window gets the other target.
 
-    **Holds end by themselves** after ``limit`` to ``limit`` + 2 x 16 cycles: the window opens to the target that it has, and says so (``expired``) until it
-    is taken, held or opened again (H19).
+    **Holds end by themselves** after ``limit`` to ``limit`` + 2 x 16 cycles: the window opens to the target that it has, and says so (``expired``)
+    until it is taken, held or opened again (H19).
 
     Members
     -------
@@ -88,7 +88,10 @@ class WindowTable(wiring.Component):
                 ]
                 one = 1 << order.window
                 with m.If(write.en):
-                    m.d.sync += [held.eq((held & ~one) | Mux(after.open & after.held, one, 0)), self.expired.eq((self.expired & ~one) | Mux(by_limit, one, 0))]
+                    m.d.sync += [
+                        held.eq((held & ~one) | Mux(after.open & after.held, one, 0)),
+                        self.expired.eq((self.expired & ~one) | Mux(by_limit, one, 0)),
+                    ]
                 m.d.sync += since.eq(0)
                 m.next = "Seen"
             with m.State("Seen"):

@@ -52,7 +52,8 @@ class WindowWords(wiring.Component):
                 m.d.comb += self.read_enable.eq(1)
                 m.next = "Wait"
             with m.State("Wait"):
-                m.d.sync += [steps.eq(steps + 1), answer.eq(Mux(number < self.count, Mux(of_bytes | (word >= 2), self.read_data, self._own(number, word)), 0))]
+                found = Mux(of_bytes | (word >= 2), self.read_data, self._own(number, word))
+                m.d.sync += [steps.eq(steps + 1), answer.eq(Mux(number < self.count, found, 0))]
                 with m.If(steps == 4):
                     m.next = "Answer"
             with m.State("Answer"):
