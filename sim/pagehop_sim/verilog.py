@@ -45,8 +45,16 @@ IOMMU_PARAMETERS: dict[str, tuple[type, Any]] = {
     "data_bytes": (int, 64), "slot_bits": (int, 3), "max_payload": (int, 256), "entries": (int, 16), "ways": (int, 4), "contexts": (int, 4),
     "walk_cache": (int, 0), "reads": (int, 4), "counters": (int, 0), "debug": (bool, False),
 }
+#: Those of the on-the-side device, and of it beside an IOMMU.
+OTS_PARAMETERS: dict[str, tuple[type, Any]] = {"data_bytes": (int, 64), "windows": (int, 4), "leaves": (int, 512), "max_payload": (int, 256)}
+OTS_BESIDE_IOMMU_PARAMETERS: dict[str, tuple[type, Any]] = {
+    "data_bytes": (int, 64), "windows": (int, 4), "leaves": (int, 512), "walk_cache": (int, 0), "reads": (int, 4),
+}
 #: What can be delivered, by the key `top` of a CONFIG file.
-TOPS = {"interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS, "iommu_core": IOMMU_CORE_PARAMETERS, "iommu": IOMMU_PARAMETERS}
+TOPS = {
+    "interposer": PARAMETERS, "adjuster": ADJUSTER_PARAMETERS, "iommu_core": IOMMU_CORE_PARAMETERS, "iommu": IOMMU_PARAMETERS, "ots": OTS_PARAMETERS,
+    "ots_beside_iommu": OTS_BESIDE_IOMMU_PARAMETERS,
+}
 
 # `amaranth.back.verilog` leaves combinational logic as `always @*` with a dummy trigger, which Icarus 11 does not fire at time 0. `proc` and
 # the passes of `opt` turn it into plain assignments; `-mux_undef` removes the multiplexers of values that nothing uses. `opt` itself runs once more
@@ -161,7 +169,11 @@ def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str
     from pagehop.interposer.top import Interposer
     from pagehop.iommu.core import IommuCore
     from pagehop.iommu.top import Iommu
-    made: dict[str, type] = {"interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu}
+    from pagehop.ots.beside_iommu import OtsBesideIommu
+    from pagehop.ots.top import Ots
+    made: dict[str, type] = {
+        "interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots, "ots_beside_iommu": OtsBesideIommu,
+    }
     try:
         component = made[top](**checked)
     except (ValueError, TypeError) as error:

@@ -238,3 +238,30 @@ def test_latency_and_throughput(windows):
         assert machine.cycle - start <= 60 + 12, f"{machine.cycle - start} cycles for 60 writes of a beat"
 
     drive(f"ots/speed/{windows}", bench, 64, windows)
+
+
+@pytest.mark.hazard("H20", "H25")
+def test_a_held_window_tells_what_it_has_let_through():
+    """While it holds: a flush of what passed ends, and track says in one step which lines were written before, and forgets them."""
+    async def bench(ctx, machine, rng):
+        base = await machine.take_window(ctx, 0, TARGETS[0])
+        assert await machine.order(ctx, 0, OPEN) == 0
+        machine.device(memory_write(0x100, base + 100, rng.randbytes(64)))
+        await machine.until(ctx, machine.quiet)
+        assert await machine.order(ctx, 0, HOLD) == 0
+        machine.device(memory_write(0x100, base + 1024, rng.randbytes(64)))
+        await machine.steps(ctx, 50)
+        await machine.write(ctx, 0x28, 0 | 1 << 8)
+        while (await machine.read(ctx, 0x30)) & 1:
+            pass
+        assert machine.flushes == [(TARGETS[0] << 12, 1)]
+        await expect(ctx, machine, 0, COMMIT, 3, TARGETS[1])
+        assert await machine.order(ctx, 0, TRACK) == 0
+        assert (await machine.word(ctx, 0, 6), await machine.word(ctx, 0, 2)) == (0b110, 0)
+        await expect(ctx, machine, 0, COMMIT, 0, TARGETS[1])
+        machine.places[base >> 12] = TARGETS[1], 0
+        assert await machine.order(ctx, 0, OPEN) == 0
+        await machine.until(ctx, machine.quiet)
+        assert await machine.word(ctx, 0, 2) == 1 << 16
+
+    drive("ots/held", bench)

@@ -32,7 +32,8 @@ class ByteMap(wiring.Component):
     -------
     access, accesses : a beat that writes. Only those are told
     clear, window : in, forget all of this window
-    read_window, read_line, read_enable : in. read_bytes, read_lines : out, in the second cycle after the enable, until the next
+    read_window, read_line, read_enable : in. read_bytes, read_lines : out, in the second cycle after the enable, until the next. read_taken : the
+        lines that the last clear has forgotten
     busy : out, a beat is on its way
     """
     def __init__(self, data_bytes, windows):
@@ -43,6 +44,7 @@ class ByteMap(wiring.Component):
         super().__init__({
             "access": In(Access(windows)), "accesses": In(1), "clear": In(1), "window": In(window), "busy": Out(1),
             "read_window": In(window), "read_line": In(range(LINES)), "read_enable": In(1), "read_bytes": Out(_LINE), "read_lines": Out(LINES),
+            "read_taken": Out(LINES),
         })
 
     def elaborate(self, platform):
@@ -86,6 +88,11 @@ class ByteMap(wiring.Component):
     def _keep(self, m, place, wide, valid):
         """Lines with even numbers in one memory, odd ones in another: a beat touches one of each. ``place``: of the beat that comes next."""
         m.submodules.lines = lines = memory.Memory(shape=LINES, depth=1 << len(self.window), init=[])
+        m.submodules.taken = taken = memory.Memory(shape=LINES, depth=1 << len(self.window), init=[])
+        keep, clears, kept = taken.write_port(), lines.read_port(domain="comb"), taken.read_port(domain="comb")
+        m.d.comb += [
+            clears.addr.eq(self.window), keep.addr.eq(self.window), keep.data.eq(clears.data), keep.en.eq(self.clear), kept.addr.eq(self.read_window),
+        ]
         write, known, shown = lines.write_port(), lines.read_port(domain="comb"), lines.read_port(domain="comb")
         low, high = wide.enables[:_LINE], wide.enables[_LINE:]
         line, following, odd = wide.line, (wide.line + 1)[:len(wide.line)], wide.line[0]
@@ -112,7 +119,7 @@ class ByteMap(wiring.Component):
             ]
             found.append(show.data)
         m.d.sync += chosen.eq(Mux(self.read_enable, self.read_line[0], chosen))
-        seen, there = Signal(LINES), Signal()
+        seen, there, before = Signal(LINES), Signal(), Signal(LINES)
         with m.If(self.read_enable):
-            m.d.sync += [seen.eq(shown.data), there.eq(shown.data.bit_select(self.read_line, 1))]
-        m.d.sync += [self.read_lines.eq(seen), self.read_bytes.eq(Mux(there, Mux(chosen, found[1], found[0]), 0))]
+            m.d.sync += [seen.eq(shown.data), before.eq(kept.data), there.eq(shown.data.bit_select(self.read_line, 1))]
+        m.d.sync += [self.read_lines.eq(seen), self.read_taken.eq(before), self.read_bytes.eq(Mux(there, Mux(chosen, found[1], found[0]), 0))]

@@ -36,7 +36,7 @@ class Control(wiring.Component):
     posted, requests : TLPs of the host for the registers; requests are taken while an answer can be kept. answer : completions
     own_id, base : requester ID and address of the register BAR
     order : stream out, each once. carried, refused, refusal : of the table. copy : starts a copy, see :class:`pagehop.ots.page_mover.PageMover`
-    flush, flush_window : out, pulses. flush_busy, flush_failed, flushes : in
+    flush, flush_window, flush_passed : out, pulses. flush_busy, flush_failed, flushes : in
     hold_limit, completion_limit : out, cycles. now : out, counts cycles
     copy_busy, copy_failed, copy_error : in
     windows, bytes : buses of the memories
@@ -49,7 +49,7 @@ class Control(wiring.Component):
         super().__init__({
             "posted": In(beat), "requests": In(beat), "answer": Out(beat), "own_id": In(16), "base": In(64),
             "order": Out(stream.Signature(WindowCommand(windows))), "carried": In(1), "refused_order": In(1), "refusal": In(Refusal),
-            "flush": Out(1), "flush_window": Out(window), "flush_busy": In(1), "flush_failed": In(1), "flushes": In(8),
+            "flush": Out(1), "flush_window": Out(window), "flush_passed": Out(1), "flush_busy": In(1), "flush_failed": In(1), "flushes": In(8),
             "hold_limit": Out(32), "completion_limit": Out(32), "now": Out(48),
             "copy_busy": In(1), "copy_failed": In(1), "copy_error": In(4),
             **{bank.name: Out(MemoryBus(len(getattr(self.file, bank.name).request.payload.index))) for bank in self.file.map.memories},
@@ -105,6 +105,7 @@ class Control(wiring.Component):
             registers.capabilities.copies.eq(self.copies), registers.capabilities.data_bytes.eq(self.data_bytes),
             self.hold_limit.eq(limits.hold), self.completion_limit.eq(limits.completion), registers.now.cycles.eq(self.now),
             self.flush.eq(registers.flush_written), self.flush_window.eq(registers.flush.window),
+            self.flush_passed.eq(registers.flush.passed),
             flush.busy.eq(self.flush_busy), flush.failed.eq(self.flush_failed), flush.flushes.eq(self.flushes),
             copy.busy.eq(self.copy_busy), copy.failed.eq(self.copy_failed), copy.error.eq(self.copy_error),
         ]

@@ -117,7 +117,8 @@ class Ots(wiring.Component):
 
     def _flush(self, m, ingress, egress, table, flush, tracker, control):
         m.d.comb += [
-            flush.start.eq(control.flush), flush.window.eq(control.flush_window), table.index[3].eq(flush.index), flush.entry.eq(table.entry[3]),
+            flush.start.eq(control.flush), flush.window.eq(control.flush_window), flush.passed.eq(control.flush_passed),
+            table.index[3].eq(flush.index), flush.entry.eq(table.entry[3]),
             flush.accepted.eq(ingress.accepted), flush.left.eq(ingress.left), flush.entered.eq(ingress.entered), flush.issued.eq(ingress.issued),
             *(flush.flush[name].eq(getattr(tracker, name)) for name, _ in FlushView.as_shape()),
             tracker.posted.eq(egress.posted | flush.insist), tracker.request.eq(flush.request), tracker.insist.eq(flush.request),

@@ -16,11 +16,11 @@ __all__ = ["WindowFlush"]
 class WindowFlush(wiring.Component):
     """Wait until all that came before has its place at the egress, and then until a read of the page of one window has shown it visible (H03, H20).
 
-    It waits as long as a window holds, which its limit bounds, and for one flush.
+    It waits as long as a window holds, which its limit bounds, unless it is told to wait for nothing; and for one flush.
 
     Members
     -------
-    start, window : in; ignored while ``busy``. index, entry : read port of the table
+    start, window, passed : in; ignored while ``busy``. ``passed``: of what is issued already only. index, entry : read port of the table
     accepted, left : posted TLPs that came, and that have been issued. entered, issued : TLPs that came to the issue register, and that left it
     flush, request, address : of the flush tracker. insist : a flush is needed whatever it says; in the cycle before ``request``
     busy, failed, flushes : out
@@ -29,7 +29,7 @@ class WindowFlush(wiring.Component):
         self.stamp_bits = stamp_bits
         window = window_bits(windows)
         super().__init__({
-            "start": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry), "accepted": In(stamp_bits), "left": In(stamp_bits),
+            "start": In(1), "passed": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry), "accepted": In(stamp_bits), "left": In(stamp_bits),
             "entered": In(4), "issued": In(4), "flush": In(FlushView), "request": Out(1), "insist": Out(1), "address": Out(64),
             "busy": Out(1), "failed": Out(1), "flushes": Out(8),
         })
@@ -49,6 +49,9 @@ class WindowFlush(wiring.Component):
                     m.d.comb += came.set.eq(1)
                     m.d.sync += self.index.eq(self.window)
                     m.next = "Come"
+                    with m.If(self.passed):
+                        m.d.comb += sent.set.eq(1)
+                        m.next = "Leave"
             with m.State("Come"):
                 with m.If(came.passed):
                     m.d.comb += sent.set.eq(1)

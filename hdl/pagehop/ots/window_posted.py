@@ -32,7 +32,8 @@ def accessed(access, beat, info, writes):
     operand = Mux(beat.first, Mux(fields.type == headers.TlpType.COMPARE_AND_SWAP, fields.length[1:], fields.length)[:3], 0)
     return [
         access.window.eq(info.window), access.writes.eq(writes), access.atomic.eq(info.atomic), access.first.eq(beat.first),
-        access.last.eq(beat.last), access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]), access.dwords.eq(Mux(info.atomic, operand, beat.dwords)),
+        access.last.eq(beat.last), access.first_dword.eq(headers.address_of(beat.header)[2:PAGE_BITS]),
+        access.dwords.eq(Mux(info.atomic, operand, beat.dwords)),
         access.first_be.eq(fields.first_be), access.last_be.eq(fields.last_be),
     ]
 

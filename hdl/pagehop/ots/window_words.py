@@ -37,7 +37,7 @@ class WindowWords(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         number, word, of_bytes, answer, steps = Signal(_WINDOW_BITS), Signal(_WORD_BITS), Signal(), Signal(64), Signal(range(6))
-        m.d.comb += [self.index.eq(number), self.read_window.eq(number), self.word.eq(Mux(of_bytes, 4, word - 2))]
+        m.d.comb += [self.index.eq(number), self.read_window.eq(number), self.word.eq(Mux(of_bytes, 5, word - 2))]
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.windows.request.ready.eq(1), self.bytes.request.ready.eq(~self.windows.request.valid)]
