@@ -248,8 +248,8 @@ async def credits_that_come_back_too_early_are_noticed(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def what_passes_a_stuck_write(dut):
-    """Behind a write that waits for the other port, RO and IDO go on to memory, and nothing else does."""
-    bench = Bench(dut, granted=PortCredits(CreditConfig(1, 64)), pauses=0)
+    """Behind a write that waits for the other port, RO and IDO go on to memory, and nothing else does. So it is at the OTS's port."""
+    bench = Bench(dut, port=replace(NEAR, completion_ido=True), granted=PortCredits(CreditConfig(1, 64)), pauses=0)
     bench.device.on_tlp = (answers := []).append
     await bench.machine.start()
     bench.endpoint.port.starve(FlowClass.POSTED)
@@ -268,11 +268,18 @@ async def what_passes_a_stuck_write(dut):
     }
     for tlp, _ in tlps.values():
         bench.device.queue(tlp)
-    await bench.fabric.wait(5000)
+    # The CPU's ID is that of completions: its posted write keeps those back that are made after it.
+    bench.endpoint.port.queue(memory_read(OTS, 0x10000, 4, 1))
+    await bench.fabric.wait(1000)
+    bench.machine.ots.post(BAR, bytes(8))
+    await bench.fabric.wait(100)
+    bench.endpoint.port.queue(memory_read(OTS, 0x11000, 4, 2))
+    await bench.fabric.wait(4000)
+    assert [tlp.tag for tlp in bench.endpoint.came(FlowClass.COMPLETION)] == [1]
     assert {address for address in tlps if address in bench.effects.places} == {address for address, (_, passes) in tlps.items() if passes}
     bench.endpoint.port.feed(FlowClass.POSTED)
     await bench.fabric.wait(5000)
-    assert len(bench.effects.places) == 31 and len(answers) == 5
+    assert len(bench.effects.places) == 33 and len(answers) == 5 and len(bench.endpoint.came(FlowClass.COMPLETION)) == 2
     await bench.machine.quiesce()
 
 

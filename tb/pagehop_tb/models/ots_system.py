@@ -27,7 +27,8 @@ __all__ = ["OtsConfig", "OtsMachine"]
 @dataclass(frozen=True, slots=True)
 class OtsConfig:
     """The OTS's place. ``topology``: 11 or 12. ``bars``: base and size of its address ranges; ``identity``: its requester ID. ``port``: behaviour of
-    the root complex at its port, in topology 12 with the delay of the way through the switch in ``far``.
+    the root complex at its port, in topology 12 with the delay of the way through the switch in ``far``. Completions
+    of memory wait there for what goes from port to port before them, unless RO, or IDO (``completion_ido`` of ``port``), lets them pass.
 
     ``walker``: requester ID of the reads that the IOMMU makes of leaves in the OTS, of ``walk_bytes`` each, 8 or 64, whatever it asked for.
     """
@@ -60,6 +61,7 @@ class OtsMachine(Machine):
         self.ots_config = ots
         host, first = self.hosts[0], self.hosts[0].root_complex
         self.ports["ots"] = self._port("ots", ots.mps, ots.credits)
+        self.ports["ots"].id_ordering = ots.port.relax
         behaviour = replace(ots.port, far_apart=ots.topology == 12)
         self.ots = RootComplex(0, self.ports["ots"], host.memory, self.fabric, observer, behaviour, self._seed())
         self.ots.on_msi = host.cpu.interrupt
