@@ -4,7 +4,8 @@ from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.tlp.stream import CreditLimits, TlpPort
+from pagehop.iommu.tilelink import MemoryPort
+from pagehop.tlp.stream import CreditLimits, TlpPort, connect_streams
 
 #: Bugs that can be planted, each against one rule of a stream or of the credits.
 FAULTS = ("none", "payload", "valid", "dwords", "header", "overrun", "range", "leak")
@@ -65,3 +66,23 @@ class Wires(wiring.Component):
             m.d.comb += o.payload.dwords.eq(payload.dwords ^ (payload.last & ~payload.first))
         if fault == "header":
             m.d.comb += o.payload.header.eq(payload.header ^ (payload.first << 125))
+
+
+class PeerWires(Wires):
+    """Joins the device with port 0 of a host, and what stands for an OTS with port 1; and the reads of a walker with their home."""
+
+    def __init__(self, data_bytes=64):
+        port, memory = TlpPort(data_bytes), MemoryPort(source_bits=3)
+        wiring.Component.__init__(self, {
+            "device": Out(port), "host": Out(port), "endpoint": Out(port), "ots": Out(port), "walker": In(memory), "port": Out(memory),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        for one, other in ((self.device, self.host), (self.endpoint, self.ots)):
+            for source, sink in ((one, other), (other, one)):
+                self._register(m, source.rx, sink.tx, "none")
+                m.d.comb += source.rx_limits.eq(sink.tx_limits)
+        connect_streams(m, self.walker.a, self.port.a)
+        connect_streams(m, self.port.d, self.walker.d)
+        return m

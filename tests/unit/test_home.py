@@ -133,6 +133,31 @@ def _wrong(name):
             master.step(e=sink)
 
 
+def test_lines_of_a_device_are_fetched():
+    """The answer waits for the device, others do not wait for it, and what the device refuses is denied."""
+    asked, master = {}, Master()
+    master.home.remote = LINE, LINE, lambda address, size, done: asked.setdefault((address, size), done)
+    master.send(ACQUIRE)
+    master.idle(5)
+    master.send(PUT._replace(opcode=OpA.GET, size=3, address=0))
+    master.answered(OpD.ACCESS_ACK_DATA)
+    (one, done), = asked.items()
+    assert one == (LINE, LINE) and not master.home.idle
+    done(b"".join(word.to_bytes(8, "little") for word in range(8)))
+    grant = master.answered(OpD.GRANT_DATA)
+    assert grant.data == 7 and not grant.denied
+    master.step(e=grant.sink)
+    master.send(BACK)
+    master.answered(OpD.RELEASE_ACK)
+    master.send(PUT._replace(opcode=OpA.GET, size=3, address=LINE + 8))
+    master.idle(5)
+    asked[LINE + 8, 8](b"")
+    assert master.answered(OpD.ACCESS_ACK_DATA).denied
+    with pytest.raises(HomeError, match="writes to a line that a device has"):
+        master.send(*[PUT] * 8)
+        master.idle(5)
+
+
 @pytest.mark.parametrize(("name", "says"), [
     ("a beat changes while it waits", "which was not taken"), ("beats of two messages", "between the beats"),
     ("two operations of one source", "has the source of an operation"), ("an address that is not aligned", "no multiple of its size"),

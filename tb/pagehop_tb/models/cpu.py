@@ -29,6 +29,7 @@ class Cpu:
     """One CPU: local memory, registers, the aperture, interrupts. Its accesses take effect in program order.
 
     A local access takes ``local_cycles``. A store through the aperture is read back before anything else happens (O9), unless ``read_back`` is off.
+    Registers at another port of the host are reached through that one.
     """
 
     def __init__(self, host: int, root_complex: RootComplex, memory: HostMemory, fabric: Fabric, observer: Observer, aperture: Aperture | None = None,
@@ -44,7 +45,7 @@ class Cpu:
         self.interrupts: list[tuple[int, int, bytes]] = []
         self.on_interrupt: list[Callable[[int, bytes], None]] = []
         self._interrupted = Event()
-        root_complex.on_msi = self._interrupt
+        root_complex.on_msi = self.interrupt
 
     # Memory
 
@@ -104,18 +105,19 @@ class Cpu:
     async def mmio_write(self, address: int, data: bytes) -> None:
         """Posted write to a register; returns when it has left the CPU."""
         self.observer.mmio_write(self.fabric.cycle, self.host, address, data)
-        self.root_complex.post(address, data)
+        self.root_complex.route(address).post(address, data)
 
     async def mmio_read(self, address: int, size: int, *, ro: bool = False) -> tuple[int, bytes]:
         """Register read: status, and data when that is SUCCESS."""
         issued = self.fabric.cycle
-        status, data = await self.root_complex.read(address, size, ro=ro)
+        status, data = await self.root_complex.route(address).read(address, size, ro=ro)
         self.observer.mmio_read_done(self.fabric.cycle, self.host, address, data, status, issued)
         return status, data
 
     # Interrupts
 
-    def _interrupt(self, address: int, data: bytes) -> None:
+    def interrupt(self, address: int, data: bytes) -> None:
+        """An MSI has been delivered."""
         self.interrupts.append((self.fabric.cycle, address, data))
         for function in self.on_interrupt:
             function(address, data)

@@ -178,6 +178,7 @@ class _Operation:
     state: str = "queued"
     due: int = 0
     sink: int = 0
+    data: bytes = b""       # of memory that is elsewhere
 
 
 _Beat = TypeVar("_Beat", A, C)
@@ -196,6 +197,12 @@ class Home:
     ready, pause : how often A, C and E are taken in a cycle, and how often D offers nothing although there is something.
     fault : what to do to a request: ``""``, ``"denied"`` or ``"corrupt"``.
     patience : cycles in which a probe has to be answered, and a grant to be acknowledged, while C and E are taken.
+
+    Members
+    -------
+    remote : base and size of lines that a device has and not this memory, and ``fetch(address, size, done)``, which reads them: it is called
+        once for each Get and Acquire, and calls ``done`` with the bytes, or with none when they are denied, now or later. Lines do not wait for each
+        other. Nobody writes there through this home.
     """
 
     def __init__(
@@ -211,6 +218,7 @@ class Home:
         self.writes: list[Write] = []
         self.counts = dict.fromkeys(("probes", "kept", "crossed", "data", "clean", "grants", "accesses"), 0)
         self.longest_probe = 0
+        self.remote: tuple[int, int, Callable[[int, int, Callable[[bytes], None]], object]] | None = None
         self._saw = FromMaster()
         self._caches: list[dict[int, str]] = [{} for _ in range(cpus)]    # lines with "B" or "T"; their data are in memory
         self._held: dict[int, str] = {}                     # what the master has, by line
@@ -439,7 +447,25 @@ class Home:
             if operation.state == "queued" or operation.state.startswith("probe "):
                 self._begin(operation)
             elif operation.state == "waiting" and operation.due <= self.cycle:
+                if operation.request and self._is_remote(operation.request[0].address):
+                    self._fetch(operation, operation.request[0])
+                else:
+                    self._perform(operation)
+            elif operation.state == "fetched":
                 self._perform(operation)
+
+    def _is_remote(self, address: int) -> bool:
+        return self.remote is not None and self.remote[0] <= address < self.remote[0] + self.remote[1]
+
+    def _fetch(self, operation: _Operation, request: A) -> None:
+        _check(request.opcode > OpA.PUT_PARTIAL, f"{request} writes to a line that a device has")
+        assert self.remote is not None
+        operation.state = "fetching"
+
+        def done(data: bytes) -> None:
+            operation.data, operation.state = data, "fetched"
+
+        self.remote[2](request.address // BEAT * BEAT, BEAT * _beats(request.size), done)
 
     def _strike(self, cpu: int, address: int) -> None:
         choice = self.random.random()
@@ -492,7 +518,8 @@ class Home:
 
     def _serve(self, operation: _Operation, request: A) -> None:
         """Answer a request of the master. The data of CPUs' caches are in memory, so what is left to do is to take the lines from them."""
-        fault, answer = self.fault(request), D(OpD.ACCESS_ACK, 0, request.size, request.source)
+        unread = operation.state == "fetched" and not operation.data
+        fault, answer = "denied" if unread else self.fault(request), D(OpD.ACCESS_ACK, 0, request.size, request.source)
         denied = int(fault == "denied")
         if request.opcode == OpA.ACQUIRE_BLOCK:
             if None not in self._sinks:
@@ -513,21 +540,24 @@ class Home:
         if request.opcode <= OpA.PUT_PARTIAL and not denied:
             for index, beat in enumerate(operation.request):
                 self._write(request.address // BEAT * BEAT + BEAT * index, beat.data, "put", beat.mask)
-        self._answers.append((self.cycle, self._beats(answer._replace(denied=denied), request, fault), operation))
+        self._answers.append((self.cycle, self._beats(answer._replace(denied=denied), operation, fault), operation))
         if request.opcode != OpA.ACQUIRE_BLOCK:
             self._finish(operation)
 
-    def _beats(self, answer: D, request: A, fault: str) -> list[D]:
+    def _beats(self, answer: D, operation: _Operation, fault: str) -> list[D]:
         if answer.opcode not in (OpD.ACCESS_ACK_DATA, OpD.GRANT_DATA):
             return [answer]
+        request = operation.request[0]
         start, count = request.address // BEAT * BEAT, _beats(request.size)
-        beats = [answer._replace(data=self.word(start + BEAT * index)) for index in range(count)]
+        data = operation.data or self.memory.read(start, BEAT * count)
+        beats = [answer._replace(data=int.from_bytes(data[BEAT * index:][:BEAT], "little")) for index in range(count)]
         bad = range(count) if fault == "denied" else [self.random.randrange(count)] if fault == "corrupt" else ()
         for index in bad:
             beats[index] = answer._replace(data=self.random.getrandbits(64), corrupt=1)
         return beats
 
     def _write(self, address: int, value: int, who: int | str, mask: int = 0xFF) -> None:
+        _check(not self._is_remote(address), f"{who} writes to a line at {address:#x} that a device has")
         old = self.word(address)
         self.memory.write(address, value.to_bytes(BEAT, "little"), mask)
         if (new := self.word(address)) != old or who != "line":

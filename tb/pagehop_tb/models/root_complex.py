@@ -1,7 +1,10 @@
-"""Root complex of one host: posted, non-posted and completion paths with delays of their own, between a link and the host's memory and CPU."""
+"""Root complex of one host: posted, non-posted and completion paths with delays of their own, between a link and the host's memory and CPU.
+
+A host with several ports has one object a port; each knows its peers (:class:`Peer`), and hands over what is for the devices there.
+"""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -17,7 +20,7 @@ from .delay import Delay
 from .memory import HostMemory
 from .observer import Observer, Status
 
-__all__ = ["Injection", "RootComplex", "RootComplexConfig"]
+__all__ = ["Injection", "Peer", "RootComplex", "RootComplexConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,10 @@ class RootComplexConfig:
     completions of a request; ``down``: of what the CPU sends; ``response``: from arrival of a completion to the CPU. ``cut`` is the probability
     that the completions of a read end at random boundaries rather than as late as they may; ``torn`` that a read takes the memory anew for each
     of its completions. ``relax``: RO and IDO really reorder. ``timeout`` of the CPU's own requests. ``msi`` is the interrupt range: base, size.
-    ``far``: base and size of memory behind an aperture, and what is added to the way there.
+    ``far``: base and size of memory behind an aperture, and what is added to the way there. ``far_apart``: a switch below the port leads there, so
+    that this is all of the delay, and TLPs to the aperture have no order with those to the host.
+    ``peer``: from arrival of a TLP for another port of the host until that port has it; ``peer_depth``: TLPs of a class that other ports have
+    handed to this one and that it has not sent yet.
     ``completion_ido`` sets IDO in completions, which a completer may do. ``classes_apart``: traffic classes have no order among them (a virtual
     channel each); without it all share one channel, and the host keeps them in one order.
 
@@ -53,6 +59,9 @@ class RootComplexConfig:
     requester_id: int = 0x0000
     msi: tuple[int, int] = (0xFEE0_0000, 0x10_0000)
     far: tuple[int, int, Delay] | None = None
+    far_apart: bool = False
+    peer: Delay = field(default_factory=lambda: Delay(20, 120))
+    peer_depth: int = 8
     completion_ido: bool = False
     classes_apart: bool = False
     posted_in_order: bool = True
@@ -88,13 +97,30 @@ class _Request:
     remaining: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another port of the same host: requests into ``ranges`` (base, size) go there, and completions for the requester IDs ``identities``."""
+
+    port: "RootComplex"
+    ranges: tuple[tuple[int, int], ...] = ()
+    identities: Container[int] = ()
+
+    def has(self, address: int) -> bool:
+        """The address is that of a register or of memory of a device at the port."""
+        return any(base <= address < base + size for base, size in self.ranges)
+
+
 class RootComplex:
-    """Everything between the port of ``host`` and its memory.
+    """Everything between one port of ``host`` and its memory.
 
     Order kept on the way in: a posted write without RO becomes visible after all posted writes that arrived before it (O5 i); reads, AtomicOps and
     completions take effect after the posted writes that arrived before them, whatever the requester IDs (O5 ii, iii), unless IDO or RO lets them
     pass. MSIs are posted writes. On the way out: posted in order, nothing passes it that may not (O5 iv).
     Credits of what arrives are returned when it has taken effect.
+
+    A TLP for a device at another port (:meth:`connect`) takes effect, in the same order, when that port puts it behind all that goes down there, what
+    the CPU posts included; no observer is told. Its credits are returned when the port has sent it. While the port has ``peer_depth`` of its class
+    it waits, and so does what came later and may not pass it by table 2-40; requests pass requests, and so do completions of different requests.
 
     *Members*: ``on_msi(address, data)``; ``on_message(tlp)``; ``injections``, the errors still to be made; ``idle``; ``lost``, the host is gone.
     """
@@ -115,15 +141,28 @@ class RootComplex:
         self.lost = False
         self._posted_until: dict[int, int] = {}                    # by channel
         self._posted_until_of: dict[tuple[int, int], int] = {}     # by channel and requester
-        self._completed_until: dict[int, int] = {}                 # by tag
+        self._completed_until: dict[tuple[int, int], int] = {}     # by requester and tag
         self._down_until = 0
         self._held_back: deque[Tlp] = deque()
         self._pending = 0
         self._free_tags = list(range(255, -1, -1))
         self._tag_freed = Event()
         self._requests: dict[int, _Request] = {}
+        self._peers: list[Peer] = []
+        self._handed: dict[int, tuple[Tlp, RootComplex]] = {}      # by other ports and not sent yet, by id
+        self._stuck: list[Tlp] = []                                # should have taken effect, and must wait for a peer
+        self._refused: list[RootComplex] = []                      # ports for which there was no room here
         port.auto_release = False
         port.on_tlp = self._arrived
+        port.on_sent = self._sent
+
+    def connect(self, peer: Peer) -> None:
+        """Send what is for ``peer`` there."""
+        self._peers.append(peer)
+
+    def route(self, address: int) -> "RootComplex":
+        """The port that leads to the device with this address; this one when it is no peer's."""
+        return next((peer.port for peer in self._peers if peer.has(address)), self)
 
     @property
     def idle(self) -> bool:
@@ -151,28 +190,41 @@ class RootComplex:
         flow, now = tlp.flow, self.fabric.cycle
         if flow is FlowClass.POSTED:
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering) if self.config.posted_in_order else 0
-            when = max(now + self.config.posted.draw(self.random) + self._farther(tlp), barrier)
+            when = max(now + self._way(tlp, self.config.posted), barrier)
             channel = self._channel(tlp)
             self._posted_until[channel] = max(when, self._posted_until.get(channel, 0))
             self._posted_until_of[channel, tlp.requester_id] = max(when, self._posted_until_of.get((channel, tlp.requester_id), 0))
-            self.fabric.at(when, lambda: self._perform_posted(tlp))
+            self.fabric.at(when, partial(self._take_effect, tlp))
         elif flow is FlowClass.NON_POSTED:
             # RO lets an AtomicOp pass, never a read (C2, B2).
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering and tlp.has_data) if self.config.requests_push else 0
             delay = self.config.atomic if tlp.is_atomic and self.config.atomic is not None else self.config.read
-            self.fabric.at(max(now + delay.draw(self.random) + self._farther(tlp), barrier), lambda: self._perform_request(tlp))
+            self.fabric.at(max(now + self._way(tlp, delay), barrier), partial(self._take_effect, tlp))
         else:
             barrier = self._barrier(tlp, tlp.completer_id, tlp.relaxed_ordering) if self.config.completions_push else 0
             # Completions of one request stay in order, others need not.
-            until = self._completed_until.get(tlp.tag, 0)
-            when = self._completed_until[tlp.tag] = max(now + self.config.response.draw(self.random), barrier, until)
-            self.fabric.at(when, lambda: self._perform_completion(tlp))
+            until = self._completed_until.get((tlp.requester_id, tlp.tag), 0)
+            when = max(now + self._way(tlp, self.config.response), barrier, until)
+            self._completed_until[tlp.requester_id, tlp.tag] = when
+            self.fabric.at(when, partial(self._take_effect, tlp))
 
-    def _farther(self, tlp: Tlp) -> int:
-        if self.config.far is None:
-            return 0
-        base, size, delay = self.config.far
-        return delay.draw(self.random) if base <= tlp.address < base + size else 0
+    def _way(self, tlp: Tlp, delay: Delay) -> int:
+        """Cycles until ``tlp`` may take effect, where ``delay`` is that of its class to the host."""
+        if self._peers and self._peer(tlp) is not None:
+            return self.config.peer.draw(self.random)
+        if self.config.far is None or not self._is_far(tlp):
+            return delay.draw(self.random)
+        return (0 if self.config.far_apart else delay.draw(self.random)) + self.config.far[2].draw(self.random)
+
+    def _is_far(self, tlp: Tlp) -> bool:
+        return self.config.far is not None and not tlp.is_completion and self.config.far[0] <= tlp.address < self.config.far[0] + self.config.far[1]
+
+    def _peer(self, tlp: Tlp) -> "RootComplex | None":
+        """The other port that ``tlp`` is for."""
+        for peer in self._peers:
+            if tlp.requester_id in peer.identities if tlp.is_completion else tlp.is_memory and peer.has(tlp.address):
+                return peer.port
+        return None
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
         """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""
@@ -184,7 +236,39 @@ class RootComplex:
         return self._posted_until_of.get((channel, agent), 0) if tlp.id_ordering else self._posted_until.get(channel, 0)
 
     def _channel(self, tlp: Tlp) -> int:
-        return tlp.traffic_class if self.config.classes_apart else 0
+        channel = tlp.traffic_class if self.config.classes_apart else 0
+        return channel + 8 if self.config.far_apart and self._is_far(tlp) else channel
+
+    def _may_pass(self, tlp: Tlp, earlier: Tlp) -> bool:
+        """Whether ``tlp`` may take effect although ``earlier`` is stuck: table 2-40, as in :meth:`_barrier`."""
+        if earlier.flow is not FlowClass.POSTED:
+            # The completions of one request stay in order.
+            return not (tlp.is_completion and earlier.is_completion and (tlp.requester_id, tlp.tag) == (earlier.requester_id, earlier.tag))
+        config = self.config
+        if not (config.posted_in_order, config.requests_push, config.completions_push)[tlp.flow] or self._channel(tlp) != self._channel(earlier):
+            return True
+        if not config.relax:
+            return False
+        agent = tlp.completer_id if tlp.is_completion else tlp.requester_id
+        relaxed = tlp.relaxed_ordering and (tlp.flow is not FlowClass.NON_POSTED or tlp.has_data)
+        return relaxed or (tlp.id_ordering and agent != earlier.requester_id)
+
+    def _take_effect(self, tlp: Tlp) -> None:
+        if (self._stuck and not all(self._may_pass(tlp, earlier) for earlier in self._stuck)) or not self._perform(tlp):
+            self._stuck.append(tlp)
+
+    def _perform(self, tlp: Tlp) -> bool:
+        """Let ``tlp`` take effect. Returns whether it could: another port may have no room for it."""
+        peer = self._peer(tlp) if self._peers and not self.lost else None
+        if peer is not None:
+            return peer.forward(tlp, self)
+        (self._perform_posted, self._perform_request, self._perform_completion)[tlp.flow](tlp)
+        return True
+
+    def _retry(self) -> None:
+        stuck, self._stuck = self._stuck, []
+        for tlp in stuck:
+            self._take_effect(tlp)
 
     def _perform_posted(self, tlp: Tlp) -> None:
         self._pending -= 1
@@ -294,8 +378,36 @@ class RootComplex:
 
     def _leave(self, tlp: Tlp) -> None:
         self._pending -= 1
-        if not self.lost:
+        if self.lost:
+            self._sent(tlp)
+        else:
             self.port.queue(tlp)
+
+    # Out: what other ports hand over
+
+    def forward(self, tlp: Tlp, origin: "RootComplex") -> bool:
+        """Send ``tlp``, which arrived at the port ``origin``, behind all that goes down here. Returns whether there was room."""
+        if sum(other.flow is tlp.flow for other, _ in self._handed.values()) >= self.config.peer_depth:
+            self._refused.append(origin)
+            return False
+        self._handed[id(tlp)] = (tlp, origin)
+        origin._pending -= 1
+        if tlp.is_completion:
+            self._pending += 1
+            self._send(tlp)
+        else:
+            self._down(tlp, 0)
+        return True
+
+    def _sent(self, tlp: Tlp) -> None:
+        """``tlp`` has left, or is gone with the host: when another port handed it over, there is room again here and there."""
+        if id(tlp) not in self._handed:
+            return
+        _, origin = self._handed.pop(id(tlp))
+        origin.port.release(tlp)
+        refused, self._refused = self._refused, []
+        for other in dict.fromkeys(refused):
+            self.fabric.after(1, other._retry)
 
     def _injected(self, tlp: Tlp) -> Injection | None:
         for injection in self.injections:
@@ -312,7 +424,7 @@ class RootComplex:
         request = self._requests.get(tlp.tag)
         if self.lost:
             return
-        if request is None or tlp.requester_id != self.config.requester_id:
+        if request is None or tlp.requester_id != request.tlp.requester_id:
             self.unexpected.append(tlp)
             return
         if tlp.status or not tlp.has_data:
@@ -337,10 +449,14 @@ class RootComplex:
         """Posted write of the CPU to the link."""
         self._down(memory_write(self.config.requester_id, address, data))
 
-    async def read(self, address: int, size: int, *, ro: bool = False, ido: bool = False) -> tuple[int, bytes]:
-        """Read of the CPU through the link: status, and data when that is SUCCESS. ``ro`` is what a host must not set (O-rules)."""
+    async def read(self, address: int, size: int, *, ro: bool = False, ido: bool = False, requester: int | None = None) -> tuple[int, bytes]:
+        """Read of the CPU through the link: status, and data when that is SUCCESS. ``ro`` is what a host must not set (O-rules).
+
+        ``requester``: the ID of another part of the root complex, whose read this is.
+        """
         start, length, first, last = byte_range(address, size)
-        tlp = Tlp(Kind.MRD, self.config.requester_id, 0, start, length, first, last, relaxed_ordering=ro, id_ordering=ido)
+        requester = self.config.requester_id if requester is None else requester
+        tlp = Tlp(Kind.MRD, requester, 0, start, length, first, last, relaxed_ordering=ro, id_ordering=ido)
         return await self._request(tlp, address, size)
 
     async def config_read(self, target: int, register: int) -> tuple[int, bytes]:
@@ -377,10 +493,10 @@ class RootComplex:
             del self._requests[request.tlp.tag]
             request.answered.set()
 
-    def _down(self, tlp: Tlp) -> None:
-        """Send what the CPU issued: posted in order, the rest behind what was posted before it."""
+    def _down(self, tlp: Tlp, delay: int | None = None) -> None:
+        """Send what the CPU issued, or another port handed over: posted in order, the rest behind what was posted before it."""
         self._pending += 1
-        when = max(self.fabric.cycle + self.config.down.draw(self.random), self._down_until)
+        when = max(self.fabric.cycle + (self.config.down.draw(self.random) if delay is None else delay), self._down_until)
         if tlp.flow is FlowClass.POSTED:
             self._down_until = when
         self.fabric.at(when, lambda: self._leave(tlp))

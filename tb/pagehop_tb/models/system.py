@@ -147,10 +147,11 @@ class Machine:
     def _seed(self) -> int:
         return self.random.getrandbits(32)
 
-    def _port(self, name: str, mps: int) -> TlpPortAgent:
+    def _port(self, name: str, mps: int, granted: PortCredits | None = None) -> TlpPortAgent:
         config = self.config
         pauses = [sparse(self._seed(), config.pauses) if config.pauses else None for _ in range(2)]
-        granted = config.device_credits if name == "device" else config.host_credits
+        if granted is None:
+            granted = config.device_credits if name == "device" else config.host_credits
         return TlpPortAgent(self.dut, name, self.fabric, BeatFormat(config.data_bytes), granted, mps=mps, seed=self._seed(),
                             shuffle=config.shuffle, source_pause=pauses[0], sink_pause=pauses[1])
 

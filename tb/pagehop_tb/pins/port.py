@@ -34,7 +34,7 @@ class TlpPortAgent:
 
     *Members*: ``on_tlp(tlp)`` is called for each received TLP, ``on_sent(tlp)`` when the first beat of a sent one is put on the wire.
     ``sent`` and ``received`` count TLPs, ``sent_bytes`` and ``received_bytes`` their payload, ``sent_beats`` and ``received_beats`` the cycles
-    that they took on the wire.
+    that they took on the wire. ``id_ordering``, off at first: requests and completions with IDO go before posted TLPs of other requesters.
     """
 
     def __init__(self, entity: Any, name: str, fabric: Fabric, beats: BeatFormat, granted: PortCredits | None = None, *, mps: int = 256,
@@ -47,6 +47,7 @@ class TlpPortAgent:
         self.random = Random(seed)
         self.shuffle = shuffle
         self.auto_release = auto_release
+        self.id_ordering = False
         self.on_tlp: Callable[[Tlp], None] | None = None
         self.on_sent: Callable[[Tlp], None] | None = None
         self.sent = self.received = self.sent_bytes = self.received_bytes = self.sent_beats = self.received_beats = 0
@@ -106,10 +107,10 @@ class TlpPortAgent:
         oldest_posted = posted[0][0] if posted else self._stamp + 1
         if posted:
             candidates.append(posted)
-        if non_posted and non_posted[0][0] < oldest_posted:
+        if non_posted and (non_posted[0][0] < oldest_posted or self._unrelated(non_posted[0])):
             candidates.append(non_posted)
         # A completion with RO may pass posted TLPs; without it, it may not.
-        if completion and (completion[0][0] < oldest_posted or completion[0][1].relaxed_ordering):
+        if completion and (completion[0][0] < oldest_posted or completion[0][1].relaxed_ordering or self._unrelated(completion[0])):
             candidates.append(completion)
         if not candidates:
             self.source.waiting = False
@@ -126,6 +127,14 @@ class TlpPortAgent:
                     return self._take(queue)
         self.source.waiting = True
         return None
+
+    def _unrelated(self, waiting: tuple[int, Tlp, Event | None]) -> bool:
+        """IDO lets this one pass all posted TLPs that are older."""
+        stamp, tlp, _ = waiting
+        if not self.id_ordering or not tlp.id_ordering:
+            return False
+        agent = tlp.completer_id if tlp.is_completion else tlp.requester_id
+        return not any(other < stamp and posted.requester_id == agent for other, posted, _ in self._queues[FlowClass.POSTED])
 
     def _take(self, queue: deque[tuple[int, Tlp, Event | None]]) -> Tlp:
         _, tlp, sent = queue.popleft()

@@ -1,8 +1,9 @@
 """Agent of a TileLink port, coherent or uncached: a :class:`~pagehop_tb.models.home.Home` at the pins."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import cocotb
 from cocotb.triggers import Trigger
 
 from pagehop_tb.models.home import A, B, C, D, FromMaster, Home
@@ -22,9 +23,13 @@ class HomeAgent:
 
     While nothing is open at the home, no channel of the hardware is valid, and ``active`` was not set, steps are left out; the home's ``cycle`` is
     that of the fabric at each step. ``after`` is called after each. Who asks the home for something calls :meth:`wake`.
+
+    ``remote``: base and size of lines that are not in the home's memory, and a function that reads some bytes of them; what it returns is the answer,
+    and when that is empty, the request is denied. Any number of reads may be under way.
     """
 
-    def __init__(self, entity: Any, name: str, fabric: Fabric, home: Home, coherent: bool = True, after: Callable[[], None] | None = None) -> None:
+    def __init__(self, entity: Any, name: str, fabric: Fabric, home: Home, coherent: bool = True, after: Callable[[], None] | None = None,
+                 remote: tuple[int, int, Callable[[int, int], Awaitable[bytes]]] | None = None) -> None:
         self.fabric, self.home, self.coherent, self.after, self.active = fabric, home, coherent, after, False
 
         def pin(channel: str, part: str) -> Any:
@@ -48,6 +53,9 @@ class HomeAgent:
         for channel in self._gets:
             self._set_valid[channel](0)
             self._set_payload[channel](0)
+        if remote is not None:
+            base, size, self._read = remote
+            home.remote = base, size, lambda address, count, done: cocotb.start_soon(self._fetch(address, count, done))
         self._b: B | None = None
         self._d: D | None = None
         fabric.add(self, self._watched)
@@ -61,6 +69,10 @@ class HomeAgent:
         """The home has something to do."""
         self.active = True
         self.fabric.wake()
+
+    async def _fetch(self, address: int, size: int, done: Callable[[bytes], None]) -> None:
+        done(await self._read(address, size))
+        self.wake()
 
     def edge(self) -> bool:
         """One step."""
