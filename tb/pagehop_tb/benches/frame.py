@@ -36,6 +36,8 @@ class BenchConfig:
         self.ecrc: str = given.get("hardware", {}).get("ecrc", "outside")
         self.tags: int = given.get("hardware", {}).get("tags", 0)
         self.slots: int = given.get("hardware", {}).get("slots", 1)
+        self.windows: int = given.get("hardware", {}).get("windows", 4)
+        self.leaves: int = given.get("hardware", {}).get("leaves", 512)
         self.modify: bool = given.get("hardware", {}).get("modify", False)
         self.covered_pages: int = given.get("hardware", {}).get("window_pages", 262144)
         self.parameters: dict[str, Any] = {**(defaults or {}), **given.get("parameters", {})}

@@ -87,22 +87,21 @@ class Guest:
     """
 
     def __init__(self, dut: Any, config: BenchConfig, touched: list[int]) -> None:
-        self.config, self.log, self.random, self.touched = config, EventLog(), config.random("software"), touched
+        self.config, self.log, self.random, self.touched = config, self._log(), config.random("software"), touched
         write_delay, read_delay = config.get("write_delay", [50, 800]), config.get("read_delay", [100, 600])
         far, pauses = config.get("aperture_delay", [200, 600]), config.get("pauses", 0.1)
         self.probes, latency = config.get("probes", 400), config.get("latency", 40)
         second = (HOST_B_OFFSET, config.covered_pages * PAGE)
         host = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=(MSI_BASE, MSI_SIZE), far=(*second, Delay(*far)))
-        self.machine = Machine(dut, SystemConfig(
+        self.machine = self._machine(dut, SystemConfig(
             seed=config.seed, data_bytes=config.data_bytes, hosts=(host,), pauses=pauses, shuffle=0.2 if pauses else 0.0,
             mps=(LARGEST_PAYLOAD,) * 3,
-            functions=tuple(DeviceConfig(name, number, bar=BARS[name], timeout=ANSWER_LIMIT) for name, number in FUNCTIONS.items())),
-            self.log, ["host"])
+            functions=tuple(DeviceConfig(name, number, bar=BARS[name], timeout=ANSWER_LIMIT) for name, number in FUNCTIONS.items())))
         dut.own_id.value = OWN_ID
         machine, self.memory = self.machine, self.machine.hosts[0].memory
         self.home = self._home(config.random("home"), OWNER, 2, lambda random: int(random.random() * latency))
         copies = self._home(config.random("copies"), COPIES, 0, Delay(*far).draw)
-        self.agent = HomeAgent(dut, "port", machine.fabric, self.home, after=self._edited)
+        self.agent = self._serve(dut)
         HomeAgent(dut, "copy_port", machine.fabric, copies, coherent=False, after=partial(self._copied, copies))
         self._tables(touched)
         self.driver = IommuDriver(
@@ -112,6 +111,16 @@ class Guest:
         _Interrupts(dut, machine.fabric, self.driver.notified)
         for page in touched:
             machine.preset(0, page * PAGE, machine.values.take(page * PAGE, PAGE))
+
+    def _log(self) -> EventLog:
+        return EventLog()
+
+    def _machine(self, dut: Any, config: SystemConfig) -> Machine:
+        return Machine(dut, config, self.log, ["host"])
+
+    def _serve(self, dut: Any) -> HomeAgent:
+        """What answers the IOMMU's coherent port."""
+        return HomeAgent(dut, "port", self.machine.fabric, self.home, after=self._edited)
 
     def _home(self, random: Random, cacher: int, cpus: int, latency: Any) -> Home:
         home = Home(random, cacher=cacher, cpus=cpus, patience=None, latency=lambda: latency(random))
@@ -199,9 +208,12 @@ class Guest:
 
     def verdict(self, memory: MemoryReader | None) -> Verdict:
         """What the checker says of the run so far."""
-        return check(self.log, CheckConfig(
+        return check(self.log, self._checks(), memory)
+
+    def _checks(self) -> CheckConfig:
+        return CheckConfig(
             window=Range(0, self.config.covered_pages * PAGE), host_b_offset=HOST_B_OFFSET, engine_ids=frozenset((OWN_ID,)),
-            interrupts=(Range(MSI_BASE, MSI_SIZE),), global_order=True, hosts=1), memory)
+            interrupts=(Range(MSI_BASE, MSI_SIZE),), global_order=True, hosts=1)
 
     def write(self, verdict: Verdict) -> None:
         """Write the result."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pagehop_tb.checker.invariants.send_order import visible_writes
+from pagehop_tb.checker.invariants.send_order import came_aside, visible_writes
 from pagehop_tb.checker.records import Read
 from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.verdict import Verdict
@@ -14,10 +14,11 @@ def check_reads_push(replay: Replay, verdict: Verdict) -> None:
     """*Reordered*: a read or atomic was answered while a write that the port had sent before it was not visible yet (H20, H64).
 
     A read or atomic that may pass writes of others (IDO) or any (an atomic with RO) is left out: the graph judges it. So is what another group of
-    requesters wrote.
+    requesters wrote, and what went through the on-the-side device: reads do not push that, its flush does.
     """
-    group_of, numbers, reads = replay.config.group_of, visible_writes(replay), [
+    group_of, reads = replay.config.group_of, [
         read for read in replay.reads if read.pushes and not read.agent.startswith("CPU ")]
+    numbers = [number for number in visible_writes(replay) if not came_aside(replay, replay.writes[number].performed)]
     for group in {group_of(replay.writes[number].agent) for number in numbers}:
         _check(replay, verdict, [number for number in numbers if group_of(replay.writes[number].agent) == group],
                [read for read in reads if group_of(read.agent) == group])

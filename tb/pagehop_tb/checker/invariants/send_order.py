@@ -4,13 +4,14 @@ from itertools import product
 
 import numpy as np
 
+from pagehop_tb.checker.log import Kind
 from pagehop_tb.checker.records import DEVICE_STREAM
 from pagehop_tb.checker.replay import Replay
 from pagehop_tb.checker.space import host_name
 from pagehop_tb.checker.values import SHIFT, Values
 from pagehop_tb.checker.verdict import Verdict
 
-__all__ = ["check_order_at_hosts", "check_order_at_places", "visible_writes"]
+__all__ = ["came_aside", "check_order_at_hosts", "check_order_at_places", "visible_writes"]
 
 
 def visible_writes(replay: Replay) -> list[int]:
@@ -21,7 +22,7 @@ def visible_writes(replay: Replay) -> list[int]:
 def check_order_at_hosts(replay: Replay, verdict: Verdict) -> None:
     """*Reordered*: a posted write of the device, interrupts included, became visible before one sent earlier that it may not pass.
 
-    That holds at each host; over both hosts only where the fence policy promises it; and within each group of requesters.
+    That holds at each host; over both hosts only where the fence policy promises it; within each group of requesters; and on each way to a host.
     """
     numbers = visible_writes(replay)
     writes = [replay.writes[number] for number in numbers]
@@ -32,8 +33,9 @@ def check_order_at_hosts(replay: Replay, verdict: Verdict) -> None:
     place = [f" to {host_name(h)}" for h in (0, 1)]
     if replay.config.global_order:
         host[:], place[0] = 0, ""
-    for h, g in product((0, 1), np.unique(group)):
-        mine = np.flatnonzero((host == h) & (group == g))
+    aside = np.array([came_aside(replay, write.performed) for write in writes], bool)
+    for h, g, way in product((0, 1), np.unique(group), np.unique(aside)):
+        mine = np.flatnonzero((host == h) & (group == g) & (aside == way))
         if len(mine) < 2:
             continue
         latest = np.maximum.accumulate(performed[mine])
@@ -41,6 +43,12 @@ def check_order_at_hosts(replay: Replay, verdict: Verdict) -> None:
         for i in mine[1:][strong[mine[1:]] & (performed[mine[1:]] < latest[:-1])]:
             replay.blamed.add(writes[int(i)].event)
             verdict.add("reordered", f"{replay.told(numbers[int(i)])} became visible before an earlier one{place[h]}")
+
+
+def came_aside(replay: Replay, performed: int) -> bool:
+    """Whether a write that became visible with this event came through the on-the-side device."""
+    event = replay.log.events[performed]
+    return event[0] == Kind.PERFORMED_WRITE and event[6] in replay.config.detours
 
 
 def check_order_at_places(values: Values, verdict: Verdict) -> None:

@@ -1,0 +1,204 @@
+"""The guest of a recorded trace does its DMA while its pages move through the windows of the on-the-side device, one after the other.
+
+As in :mod:`pagehop_tb.benches.iommu_migration`, whose machine this is with a second port at Host A (topology 11 or 12), the device's addresses are the
+guest's and the second stage of the IOMMU leads them to one of two memories, the second behind an aperture. Here no command of the IOMMU moves a page:
+software makes entries lead to a window and past it, and copies. Judged by the same checker: a page belongs to the second memory from the cycle in which
+its window leads there.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import cocotb
+from cocotb.task import Task
+from cocotb.triggers import TaskManager, Trigger
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.guest import HOST_B_OFFSET, PAGE, judged
+from pagehop_tb.benches.iommu_migration import GSCID, OWN_ID
+from pagehop_tb.benches.iommu_migration import Guest as IommuGuest
+from pagehop_tb.benches.trace import read_accesses, touched_pages
+from pagehop_tb.checker.log import EventLog
+from pagehop_tb.checker.space import CheckConfig
+from pagehop_tb.driver.ots import OtsDriver, OtsSetup
+from pagehop_tb.models.cpu import CpuRegisters
+from pagehop_tb.models.delay import Delay
+from pagehop_tb.models.devices import TraceReplay
+from pagehop_tb.models.iommu import Invalidation, RiscvEntry
+from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
+from pagehop_tb.models.root_complex import RootComplexConfig
+from pagehop_tb.models.system import SystemConfig
+from pagehop_tb.pins import Fabric
+from pagehop_tb.pins.access import number_reader, text_reader
+
+REGISTERS, WINDOWS, LEAVES = 0xF100_0000, 0x60_0000_0000, 0x61_0000_0000
+OTS_ID = 0x0200
+
+
+class _Log(EventLog):
+    """A log that calls the windows by the pages that they stand for, on the link between IOMMU and host. No window has an address twice in a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pages: dict[int, int] = {}
+
+    def led(self, page: int, target: int) -> None:
+        """The entry of ``page`` leads to this address."""
+        self._pages[target // PAGE] = page
+
+    def link(self, cycle: int, port: int, upstream: bool, kind: str, address: int, *more: Any) -> None:
+        """As of any log."""
+        if upstream and address >= WINDOWS:
+            address = self._pages.get(address // PAGE, address // PAGE) * PAGE + address % PAGE
+        super().link(cycle, port, upstream, kind, address, *more)
+
+
+class _Commits:
+    """Tells of each window that gets another target."""
+
+    def __init__(self, dut: Any, fabric: Fabric, told: Callable[[int], None]) -> None:
+        self.active, self._wire, self._page, self._told = False, dut.committed, number_reader(dut.committed_page), told
+        fabric.add(self, text_reader(dut.committed))
+
+    def edge(self) -> bool:
+        """A window has got a target."""
+        self._told(self._page())
+        return True
+
+    def wakes(self) -> list[Trigger]:
+        """It is told of."""
+        return [self._wire.value_change]
+
+
+class _Copier:
+    """A CPU that copies lines from one memory to the other, several at a time."""
+
+    def __init__(self, guest: "Guest", delay: Delay) -> None:
+        self.guest, self.delay, self.random = guest, delay, guest.config.random("copier")
+
+    async def copy(self, page: int, to_host: int, lines: int) -> None:
+        """Read each line at some time, and write it at a later one."""
+        guest, fabric = self.guest, self.guest.machine.fabric
+        memory, source, target, last = guest.memory, guest.place(page, 1 - to_host), guest.place(page, to_host), fabric.cycle
+        for line in range(PAGE // 64):
+            if lines >> line & 1:
+                await fabric.wait(self.random.randint(1, 6))
+                data = memory.read(source + 64 * line, 64)
+                last = max(last + 1, fabric.cycle + self.delay.draw(self.random))
+                fabric.at(last, partial(self._write, target + 64 * line, data))
+        await fabric.wait(max(last - fabric.cycle, 0) + 2)
+
+    def _write(self, address: int, data: bytes) -> None:
+        self.guest.memory.write(address, data)
+        self.guest.log.performed_write(self.guest.machine.cycle, 0, address, data, None, OWN_ID, "link")
+
+
+class _Entries:
+    """Entries of the second stage in the host's memory. ``drains``: after an entry has changed, it is waited for what was done by the old one."""
+
+    def __init__(self, guest: "Guest", *, drains: bool = True, holds: bool = True) -> None:
+        self.guest, self.drains, self.holds = guest, drains, holds
+
+    async def lead(self, page: int, target: int) -> None:
+        """Replace the entry, and let everybody forget the old one."""
+        guest = self.guest
+        guest.log.led(page, target)
+        place = guest.entries[page]
+        entry = RiscvEntry.unpack(guest.memory.read(place, 8))
+        guest.memory.write(place, RiscvEntry.leaf(target // PAGE, 0, accessed=entry.accessed, dirty=entry.dirty).pack())
+        await guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page))
+
+    async def hold(self, page: int) -> None:
+        """Nobody can be kept from an entry in memory."""
+
+    async def release(self) -> None:
+        """Nobody is kept."""
+
+
+class Guest(IommuGuest):
+    """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``, ``path_delay`` from port to port,
+    ``rounds``, ``snapshot``, ``windows``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`), ``copy_delay`` of each line."""
+
+    log: _Log
+
+    def __init__(self, dut: Any, config: BenchConfig, touched: list[int]) -> None:
+        super().__init__(dut, config, touched)
+        self.iommu, machine = self.driver, self.machine
+        for name, value in (("ots_id", OTS_ID), ("register_bar", REGISTERS), ("window_bar", WINDOWS), ("leaf_bar", LEAVES)):
+            getattr(dut, name).value = value
+        _Commits(dut, machine.fabric, self._committed)
+        self.place = lambda page, host: page * PAGE + host * HOST_B_OFFSET
+        copier = _Copier(self, Delay(*config.get("copy_delay", [20, 300])))
+        self.ots = OtsDriver(CpuRegisters(machine.hosts[0].cpu, REGISTERS), _Entries(self), copier, machine.fabric.wait, lambda: machine.cycle,
+                             self.log, self.place, self._push)
+        get = config.get
+        self.ots_setup = OtsSetup(WINDOWS, get("windows", 1), get("rounds", 4), get("snapshot", True), get("itself", False), get("hold_limit", 12_500))
+
+    def _machine(self, dut: Any, config: SystemConfig) -> OtsMachine:
+        write_delay, read_delay = self.config.get("write_delay", [50, 800]), self.config.get("read_delay", [100, 600])
+        host = config.hosts[0]
+        port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far)
+        windows = (self.config.windows - 1).bit_length() or 1
+        bars = ((REGISTERS, 1 << 14), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
+        return OtsMachine(dut, config, OtsConfig(bars, self.config.get("topology", 11), OTS_ID, port), self.log)
+
+    def _log(self) -> _Log:
+        return _Log()
+
+    def _checks(self) -> CheckConfig:
+        return replace(super()._checks(), global_order=False, detours=frozenset((OTS_ID,)))
+
+    def _edited(self) -> None:
+        """Entries that change say nothing of where a page is."""
+        self.home.writes.clear()
+
+    def _committed(self, page: int) -> None:
+        """A window leads to a page at the other place than before."""
+        host = int(page * PAGE >= HOST_B_OFFSET)
+        self.log.commit(self.machine.cycle, page - host * HOST_B_OFFSET // PAGE, host)
+
+    async def start(self) -> None:
+        """Leave reset and program IOMMU and device."""
+        await super().start()
+        await self.ots.setup(self.ots_setup)
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def ots_migration(dut: Any) -> None:
+    """Every page of the trace moves once; nothing is lost, stale or out of order."""
+    config = BenchConfig("ots_migration")
+    assert config.trace is not None, "ots_migration needs a trace"
+    accesses = read_accesses(config.trace)
+    most, passes_after, gap = (config.get(name, value) for name, value in (("pages", 0), ("passes_after", 1), ("gap", 100)))
+    touched = touched_pages(accesses, config.covered_pages)
+    guest = Guest(dut, config, touched)
+    config.refuse_unknown()
+    machine = guest.machine
+    replays = [TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap)
+               for name, function in machine.functions.items()]
+    written = Counter(access.address // PAGE for access in accesses if access.op == "W")
+    moving = sorted(touched, key=lambda page: -written[page])[:most or None]
+
+    async def scenario(manager: TaskManager) -> None:
+        await guest.start()
+        tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
+        for done, page in enumerate(moving):
+            config.progress(done, len(moving) + 1, f"page {page}")
+            result = await guest.ots.move(page, 1)
+            assert result.moved, f"page {page} did not move: {result.reason}"
+        config.progress(len(moving), len(moving) + 1, "DMA at its new place")
+        for replay in replays:
+            replay.stop = True
+        for task in tasks:
+            await task
+        await machine.quiesce()
+        for replay in replays:
+            replay.stop, replay.gap = False, 0
+        for task in [manager.start_soon(replay.run(passes_after)) for replay in replays]:
+            await task
+        config.progress(len(moving) + 1, len(moving) + 1, "checking")
+
+    await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
