@@ -9,7 +9,6 @@ Host A's addresses (``far`` of the root complexes). In figure 11 all of it is re
 the OTS and the way to Host B: what the OTS sends there does not pass the root complex.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,8 +55,8 @@ class OtsMachine(Machine):
     CPU's register accesses find it by their address.
     """
 
-    def __init__(self, dut: Any, config: SystemConfig, ots: OtsConfig, observer: Observer, names: Sequence[str] = ("host",)) -> None:
-        super().__init__(dut, config, observer, names)
+    def __init__(self, dut: Any, config: SystemConfig, ots: OtsConfig, observer: Observer) -> None:
+        super().__init__(dut, config, observer, ["host"])
         self.ots_config = ots
         host, first = self.hosts[0], self.hosts[0].root_complex
         self.ports["ots"] = self._port("ots", ots.mps, ots.credits)
