@@ -172,7 +172,8 @@ def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str
     from pagehop.ots.beside_iommu import OtsBesideIommu
     from pagehop.ots.top import Ots
     made: dict[str, type] = {
-        "interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots, "ots_beside_iommu": OtsBesideIommu,
+        "interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots,
+        "ots_beside_iommu": OtsBesideIommu,
     }
     try:
         component = made[top](**checked)

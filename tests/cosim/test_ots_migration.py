@@ -33,8 +33,8 @@ def migration(request):
 @pytest.mark.hazard("H02", "H03", "H25", "H26", "H27", "I1", "I2", "I3", "I4", "I5", "I13")
 def test_a_guest_moves_through_windows(migration, simulator):
     built = build(convert(OtsBesideIommu(**HARDWARE), "ots_beside_iommu"), "ots_beside_iommu", simulator)
-    cases = [(11, True)] if simulator == "icarus" else [(11, True), (12, False)]
-    for topology, snapshot in cases:
-        outcome = migration(built, topology=topology, snapshot=snapshot)
+    cases = [{}] if simulator == "icarus" else [{}, {"topology": 12, "snapshot": False}, {"itself": True}, {"topology": 12, "rounds": 0}]
+    for case in cases:
+        outcome = migration(built, **case)
         outcome.check(min_checked={"events": 3000, "read_bytes": 50_000, "final_bytes": 300_000})
         assert outcome.result["pages"]["moved"] == SHORT["pages"]

@@ -33,6 +33,7 @@ class OtsMachine:
         self.flushes, self.forwarded = [], {}
         self.last = {}                                       # cycle in which the last TLP of each class came
         self.either, self.went = (), set()                   # pages of a window whose place is not known, and those it took since
+        self.copying, self.image, self.fails = (), None, None    # pages of a copy of the device, what shall stand there, the read that fails
 
     # The link.
 
@@ -48,6 +49,13 @@ class OtsMachine:
             assert request_bytes(tlp)[1] == 0, "a flush that reads something"
             self.flushes.append((tlp.address, self.came))
             self.due.append((self.cycle + self.delay(), [answer(tlp, HOST, 0, bytes(4), 1, tlp.address & 0x7C)]))
+        elif self.copying and tlp.kind is Kind.MRD and tlp.tag < 128:
+            assert tlp.address >> 12 == self.copying[0] and tlp.requester_id == OWN
+            status = 1 if self.fails is not None and self.fails == tlp.address & 0xFFF else 0
+            self.due.append((self.cycle + self.delay(), [answer(tlp, HOST, 1)] if status else self.perform(tlp)))
+        elif self.copying and tlp.kind is Kind.MWR and (tlp.length, tlp.tag) == (32, 0):
+            assert tlp.address >> 12 == self.copying[1] and self.copying[1] not in self.went, "a part of the copy comes late"
+            self.memory.write(tlp.address, tlp.data, expand_byte_enables(tlp))
         else:
             self.through(tlp)
 
@@ -57,7 +65,12 @@ class OtsMachine:
         sent, before = self.sent[tlp.flow].popleft()
         assert before <= self.came, f"{tlp} passed {before - self.came} writes"
         page, plain = self.places[sent.address >> 12] or (tlp.address >> 12, 0)
-        if not self.places[sent.address >> 12]:
+        if self.copying:
+            page = tlp.address >> 12
+            assert page in self.copying, f"{tlp} went nowhere"
+            assert page == self.copying[1] or tlp.flow is FlowClass.NON_POSTED or self.copying[1] not in self.went, "back to the source"
+            self.went.add(page)
+        elif not self.places[sent.address >> 12]:
             assert page in self.either, f"{tlp} went nowhere"
             if sent.is_atomic or sent.flow is FlowClass.POSTED:
                 self.went.add(page)
@@ -69,6 +82,8 @@ class OtsMachine:
         assert tlp == expected, f"{tlp} and not {expected}"
         if tlp.flow is FlowClass.POSTED:
             self.came += 1
+            if self.copying:
+                self.change(tlp.address & 0xFFF, tlp.data, expand_byte_enables(tlp))
             self.memory.write(tlp.address, tlp.data, expand_byte_enables(tlp))
             return
         self.forwarded[tlp.tag] = sent
@@ -79,9 +94,20 @@ class OtsMachine:
         if tlp.is_atomic:
             size = 2 * tlp.length if tlp.kind is Kind.CAS else 4 * tlp.length
             old = self.memory.read(tlp.address, size)
-            self.memory.write(tlp.address, apply(NAMES[tlp.kind], old, tlp.data))
+            new = apply(NAMES[tlp.kind], old, tlp.data)
+            self.memory.write(tlp.address, new)
+            if self.copying:
+                self.change(tlp.address & 0xFFF, new, None)
             return [answer(tlp, HOST, 0, old, size, 0)]
         return read_completions(tlp, self.memory.read(tlp.address, 4 * tlp.length), HOST, 64, 256, self.rng.randrange)
+
+    def change(self, offset, data, enables):
+        """What shall stand in the page that is copied."""
+        if self.image is None:
+            self.image = self.memory.read(self.copying[0] << 12, PAGE)
+        old = self.image[offset:offset + len(data)]
+        new = bytes(data[i] if enables is None or enables >> i & 1 else old[i] for i in range(len(data)))
+        self.image = self.image[:offset] + new + self.image[offset + len(data):]
 
     def completed(self, tlp):
         key = tlp.requester_id, tlp.tag
@@ -192,21 +218,21 @@ class OtsMachine:
 class Traffic:
     """Random requests of devices to addresses of windows."""
 
-    def __init__(self, rng, bases):
-        self.rng, self.bases, self.tags = rng, bases, defaultdict(int)
+    def __init__(self, rng, bases, atomics=0.1):
+        self.rng, self.bases, self.tags, self.atomics = rng, bases, defaultdict(int), atomics
 
     def one(self, base=None):
         rng = self.rng
         base = rng.choice(self.bases) if base is None else base
         requester = rng.choice((0x0100, 0x0101, 0x0310))
-        self.tags[requester] = tag = (self.tags[requester] + 1) % 256
+        self.tags[requester] = tag = self.tags[requester] % 255 + 1
         flags = {"relaxed_ordering": rng.random() < 0.2, "id_ordering": rng.random() < 0.2}
         kind = rng.random()
         offset = rng.randrange(PAGE)
         if kind < 0.5:
             size = min(rng.choice((0, 1, 3, 4, 8, 16, 64, 64, 100, 128, 256)), PAGE - offset, 252 if offset & 3 else 256)
             return replace(memory_write(requester, base + offset, rng.randbytes(size), tag, **flags), no_snoop=rng.random() < 0.2)
-        if kind < 0.9:
+        if kind < 1 - self.atomics:
             return memory_read(requester, base + offset, min(rng.choice((0, 1, 4, 8, 64, 200, 512)), PAGE - offset), tag, **flags)
         return self.atomic(base)
 
@@ -214,5 +240,5 @@ class Traffic:
         rng = self.rng
         kind, size = rng.choice(((Kind.FETCH_ADD, 4), (Kind.SWAP, 8), (Kind.CAS, 4), (Kind.CAS, 16)))
         operands = 2 * size if kind is Kind.CAS else size
-        self.tags[0x311] = tag = (self.tags[0x311] + 1) % 256
+        self.tags[0x311] = tag = self.tags[0x311] % 255 + 1
         return Tlp(kind, 0x311, tag, base + (rng.randrange(PAGE) & -size), operands // 4, 0, 0, rng.randbytes(operands))

@@ -2,8 +2,9 @@
 """The on-the-side device between a root complex with memory and devices whose pages lead through its windows."""
 
 import pytest
-from ots_machine import CLOSE, COMMIT, HOLD, LIMITS, OPEN, OWN, PAGE, TRACK, OtsMachine, Traffic
+from ots_machine import CLOSE, COMMIT, COPY, HOLD, LIMITS, OPEN, OWN, PAGE, TRACK, OtsMachine, Traffic
 
+from pagehop.ots.top import Ots
 from pagehop_tb.protocol import FlowClass, memory_read, memory_write
 from pagehop_tb.simulate import run, seeded
 
@@ -265,3 +266,46 @@ def test_a_held_window_tells_what_it_has_let_through():
         assert await machine.word(ctx, 0, 2) == 1 << 16
 
     drive("ots/held", bench)
+
+
+def copies(name, ots=Ots, *, error=None, atomics=0.02):
+    """The device copies a page while others write to it; returns whether it moved, and the machine."""
+    outcome = []
+
+    async def bench(ctx, machine, rng):
+        base = await machine.take_window(ctx, 1, TARGETS[1])
+        assert await machine.order(ctx, 1, OPEN) == 0
+        machine.memory.write(TARGETS[1] << 12, rng.randbytes(PAGE))
+        machine.copying = TARGETS[1], TARGETS[2]
+        machine.fails = error
+        traffic = Traffic(rng, [base], atomics)
+        machine.delay = lambda: rng.randint(1, 60)
+        await machine.write(ctx, 0x10, TARGETS[2] << 12)
+        before = await machine.read(ctx, 0x20)
+        await machine.write(ctx, 0x18, 1 | COPY << 8)
+        while not ((after := await machine.read(ctx, 0x20)) ^ before) >> 8 & 0xFF:
+            machine.device(*(traffic.one() for _ in range(4)))
+        machine.device(*(traffic.one() for _ in range(20)))
+        await machine.until(ctx, machine.quiet, 20_000)
+        await machine.flush(ctx, 1)
+        outcome.append(after >> 4 & 0xF)
+        place = TARGETS[1] if outcome[0] else TARGETS[2]
+        assert (await machine.word(ctx, 1, 0)) >> 12 == place
+        assert machine.memory.read(place << 12, PAGE) == machine.image, "the page is not what was written to it"
+        assert not outcome[0] or machine.went <= {TARGETS[1]}
+
+    machine = drive(name, bench, ots=ots)
+    return outcome[0], machine
+
+
+@pytest.mark.hazard("H07", "H09", "H25", "H58")
+@pytest.mark.parametrize("seed", range(3))
+def test_the_device_copies_while_others_write(seed):
+    refusal, machine = copies(f"ots/copies/{seed}")
+    assert refusal == 0 and machine.went == set(TARGETS[1:3])
+
+
+@pytest.mark.hazard("H14")
+def test_a_copy_that_fails_changes_nothing():
+    refusal, machine = copies("ots/copy_fails", error=1024)
+    assert refusal == 5 and machine.went == {TARGETS[1]}

@@ -35,7 +35,8 @@ class Control(wiring.Component):
     -------
     posted, requests : TLPs of the host for the registers; requests are taken while an answer can be kept. answer : completions
     own_id, base : requester ID and address of the register BAR
-    order : stream out, each once. carried, refused, refusal : of the table. copy : starts a copy, see :class:`pagehop.ots.page_mover.PageMover`
+    order : stream out, each once. carried, refused_order, refusal : of the table. copy : instead of an order COPY, if there is a mover; it ends with
+        carried, or with copy_done, and the reason
     flush, flush_window, flush_passed : out, pulses. flush_busy, flush_failed, flushes : in
     hold_limit, completion_limit : out, cycles. now : out, counts cycles
     copy_busy, copy_failed, copy_error : in
@@ -49,6 +50,7 @@ class Control(wiring.Component):
         super().__init__({
             "posted": In(beat), "requests": In(beat), "answer": Out(beat), "own_id": In(16), "base": In(64),
             "order": Out(stream.Signature(WindowCommand(windows))), "carried": In(1), "refused_order": In(1), "refusal": In(Refusal),
+            "copy": Out(1), "copy_done": In(1), "copy_failure": In(Refusal),
             "flush": Out(1), "flush_window": Out(window), "flush_passed": Out(1), "flush_busy": In(1), "flush_failed": In(1), "flushes": In(8),
             "hold_limit": Out(32), "completion_limit": Out(32), "now": Out(48),
             "copy_busy": In(1), "copy_failed": In(1), "copy_error": In(4),
@@ -81,18 +83,24 @@ class Control(wiring.Component):
 
     def _orders(self, m, registers):
         written, word, order, status = registers.window_order_written, registers.window_order, self.order.payload, registers.window_status
-        busy, refusal, orders = Signal(), Signal(Refusal), Signal(8)
+        busy, copying, refusal, orders = Signal(), Signal(), Signal(Refusal), Signal(8)
+        # The table refuses the mover when it could not end, and the mover goes on then.
+        ends = self.carried | self.copy_done | (self.refused_order & ~copying)
+        m.d.sync += self.copy.eq(0)
         with m.If(self.order.ready):
             m.d.sync += self.order.valid.eq(0)
         with m.If(written & ~busy):
             target = registers.window_target.address[PAGE_BITS:]
+            copies = (word.op == WindowOp.COPY.value) & (word.window < self.windows_count) & self.copies
             m.d.sync += [
-                self.order.valid.eq(1), busy.eq(1), order.window.eq(word.window), order.known.eq(word.window < self.windows_count),
+                self.copy.eq(copies), self.order.valid.eq(~copies), busy.eq(1), copying.eq(copies), order.window.eq(word.window),
+                order.known.eq(word.window < self.windows_count),
                 order.op.eq(Mux(word.op <= WindowOp.COPY.value, word.op, WindowOp.NONE.value)),
                 order.plain.eq(word.plain), *order.target.is_at(target),
             ]
-        with m.If(self.carried | self.refused_order):
-            m.d.sync += [busy.eq(0), refusal.eq(Mux(self.refused_order, self.refusal, Refusal.NONE)), orders.eq(orders + 1)]
+        with m.If(ends):
+            why = Mux(self.copy_done, self.copy_failure, Mux(self.refused_order, self.refusal, Refusal.NONE))
+            m.d.sync += [busy.eq(0), refusal.eq(why), orders.eq(orders + 1)]
         with m.Elif(written & busy):
             m.d.sync += refusal.eq(Refusal.BUSY)
         m.d.comb += [status.busy.eq(busy), status.refusal.eq(refusal), status.orders.eq(orders)]

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Issued
+from pagehop.interposer.layouts import PAGE_BITS, Issued
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.ots.decode import OtsDecode
 from pagehop.ots.layouts import Access, OtsInfo, OtsLane, WindowEntry, window_bits
@@ -67,6 +67,8 @@ class OtsIngress(wiring.Component):
     local_posted, local_leaf : TLPs for the registers, or the leaf tables. register_requests, leaf_requests
     pauses, index, entry : of the table; index 0 is of writes, 1 of requests
     access, accesses : of the beat that leaves through a window in this cycle
+    absorbing, absorb_window : in, writes through this window that begin from now on go to ``absorb`` too, a cycle later. atomic,
+        atomic_offset : an atomic went there, to this byte of its page
     refused, refused_room : requests to no window. dropped, unexpected, timed_out : pulses. holds : something waits for a window
     atomics : a bit a window, an atomic waits for its answer
     accepted, left : writes to windows that came, and that are in the issue register or dropped
@@ -87,6 +89,7 @@ class OtsIngress(wiring.Component):
             "flush": Out(beat), "copy": Out(beat), "local_posted": Out(beat), "local_leaf": Out(1), "register_requests": Out(beat),
             "leaf_requests": Out(beat), "pauses": In(1), "index": Out(window).array(2), "entry": In(WindowEntry).array(2),
             "access": Out(Access(windows)), "accesses": Out(1),
+            "absorbing": In(1), "absorb_window": In(window), "absorb": Out(beat), "atomic": Out(1), "atomic_offset": Out(PAGE_BITS),
             "refused": Out(stream.Signature(headers.RequestHeader())), "refused_room": In(1),
             "dropped": Out(1), "unexpected": Out(1), "timed_out": Out(1), "holds": Out(1), "atomics": Out(windows),
             "accepted": Out(self.queue.stamp_bits), "left": Out(self.queue.stamp_bits), "limit": In(32),
@@ -118,6 +121,7 @@ class OtsIngress(wiring.Component):
         for lane, sink in ((OtsLane.REGISTER_REQUEST, self.register_requests), (OtsLane.LEAF_REQUEST, self.leaf_requests)):
             head = queue.o[lane]
             m.d.comb += [sink.valid.eq(head.valid), head.ready.eq(sink.ready), sink.payload.eq(head.payload.beat)]
+        self._absorb(m, posted, requests)
         self._credits(m, queue)
         return m
 
@@ -173,6 +177,19 @@ class OtsIngress(wiring.Component):
         with m.Elif(count == 0):
             m.d.sync += touched.eq(0)
         m.d.comb += self.atomics.eq(touched)
+
+    def _absorb(self, m, posted, requests):
+        """Tell the engine of what changes the page that it copies."""
+        begun, absorbs = Signal(), Signal()
+        m.d.comb += absorbs.eq(Mux(posted.access.first, self.absorbing & (posted.access.window == self.absorb_window), begun))
+        m.d.sync += [
+            self.absorb.valid.eq(posted.accesses & absorbs), self.absorb.payload.eq(posted.offer.payload.beat),
+            self.atomic.eq(requests.accesses & requests.access.first & requests.access.atomic & self.absorbing
+                           & (requests.access.window == self.absorb_window)),
+            self.atomic_offset.eq(Cat(Const(0, 2), requests.access.first_dword)),
+        ]
+        with m.If(posted.accesses):
+            m.d.sync += begun.eq(absorbs)
 
     def _credits(self, m, queue):
         for name, lanes in _CREDIT_LANES.items():

@@ -37,8 +37,8 @@ class Monitor(wiring.Component):
     -------
     access, accesses : a beat that leaves. clear, window : in
     was_read, was_written : out, a bit a window
-    now : in, counts cycles. word : in, which is read: 0 lines that were written, 1 first, 2 last, 3 reads and writes, 4 lines that the last clear has forgotten; 5 the bytes of
-        ``read_line``
+    now : in, counts cycles. word : in, which is read: 0 lines that were written, 1 first, 2 last, 3 reads and writes, 4 lines that the
+        last clear has forgotten, 5 the bytes of ``read_line``
     read_window, read_line, read_enable : in. read_data : out, three cycles after the enable
     """
     def __init__(self, data_bytes, windows):

@@ -6,13 +6,16 @@ from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import PAGE_NUMBER_BITS
 from pagehop.interposer.local import LocalSource
+from pagehop.memory.copy_engine import CopyEngine
 from pagehop.ots.control import Control
 from pagehop.ots.ingress import OtsIngress, default_depths
 from pagehop.ots.layouts import check_windows, window_bits
 from pagehop.ots.monitor import Monitor
+from pagehop.ots.page_mover import PageMover
 from pagehop.ots.window_flush import WindowFlush
 from pagehop.ots.window_table import WindowTable
 from pagehop.ots.window_words import WindowWords
+from pagehop.tlp.arbiter import connect_in_turns
 from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker, FlushView
 from pagehop.tlp.refusals import Refusals
@@ -21,7 +24,10 @@ from pagehop.tlp.stream import TlpPort, connect_streams
 __all__ = ["Ots"]
 
 #: What the device sends of itself, and the lane of each.
-_OWN = {"flush": EgressLane.ENGINE, "registers": EgressLane.COMPLETION, "refusals": EgressLane.COMPLETION}
+_OWN = {
+    "flush": EgressLane.ENGINE, "registers": EgressLane.COMPLETION, "refusals": EgressLane.COMPLETION,
+    "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
+}
 
 
 class Ots(wiring.Component):
@@ -33,6 +39,7 @@ class Ots(wiring.Component):
     Parameters
     ----------
     data_bytes : 16, 32 or 64. windows : 1 to 16. leaves : entries of page tables, a power of two. max_payload : largest payload in bytes
+    copies : it copies pages itself, in pieces of ``chunk_bytes``
     depths : beats of each :class:`OtsLane`; as much as two pages, and the answer to the longest read
 
     Members
@@ -40,7 +47,7 @@ class Ots(wiring.Component):
     port : the link. own_id : requester ID of the device. register_bar, window_bar, leaf_bar : addresses of its BARs, each aligned to its size
     committed : pulses when ``committed_window`` gets another target; accesses from then on go there
     """
-    def __init__(self, data_bytes=64, *, windows=4, leaves=512, max_payload=256, depths=None):
+    def __init__(self, data_bytes=64, *, windows=4, leaves=512, copies=True, chunk_bytes=128, max_payload=256, depths=None):
         check_windows(windows)
         if data_bytes not in (16, 32, 64):
             raise ValueError(f"Beats of the on-the-side device must have 16, 32 or 64 bytes, not {data_bytes!r}")
@@ -48,7 +55,8 @@ class Ots(wiring.Component):
             raise ValueError(f"Leaves must be a power of two of at least 512, not {leaves!r}")
         self.data_bytes, self.windows, self.leaves, self.max_payload = data_bytes, windows, leaves, max_payload
         self.depths = depths or default_depths(data_bytes)
-        self.control = Control(data_bytes, windows, leaves)
+        self.copies, self.chunk_bytes = copies, chunk_bytes
+        self.control = Control(data_bytes, windows, leaves, copies=copies)
         super().__init__({
             "port": Out(TlpPort(data_bytes)), "own_id": In(16), "register_bar": In(64), "window_bar": In(64), "leaf_bar": In(64),
             "committed": Out(1), "committed_window": Out(window_bits(windows)), "committed_page": Out(PAGE_NUMBER_BITS),
@@ -71,6 +79,11 @@ class Ots(wiring.Component):
         self._link(m, ingress, egress, own, tracker, refusals, control)
         self._windows(m, ingress, table, monitor, words, control)
         self._flush(m, ingress, egress, table, flush, tracker, control)
+        if self.copies:
+            self._copies(m, ingress, table, own, control)
+        else:
+            connect_streams(m, control.order, table.order)
+            m.d.comb += [ingress.pauses.eq(table.pauses), ingress.copy.ready.eq(1)]
         m.d.comb += [
             control.base.eq(self.register_bar), control.dropped.eq(ingress.dropped), control.unexpected.eq(ingress.unexpected),
             control.timeouts.eq(ingress.timed_out), control.held.eq(ingress.holds), control.refused.eq(ingress.refused.valid),
@@ -89,7 +102,7 @@ class Ots(wiring.Component):
             port.rx_limits.eq(ingress.rx_limits), egress.limits.eq(port.tx_limits), egress.payload_limit.eq(-1), ingress.room.eq(egress.room),
             own.room.eq(egress.room), own.refusals.valid.eq(refusals.o.valid), refusals.o.ready.eq(own.refusals.ready),
             own.refusals.payload.first.eq(1), own.refusals.payload.last.eq(1), own.refusals.payload.header.eq(refusals.o.payload),
-            ingress.refused_room.eq(refusals.room), ingress.copy.ready.eq(1), ingress.leaf_requests.ready.eq(1),
+            ingress.refused_room.eq(refusals.room), ingress.leaf_requests.ready.eq(1),
             # Nothing is kept of what comes to leaf tables that there are not.
             control.posted.valid.eq(ingress.local_posted.valid), control.posted.payload.eq(ingress.local_posted.payload),
             ingress.local_posted.ready.eq(control.posted.ready),
@@ -102,9 +115,8 @@ class Ots(wiring.Component):
             m.d.comb += [table.index[number].eq(ingress.index[number]), ingress.entry[number].eq(table.entry[number])]
         for bus in ("windows", "bytes"):
             wiring.connect(m, getattr(control, bus), getattr(words, bus))
-        connect_streams(m, control.order, table.order)
         m.d.comb += [
-            ingress.pauses.eq(table.pauses), table.index[2].eq(words.index), words.entry.eq(table.entry[2]),
+            table.index[2].eq(words.index), words.entry.eq(table.entry[2]),
             table.limit.eq(control.hold_limit), table.was_written.eq(monitor.was_written), table.atomics.eq(ingress.atomics),
             control.carried.eq(table.carried), control.refused_order.eq(table.refused), control.refusal.eq(table.refusal),
             monitor.access.eq(ingress.access), monitor.accesses.eq(ingress.accesses), monitor.clear.eq(table.clear), monitor.window.eq(table.window),
@@ -113,6 +125,31 @@ class Ots(wiring.Component):
             words.read_data.eq(monitor.read_data), words.was_read.eq(monitor.was_read), words.was_written.eq(monitor.was_written),
             words.expired.eq(table.expired), words.atomics.eq(ingress.atomics),
             self.committed.eq(table.committed), self.committed_window.eq(table.window), self.committed_page.eq(table.target),
+        ]
+
+    def _copies(self, m, ingress, table, own, control):
+        m.submodules.mover = mover = PageMover(self.windows)
+        m.submodules.engine = engine = CopyEngine(self.data_bytes, self.chunk_bytes)
+        for source, sink in ((engine.o_read, own.copy_read[0]), (engine.o_write, own.copy_write[0]), (ingress.copy, engine.completion),
+                             (ingress.absorb, engine.absorb)):
+            connect_streams(m, source, sink)
+        connect_in_turns(m, "orders", (control.order, mover.order), table.order)
+        m.d.comb += [
+            ingress.pauses.eq(table.pauses | engine.pause), mover.start.eq(control.copy), mover.window.eq(control.order.payload.window),
+            mover.target.eq(control.order.payload.target), table.index[4].eq(mover.index), mover.entry.eq(table.entry[4]),
+            mover.carried.eq(table.carried), mover.refused.eq(table.refused), table.copied.eq(mover.copied), table.gave_up.eq(mover.gave_up),
+            control.copy_done.eq(mover.done), control.copy_failure.eq(mover.failure), control.copy_busy.eq(mover.busy),
+            control.copy_failed.eq(mover.failed), control.copy_error.eq(mover.error),
+            ingress.absorbing.eq(mover.absorbing), ingress.absorb_window.eq(mover.absorb_window), mover.atomics.eq(ingress.atomics),
+            mover.limit.eq(control.hold_limit), mover.entered.eq(ingress.entered), mover.issued.eq(ingress.issued),
+            mover.own_entered.eq(own.entered), mover.own_issued.eq(own.accepted),
+            engine.atomic.eq(ingress.atomic), engine.atomic_offset.eq(ingress.atomic_offset), engine.absorbing.eq(mover.busy),
+            engine.source_address.eq(mover.copy_source), engine.destination_address.eq(mover.copy_destination),
+            engine.source_id.eq(self.own_id), engine.destination_id.eq(self.own_id), engine.limit.eq(control.completion_limit),
+            *(getattr(engine, theirs).eq(getattr(mover, f"copy_{ours}")) for ours, theirs in (
+                ("prepare", "prepare"), ("set", "prepare_set"), ("start", "start"), ("stop", "stop"), ("over", "over"))),
+            *(getattr(mover, f"copy_{name}").eq(getattr(engine, name)) for name in (
+                "prepared", "absorbed", "stale", "fetched", "written", "outstanding", "owed", "error")),
         ]
 
     def _flush(self, m, ingress, egress, table, flush, tracker, control):

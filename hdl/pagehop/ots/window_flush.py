@@ -29,7 +29,8 @@ class WindowFlush(wiring.Component):
         self.stamp_bits = stamp_bits
         window = window_bits(windows)
         super().__init__({
-            "start": In(1), "passed": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry), "accepted": In(stamp_bits), "left": In(stamp_bits),
+            "start": In(1), "passed": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry),
+            "accepted": In(stamp_bits), "left": In(stamp_bits),
             "entered": In(4), "issued": In(4), "flush": In(FlushView), "request": Out(1), "insist": Out(1), "address": Out(64),
             "busy": Out(1), "failed": Out(1), "flushes": Out(8),
         })

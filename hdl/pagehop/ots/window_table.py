@@ -10,8 +10,8 @@ from pagehop.ots.monitor import MONITOR_CYCLES
 
 __all__ = ["WindowTable"]
 
-#: Readers of the table: the posted lane, the lane of requests, software, the flush.
-_READERS = 4
+#: Readers of the table: the posted lane, the lane of requests, software, the flush, the mover.
+_READERS = 5
 
 #: Cycles until both lanes see what has changed in the table.
 _SEEN_CYCLES = 2

@@ -1,12 +1,12 @@
 """The guest of a recorded trace does its DMA while its pages move through the windows of the on-the-side device, one after the other.
 
-As in :mod:`pagehop_tb.benches.iommu_migration`, whose machine this is with a second port at Host A (topology 11 or 12), the device's addresses are the
-guest's and the second stage of the IOMMU leads them to one of two memories, the second behind an aperture. Here no command of the IOMMU moves a page:
-software makes entries lead to a window and past it, and copies. Judged by the same checker: a page belongs to the second memory from the cycle in which
-its window leads there.
+As in :mod:`pagehop_tb.benches.iommu_migration`, whose machine this is with a second port at Host A (topology 11 or 12), the device's addresses are
+the guest's and the second stage of the IOMMU leads them to one of two memories, the second behind an aperture. No command of the IOMMU moves a page:
+software makes entries lead to a window and past it, and copies. Judged by the same checker: a page belongs to the second memory from the cycle in
+which its window leads there.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,8 +31,9 @@ from pagehop_tb.models.iommu import Invalidation, RiscvEntry
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import SystemConfig
-from pagehop_tb.pins import Fabric
+from pagehop_tb.pins import Fabric, TlpPortAgent
 from pagehop_tb.pins.access import number_reader, text_reader
+from pagehop_tb.protocol import Kind, Tlp
 
 REGISTERS, WINDOWS, LEAVES = 0xF100_0000, 0x60_0000_0000, 0x61_0000_0000
 OTS_ID = 0x0200
@@ -71,6 +72,29 @@ class _Commits:
     def wakes(self) -> list[Trigger]:
         """It is told of."""
         return [self._wire.value_change]
+
+
+class _Own:
+    """Gives what the device writes of itself another requester ID on its way to memory: all else that it writes came to a window before, in order."""
+
+    def __init__(self, port: TlpPortAgent) -> None:
+        self._came: deque[tuple[int, bytes]] = deque()
+        self._sent, self._taken, port.on_sent, port.on_tlp = port.on_sent, port.on_tlp, self._on_sent, self._on_tlp
+
+    def _on_sent(self, tlp: Tlp) -> None:
+        if tlp.kind is Kind.MWR and tlp.address >= WINDOWS and tlp.address < LEAVES:
+            self._came.append((tlp.address % PAGE, tlp.data))
+        if self._sent is not None:
+            self._sent(tlp)
+
+    def _on_tlp(self, tlp: Tlp) -> None:
+        if tlp.kind is Kind.MWR:
+            if self._came and self._came[0] == (tlp.address % PAGE, tlp.data):
+                self._came.popleft()
+            else:
+                tlp.requester_id = OWN_ID
+        if self._taken is not None:
+            self._taken(tlp)
 
 
 class _Copier:
@@ -130,12 +154,14 @@ class Guest(IommuGuest):
         for name, value in (("ots_id", OTS_ID), ("register_bar", REGISTERS), ("window_bar", WINDOWS), ("leaf_bar", LEAVES)):
             getattr(dut, name).value = value
         _Commits(dut, machine.fabric, self._committed)
+        _Own(machine.ports["ots"])
         self.place = lambda page, host: page * PAGE + host * HOST_B_OFFSET
         copier = _Copier(self, Delay(*config.get("copy_delay", [20, 300])))
         self.ots = OtsDriver(CpuRegisters(machine.hosts[0].cpu, REGISTERS), _Entries(self), copier, machine.fabric.wait, lambda: machine.cycle,
                              self.log, self.place, self._push)
         get = config.get
-        self.ots_setup = OtsSetup(WINDOWS, get("windows", 1), get("rounds", 4), get("snapshot", True), get("itself", False), get("hold_limit", 12_500))
+        self.ots_setup = OtsSetup(
+            WINDOWS, get("windows", 1), get("rounds", 4), get("snapshot", True), get("itself", False), get("hold_limit", 12_500))
 
     def _machine(self, dut: Any, config: SystemConfig) -> OtsMachine:
         write_delay, read_delay = self.config.get("write_delay", [50, 800]), self.config.get("read_delay", [100, 600])

@@ -45,8 +45,8 @@ class CheckConfig:
     ``owned_by_b`` are the pages of the window that belong to Host B at the start; ``active_host`` gets what lies outside the window.
     ``interrupts`` are the ranges whose writes are interrupts, ``notify`` the interrupt addresses that the interposer writes by itself.
     ``global_order`` demands the order of the device's writes over both hosts, as an observer with a path of its own sees it (fence policy).
-    ``detours``: requester IDs under which what devices send to pages arrives on a way of its own, through the on-the-side device. Between that way and
-    the straight one order is demanded of each byte, and where agents could see it, not else: nobody else sees a page while it is led aside.
+    ``detours``: requester IDs under which what devices send to pages arrives on a way of its own, through the on-the-side device. Between that way
+    and the straight one order is demanded of each byte, and where agents could see it, not else: nobody else sees a page while it is led aside.
     ``line_atomic`` demands that an access inside one 64-byte line sees one moment: stronger than PCIe, and what drivers assume.
     ``groups`` names, by agent and by requester ID, devices that keep order within their group alone, for they were declared independent or use
     another traffic class (H24d); by :func:`answers_of` an agent, the group of its completions, which have the class of their request.

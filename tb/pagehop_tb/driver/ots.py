@@ -26,8 +26,8 @@ class Entries(Protocol):
     """The entries of the IOMMU that lead to the pages."""
 
     async def lead(self, page: int, target: int) -> None:
-        """Let the entry of ``page`` lead to the page at this address, and return when devices can not use the old one any more, and what they did by it
-        is done: invalidated and drained (H01, H02, H26)."""
+        """Let the entry of ``page`` lead to the page at this address, and return when devices can not use the old one any more, and what they did by
+        it is done: forgotten and drained (H01, H02, H26)."""
 
     async def hold(self, page: int) -> None:
         """From now on no device gets what the entry of ``page`` says, until :meth:`release`. Where that is not possible, nothing."""
@@ -62,9 +62,9 @@ class OtsSetup:
 class OtsDriver:
     """Moves pages of a guest through windows, as :class:`~pagehop_tb.driver.api.PageMover`. One caller at a time.
 
-    Each move is: take a window that leads to the page where it is, and holds; let the entry lead to the window; open. Copy while devices go on, again what
-    they write, until nothing was written; then, in one step, the window leads to the new place. At last the entry leads there itself, while devices that
-    ask for it are kept waiting until what came through the window is visible: without that, what comes the short way could pass it.
+    Each move is: take a window that leads to the page where it is, and holds; let the entry lead to the window; open. Copy while devices go on, again
+    what they write, until nothing was written; then, in one step, the window leads to the new place. At last the entry leads there itself, while
+    devices that ask for it are kept waiting until what came through the window is visible: without that, what comes the short way could pass it.
 
     Parameters
     ----------
