@@ -288,6 +288,8 @@ def copies(name, ots=Ots, *, error=None, atomics=0.02):
         machine.device(*(traffic.one() for _ in range(20)))
         await machine.until(ctx, machine.quiet, 20_000)
         await machine.flush(ctx, 1)
+        # The copy was proven before the window led there, as far as it was sent then.
+        assert outcome or machine.flushes[0][0] == TARGETS[2] << 12 or error is not None
         outcome.append(after >> 4 & 0xF)
         place = TARGETS[1] if outcome[0] else TARGETS[2]
         assert (await machine.word(ctx, 1, 0)) >> 12 == place

@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 from pagehop.interposer.layouts import PAGE_BITS, FarPage
 from pagehop.memory.copy_engine import CopyError, CopySet
 from pagehop.ots.layouts import Refusal, WindowCommand, WindowEntry, WindowOp, window_bits
+from pagehop.tlp.flush import FlushView
+from pagehop.tlp.flush_wait import FlushWait
 from pagehop.tlp.issue import Mark
 
 __all__ = ["PageMover"]
@@ -26,7 +28,8 @@ class PageMover(wiring.Component):
 
     Writes go on to the source, and into the copy as well; atomics to the source, and what they change is read again. When all is copied the mover
     gives the table the order COPY: nothing comes any more then until the last of the copy has its place at the egress, before whatever comes later
-    (O2), or until ``limit`` cycles have passed. The copy is proven visible by the flush that software asks for before the window is closed (H03).
+    (O2), or until ``limit`` cycles have passed. All but that last part has been proven visible by then (H03), and that by the flush that software
+    asks for before the window is closed.
 
     Members
     -------
@@ -36,6 +39,7 @@ class PageMover(wiring.Component):
     absorbing, absorb_window : out, writes and atomics of this window are told to the engine
     atomics : in, a bit a window. entered, issued : counts of the issue register of what comes through windows, own_… of what the engine sends
     limit : in, cycles. copy_… : of the engine
+    flush, request, insist, proving : of the flush tracker, whose address is that of the copy while ``proving``. flush_busy : somebody else uses it
     """
     def __init__(self, windows):
         window = window_bits(windows)
@@ -44,6 +48,7 @@ class PageMover(wiring.Component):
             "order": Out(stream.Signature(WindowCommand(windows))), "carried": In(1), "refused": In(1), "gave_up": Out(1), "copied": Out(1),
             "done": Out(1), "failure": Out(Refusal), "busy": Out(1), "failed": Out(1), "error": Out(4),
             "absorbing": Out(1), "absorb_window": Out(window), "atomics": In(windows), "limit": In(32),
+            "flush": In(FlushView), "request": Out(1), "insist": Out(1), "proving": Out(1), "flush_busy": In(1),
             "entered": In(4), "issued": In(4), "own_entered": In(4), "own_issued": In(4),
             "copy_prepare": Out(1), "copy_set": Out(CopySet), "copy_prepared": In(1), "copy_start": Out(1), "copy_stop": Out(1), "copy_over": Out(1),
             "copy_source": Out(64), "copy_destination": Out(64), "copy_absorbed": In(1), "copy_stale": In(1), "copy_fetched": In(1),
@@ -54,11 +59,13 @@ class PageMover(wiring.Component):
         m = Module()
         m.submodules.sent = sent = Mark(4)
         m.submodules.own_sent = own_sent = Mark(4)
+        m.submodules.wait = wait = FlushWait()
         delay, rounds, target = Signal(range(_EFFECT_CYCLES + 1)), Signal(range(_ROUNDS + 1)), Signal(FarPage)
         order = self.order.payload
         m.d.comb += [
             sent.target.eq(self.entered), sent.count.eq(self.issued), own_sent.target.eq(self.own_entered), own_sent.count.eq(self.own_issued),
-            order.window.eq(self.index), order.known.eq(1), order.op.eq(WindowOp.COPY), order.target.eq(target), self.absorb_window.eq(self.index),
+            wait.flush.eq(self.flush), self.request.eq(wait.request), order.window.eq(self.index), order.known.eq(1), order.op.eq(WindowOp.COPY),
+            order.target.eq(target), self.absorb_window.eq(self.index),
             self.copy_source.eq(self.entry.target.number << PAGE_BITS), self.copy_destination.eq(target.number << PAGE_BITS),
         ]
         with m.If(delay != 0):
@@ -66,7 +73,8 @@ class PageMover(wiring.Component):
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("Idle"))
             self._begin(m, delay, rounds, target)
-            self._copy(m, delay, rounds, sent)
+            self._copy(m, delay, rounds, sent, own_sent)
+            self._prove(m, own_sent, wait)
             self._turn(m, delay, rounds, sent, own_sent)
             self._end(m, delay, sent)
         return m
@@ -88,7 +96,7 @@ class PageMover(wiring.Component):
                 m.d.sync += [self.absorbing.eq(1), delay.eq(_EFFECT_CYCLES)]
                 m.next = "Absorb"
 
-    def _copy(self, m, delay, rounds, sent):
+    def _copy(self, m, delay, rounds, sent, own_sent):
         """Read the page, or what atomics have changed of it, behind all that had left by then, and when those atomics have been answered (H58)."""
         with m.State("Absorb"):
             with m.If(delay == 0):
@@ -104,13 +112,34 @@ class PageMover(wiring.Component):
                 m.d.sync += self.error.eq(self.copy_error)
                 m.next = "Fail"
             with m.Elif((delay == 0) & self.copy_fetched):
-                m.next = "Order"
+                m.d.comb += own_sent.set.eq(1)
+                m.next = "Push"
                 with m.If(self.copy_stale):
                     self._again(m, rounds)
         with m.State("Again"):
             with m.If(self.copy_prepared):
                 m.d.sync += delay.eq(_EFFECT_CYCLES)
                 m.next = "Absorb"
+
+    def _prove(self, m, own_sent, wait):
+        """What has been copied until now is at the egress, and then at its place."""
+        with m.State("Push"):
+            with m.If(own_sent.passed & ~self.flush_busy):
+                m.d.sync += self.proving.eq(1)
+                m.next = "Address"
+        with m.State("Address"):
+            m.d.comb += self.insist.eq(1)
+            m.next = "Flush"
+        with m.State("Flush"):
+            m.d.comb += wait.start.eq(1)
+            m.next = "Prove"
+        with m.State("Prove"):
+            with m.If(wait.done):
+                m.d.sync += self.proving.eq(0)
+                m.next = "Order"
+                with m.If(self.flush.lost):
+                    m.d.sync += self.error.eq(CopyError.TIMEOUT)
+                    m.next = "Fail"
 
     def _again(self, m, rounds):
         m.d.comb += [self.copy_prepare.eq(1), self.copy_set.eq(CopySet.STALE)]

@@ -1,7 +1,7 @@
 """The on-the-side device as a whole: only parts and connections (docs/ots.md)."""
 
-from amaranth.hdl import Module
-from amaranth.lib import wiring
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.layouts import PAGE_NUMBER_BITS
@@ -75,12 +75,14 @@ class Ots(wiring.Component):
         m.submodules.tracker = tracker = FlushTracker(0, data_bytes=size)
         m.submodules.refusals = refusals = Refusals()
         m.submodules.own = own = LocalSource(size, lanes=_OWN)
+        # What the mover asks of the flush tracker; nothing where there is none.
+        self.proof = Signal(data.StructLayout({"request": 1, "insist": 1, "proving": 1, "address": 64}), name="proof")
         m.submodules.egress = egress = Egress(size, 2, (128, 128, 16, 16), max_payload=self.max_payload, writers=(1, 2, 1, 1))
         self._link(m, ingress, egress, own, tracker, refusals, control)
         self._windows(m, ingress, table, monitor, words, control)
         self._flush(m, ingress, egress, table, flush, tracker, control)
         if self.copies:
-            self._copies(m, ingress, table, own, control)
+            self._copies(m, ingress, table, own, control, flush, tracker)
         else:
             connect_streams(m, control.order, table.order)
             m.d.comb += [ingress.pauses.eq(table.pauses), ingress.copy.ready.eq(1)]
@@ -127,7 +129,7 @@ class Ots(wiring.Component):
             self.committed.eq(table.committed), self.committed_window.eq(table.window), self.committed_page.eq(table.target),
         ]
 
-    def _copies(self, m, ingress, table, own, control):
+    def _copies(self, m, ingress, table, own, control, flush, tracker):
         m.submodules.mover = mover = PageMover(self.windows)
         m.submodules.engine = engine = CopyEngine(self.data_bytes, self.chunk_bytes)
         for source, sink in ((engine.o_read, own.copy_read[0]), (engine.o_write, own.copy_write[0]), (ingress.copy, engine.completion),
@@ -135,6 +137,8 @@ class Ots(wiring.Component):
             connect_streams(m, source, sink)
         connect_in_turns(m, "orders", (control.order, mover.order), table.order)
         m.d.comb += [
+            *(self.proof[name].eq(getattr(mover, name)) for name in ("request", "insist", "proving")), self.proof.address.eq(mover.copy_destination),
+            *(mover.flush[name].eq(getattr(tracker, name)) for name, _ in FlushView.as_shape()), mover.flush_busy.eq(flush.busy),
             ingress.pauses.eq(table.pauses | engine.pause), mover.start.eq(control.copy), mover.window.eq(control.order.payload.window),
             mover.target.eq(control.order.payload.target), table.index[4].eq(mover.index), mover.entry.eq(table.entry[4]),
             mover.carried.eq(table.carried), mover.refused.eq(table.refused), table.copied.eq(mover.copied), table.gave_up.eq(mover.gave_up),
@@ -158,7 +162,8 @@ class Ots(wiring.Component):
             table.index[3].eq(flush.index), flush.entry.eq(table.entry[3]),
             flush.accepted.eq(ingress.accepted), flush.left.eq(ingress.left), flush.entered.eq(ingress.entered), flush.issued.eq(ingress.issued),
             *(flush.flush[name].eq(getattr(tracker, name)) for name, _ in FlushView.as_shape()),
-            tracker.posted.eq(egress.posted | flush.insist), tracker.request.eq(flush.request), tracker.insist.eq(flush.request),
-            tracker.address.eq(flush.address), tracker.limit.eq(control.completion_limit), ingress.limit.eq(control.completion_limit),
+            tracker.posted.eq(egress.posted | flush.insist | self.proof.insist), tracker.request.eq(flush.request | self.proof.request),
+            tracker.insist.eq(tracker.request), tracker.address.eq(Mux(self.proof.proving, self.proof.address, flush.address)),
+            flush.waits.eq(self.proof.proving), tracker.limit.eq(control.completion_limit), ingress.limit.eq(control.completion_limit),
             control.flush_busy.eq(flush.busy), control.flush_failed.eq(flush.failed), control.flushes.eq(flush.flushes),
         ]

@@ -20,7 +20,8 @@ class WindowFlush(wiring.Component):
 
     Members
     -------
-    start, window, passed : in; ignored while ``busy``. ``passed``: of what is issued already only. index, entry : read port of the table
+    start, window, passed : in; ignored while ``busy``. ``passed``: of what is issued already only. ``waits``: the tracker is used by
+        somebody else. index, entry : read port of the table
     accepted, left : posted TLPs that came, and that have been issued. entered, issued : TLPs that came to the issue register, and that left it
     flush, request, address : of the flush tracker. insist : a flush is needed whatever it says; in the cycle before ``request``
     busy, failed, flushes : out
@@ -29,7 +30,7 @@ class WindowFlush(wiring.Component):
         self.stamp_bits = stamp_bits
         window = window_bits(windows)
         super().__init__({
-            "start": In(1), "passed": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry),
+            "start": In(1), "passed": In(1), "waits": In(1), "window": In(window), "index": Out(window), "entry": In(WindowEntry),
             "accepted": In(stamp_bits), "left": In(stamp_bits),
             "entered": In(4), "issued": In(4), "flush": In(FlushView), "request": Out(1), "insist": Out(1), "address": Out(64),
             "busy": Out(1), "failed": Out(1), "flushes": Out(8),
@@ -63,8 +64,9 @@ class WindowFlush(wiring.Component):
                     m.next = "Address"
             with m.State("Address"):
                 # A flush of another page proves nothing for this one, which may be behind a bridge.
-                m.d.comb += self.insist.eq(1)
-                m.next = "Flush"
+                with m.If(~self.waits):
+                    m.d.comb += self.insist.eq(1)
+                    m.next = "Flush"
             with m.State("Flush"):
                 m.d.comb += wait.start.eq(1)
                 m.next = "Wait"

@@ -147,7 +147,7 @@ class OtsDriver:
         window, self._next = self._next, (self._next + 1) % setup.windows
         old, new = self.place(page, 1 - to_host), self.place(page, to_host)
         await self.mappings.unmap(page)
-        self.observer.move_begin(begun, page, to_host)
+        self.observer.move_begin(begun, page, to_host, setup.itself)
         held += await self._enter(window, page, old)
         moved, frozen = await (self._copy_itself if setup.itself else self._copy)(window, page, to_host, new)
         held += frozen + await self._leave(window, page, new if moved else old)
