@@ -8,7 +8,6 @@ from pagehop.ots.byte_map import ByteMap
 from pagehop.ots.decode import OtsDecode
 from pagehop.ots.ingress import OtsIngress
 from pagehop.ots.monitor import Monitor
-from pagehop.ots.page_mover import PageMover
 from pagehop.ots.top import Ots
 from pagehop.ots.window_flush import WindowFlush
 from pagehop.ots.window_look import WindowLook
