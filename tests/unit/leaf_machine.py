@@ -1,4 +1,4 @@
-"""Leaf tables between software, walkers and a harvest, all at any time, and what must be true then by RISC-V's rules: not how the tables are built."""
+"""Leaf tables between software, walkers and a harvest, all at any time, and what must be true then by RISC-V's rules."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -45,8 +45,8 @@ def beats_of(tlp, data_bytes, poisoned_beat=None):
     chunks = [tlp.data[at:at + data_bytes] for at in range(0, len(tlp.data), data_bytes)] or [b""]
     for number, chunk in enumerate(chunks):
         yield {
-            "data": int.from_bytes(chunk, "little"), "dwords": len(chunk) // 4, "header": 0 if number else encode(tlp), "prefix": 0, "prefix_valid": 0,
-            "first": number == 0, "last": number == len(chunks) - 1, "poisoned": number == poisoned_beat, "digest_wrong": 0,
+            "data": int.from_bytes(chunk, "little"), "dwords": len(chunk) // 4, "header": 0 if number else encode(tlp), "prefix": 0,
+            "prefix_valid": 0, "first": number == 0, "last": number == len(chunks) - 1, "poisoned": number == poisoned_beat, "digest_wrong": 0,
         }
 
 
@@ -272,7 +272,7 @@ class LeafMachine:
             return
         self.inside = not beat.last
         data = beat.data.to_bytes(self.data_bytes, "little")
-        assert not any(data[4 * beat.dwords:]) and (beat.last or 4 * beat.dwords == self.data_bytes), f"{beat.dwords} {beat.last} {decode(self.completion)}"
+        assert not any(data[4 * beat.dwords:]) and (beat.last or 4 * beat.dwords == self.data_bytes)
         self.received += data[:4 * beat.dwords]
         if beat.last:
             self._judge(decode(self.completion, bytes(self.received)))
