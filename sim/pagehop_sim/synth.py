@@ -55,6 +55,7 @@ from pagehop.iommu.record_queue import RecordQueue
 from pagehop.iommu.top import Iommu
 from pagehop.iommu.translator import Translator
 from pagehop.memory.copy_engine import CopyEngine
+from pagehop.ots.leaf_table import LeafTable
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress
@@ -151,6 +152,8 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
     "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
+    "ots.LeafTable": lambda: LeafTable(WIDTH, 512),
+    "ots.LeafTable, 65536 entries, 16 B": lambda: LeafTable(16, 65_536),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.

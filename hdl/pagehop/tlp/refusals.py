@@ -7,13 +7,31 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.headers import CompletionHeader, CompletionStatus, RequestHeader, TlpType, address_of, is_atomic, is_memory, whole_tag
 
-__all__ = ["Refusals"]
+__all__ = ["Refusals", "refusal"]
 
 #: Requests that wait for their answer.
 _PLACES = 16
 
 #: Requests that may be discarded before ``room`` tells it: three whose way to the level takes as long as that of ``room`` back, and the next.
 _UNDERWAY = 4
+
+
+def refusal(m, request, completer_id, sizes=None):
+    """Header of the answer to this request that says Unsupported Request (2.2.9). ``sizes``: see ``Refusals._bytes``."""
+    answer, length = Signal(CompletionHeader()), Cat(request.length, request.length == 0)
+    m.d.comb += [
+        answer.type.eq(Mux(request.type == TlpType.MEMORY_LOCKED, TlpType.COMPLETION_LOCKED, TlpType.COMPLETION)),
+        answer.traffic_class.eq(request.traffic_class), answer.relaxed_ordering.eq(request.relaxed_ordering),
+        answer.no_snoop.eq(request.no_snoop), answer.requester_id.eq(request.requester_id), whole_tag(answer).eq(whole_tag(request)),
+        answer.completer_id.eq(completer_id), answer.status.eq(CompletionStatus.UNSUPPORTED_REQUEST), answer.byte_count.eq(4),
+    ]
+    with m.If(is_memory(request)):
+        skipped, count = (sizes or Refusals._bytes)(request, length)
+        m.d.comb += [answer.byte_count.eq(count), answer.lower_address.eq(Cat(skipped, address_of(request)[2:7]))]
+    with m.Elif(is_atomic(request) & (request.type != TlpType.DEFERRED_WRITE)):
+        # A compare-and-swap carries two operands and would return one.
+        m.d.comb += answer.byte_count.eq(Mux(request.type == TlpType.COMPARE_AND_SWAP, length << 1, length << 2))
+    return answer
 
 
 class Refusals(wiring.Component):
@@ -39,7 +57,7 @@ class Refusals(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fifo = fifo = LaneFifo(data.StructLayout({"request": RequestHeader(), "aborts": 1}), _PLACES, direct=True)
-        answer = self._answer(m, fifo.o.payload.request)
+        answer = refusal(m, fifo.o.payload.request, self.completer_id, self._bytes)
         m.d.comb += [
             fifo.i.valid.eq(self.i.valid), self.i.ready.eq(fifo.i.ready), fifo.i.payload.request.eq(self.i.payload),
             fifo.i.payload.aborts.eq(self.aborts),
@@ -53,23 +71,6 @@ class Refusals(wiring.Component):
             m.d.sync += self.o.payload.eq(answer)
         m.d.sync += self.room.eq(fifo.level <= _PLACES - _UNDERWAY)
         return m
-
-    def _answer(self, m, request):
-        """Header of the answer to this request."""
-        answer, length = Signal(CompletionHeader()), Cat(request.length, request.length == 0)
-        m.d.comb += [
-            answer.type.eq(Mux(request.type == TlpType.MEMORY_LOCKED, TlpType.COMPLETION_LOCKED, TlpType.COMPLETION)),
-            answer.traffic_class.eq(request.traffic_class), answer.relaxed_ordering.eq(request.relaxed_ordering),
-            answer.no_snoop.eq(request.no_snoop), answer.requester_id.eq(request.requester_id), whole_tag(answer).eq(whole_tag(request)),
-            answer.completer_id.eq(self.completer_id), answer.status.eq(CompletionStatus.UNSUPPORTED_REQUEST), answer.byte_count.eq(4),
-        ]
-        with m.If(is_memory(request)):
-            skipped, count = self._bytes(request, length)
-            m.d.comb += [answer.byte_count.eq(count), answer.lower_address.eq(Cat(skipped, address_of(request)[2:7]))]
-        with m.Elif(is_atomic(request) & (request.type != TlpType.DEFERRED_WRITE)):
-            # A compare-and-swap carries two operands and would return one.
-            m.d.comb += answer.byte_count.eq(Mux(request.type == TlpType.COMPARE_AND_SWAP, length << 1, length << 2))
-        return answer
 
     @staticmethod
     def _bytes(fields, length):
