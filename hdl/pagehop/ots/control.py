@@ -20,10 +20,7 @@ __all__ = ["COUNTERS", "REGISTERS", "Control"]
 REGISTERS = Path(__file__).with_name("registers.rdl")
 
 #: Counters, named as their registers.
-COUNTERS = ("refused", "dropped", "unsupported", "unexpected", "timeouts", "flush_timeouts", "expired", "held")
-
-#: Memories, and what serves each.
-MEMORIES = ("windows", "bytes")
+COUNTERS = ("refused", "dropped", "unsupported", "unexpected", "timeouts", "flush_timeouts", "expired", "held", "walked")
 
 
 class Control(wiring.Component):
@@ -40,7 +37,8 @@ class Control(wiring.Component):
     flush, flush_window, flush_passed : out, pulses. flush_busy, flush_failed, flushes : in
     hold_limit, completion_limit : out, cycles. now : out, counts cycles
     copy_busy, copy_failed, copy_error : in
-    windows, bytes : buses of the memories
+    in_entries, host_id, leaf_hold, leaf_line : out, leaf_waiting, leaf_expired : in, of the leaf tables
+    windows, bytes, peek_accessed … : buses of the memories
     <counter> : events in this cycle
     """
     def __init__(self, data_bytes, windows, leaves, *, copies=False):
@@ -53,6 +51,7 @@ class Control(wiring.Component):
             "copy": Out(1), "copy_done": In(1), "copy_failure": In(Refusal),
             "flush": Out(1), "flush_window": Out(window), "flush_passed": Out(1), "flush_busy": In(1), "flush_failed": In(1), "flushes": In(8),
             "hold_limit": Out(32), "completion_limit": Out(32), "now": Out(48),
+            "in_entries": Out(1), "host_id": Out(16), "leaf_hold": Out(1), "leaf_line": Out(13), "leaf_waiting": In(1), "leaf_expired": In(1),
             "copy_busy": In(1), "copy_failed": In(1), "copy_error": In(4),
             **{bank.name: Out(MemoryBus(len(getattr(self.file, bank.name).request.payload.index))) for bank in self.file.map.memories},
             **{name: In(3) for name in COUNTERS},
@@ -107,7 +106,13 @@ class Control(wiring.Component):
 
     def _show(self, m, registers):
         limits, flush, copy = registers.limits, registers.flush_status, registers.copy_status
-        m.d.sync += self.now.eq(self.now + 1)
+        expired = Signal(8)
+        m.d.sync += [self.now.eq(self.now + 1), expired.eq(expired + self.leaf_expired)]
+        m.d.comb += [
+            self.in_entries.eq(registers.leaf_control.in_entries), self.host_id.eq(registers.leaf_control.host_id),
+            self.leaf_hold.eq(registers.leaf_hold.hold), self.leaf_line.eq(registers.leaf_hold.line),
+            registers.leaf_status.waiting.eq(self.leaf_waiting), registers.leaf_status.expired.eq(expired),
+        ]
         m.d.comb += [
             registers.capabilities.leaves.eq(self.leaves), registers.capabilities.windows.eq(self.windows_count),
             registers.capabilities.copies.eq(self.copies), registers.capabilities.data_bytes.eq(self.data_bytes),

@@ -24,21 +24,21 @@ class OtsDecode(wiring.Component):
 
     Parameters
     ----------
-    windows : 1 to 16. entries : leaves. register_bits : base-2 logarithm of the size of the register BAR
+    windows : 1 to 16. entries : leaves
 
     Members
     -------
-    i, o : beats. own_id, register_bar, window_bar, leaf_bar : see :class:`pagehop.ots.top.Ots`
+    i, o : beats. own_id, window_bar, leaf_bar : see :class:`pagehop.ots.top.Ots`. host_id : requester ID of software, all others walk tables
     flush, copy : completions of our flush and copy reads, always ready
     """
-    def __init__(self, data_bytes, windows, entries, register_bits):
+    def __init__(self, data_bytes, windows, entries):
         check_windows(windows)
-        self.data_bytes, self.windows, self.register_bits = data_bytes, windows, register_bits
+        self.data_bytes, self.windows = data_bytes, windows
         self.window_space, self.leaf_space = window_bits(windows) + GENERATION_BITS + PAGE_BITS, exact_log2(entries) + 3
         beat = stream.Signature(TlpBeat(data_bytes))
         super().__init__({
             "i": In(beat), "o": Out(stream.Signature(QueueBeat(data_bytes, OtsInfo(windows), len(OtsLane)))),
-            "flush": Out(beat), "copy": Out(beat), "own_id": In(16), "window_bar": In(64), "leaf_bar": In(64),
+            "flush": Out(beat), "copy": Out(beat), "own_id": In(16), "window_bar": In(64), "leaf_bar": In(64), "host_id": In(16),
         })
 
     def elaborate(self, platform):
@@ -64,6 +64,7 @@ class OtsDecode(wiring.Component):
         request, completion = data.View(headers.RequestHeader(), header), data.View(headers.CompletionHeader(), header)
         address = headers.address_of(header)
         kind, to_window, to_leaf = headers.tlp_class(header), Signal(), Signal()
+        walk = Mux(request.requester_id == self.host_id, OtsLane.LEAF_READ, OtsLane.LEAF_WALK)
         plain = (headers.is_atomic(header) | (request.type == TlpType.MEMORY)) & (request.address_type == AddressType.UNTRANSLATED)
         m.d.comb += [
             to_window.eq(plain & (address[self.window_space:] == self.window_bar[self.window_space:])),
@@ -75,7 +76,7 @@ class OtsDecode(wiring.Component):
             leaf.eq(to_leaf),
             lane.eq(Mux(kind == TlpClass.COMPLETION, OtsLane.COMPLETION,
                         Mux(kind == TlpClass.POSTED, Mux(to_window, OtsLane.POSTED, OtsLane.LOCAL_POSTED),
-                            Mux(to_window, OtsLane.WINDOW_REQUEST, Mux(to_leaf, OtsLane.LEAF_REQUEST, OtsLane.REGISTER_REQUEST))))),
+                            Mux(to_window, OtsLane.WINDOW_REQUEST, Mux(to_leaf, walk, OtsLane.REGISTER_REQUEST))))),
         ]
 
     def _inform(self, m, header, leaf):

@@ -24,14 +24,15 @@ __all__ = ["OtsIngress", "default_depths"]
 
 #: Lanes whose TLPs draw credits of one class.
 _CREDIT_LANES = {
-    "posted": (OtsLane.POSTED, OtsLane.LOCAL_POSTED), "non_posted": (OtsLane.WINDOW_REQUEST, OtsLane.REGISTER_REQUEST, OtsLane.LEAF_REQUEST),
+    "posted": (OtsLane.POSTED, OtsLane.LOCAL_POSTED), "non_posted": (
+        OtsLane.WINDOW_REQUEST, OtsLane.REGISTER_REQUEST, OtsLane.LEAF_WALK, OtsLane.LEAF_READ),
     "completion": (OtsLane.COMPLETION,),
 }
 
 #: What stays with the beats of each lane, and what is shown ahead of them.
 _KEEPS = {
     OtsLane.POSTED: (), OtsLane.COMPLETION: (), OtsLane.LOCAL_POSTED: ("leaf",), OtsLane.WINDOW_REQUEST: (), OtsLane.REGISTER_REQUEST: (),
-    OtsLane.LEAF_REQUEST: (),
+    OtsLane.LEAF_WALK: (), OtsLane.LEAF_READ: (),
 }
 _AHEAD = {
     OtsLane.POSTED: ("window", "generation"), OtsLane.COMPLETION: ("tag", "last_completion"),
@@ -44,7 +45,7 @@ ENTRIES = 64
 
 def default_depths(data_bytes):
     """Beats of each :class:`OtsLane`: room for the answer to a read of 4 KB, and for all that posted credits allow in each lane of these."""
-    return 128, max(128, 64 * lines_to_beats(data_bytes)), 128, 16, 16, 16
+    return 128, max(128, 64 * lines_to_beats(data_bytes)), 128, 16, 16, 16, 16
 
 
 class OtsIngress(wiring.Component):
@@ -56,15 +57,15 @@ class OtsIngress(wiring.Component):
 
     Parameters
     ----------
-    data_bytes : beat width. windows, entries, register_bits : see :class:`OtsDecode`. depths : beats of each :class:`OtsLane`
+    data_bytes : beat width. windows, entries : see :class:`OtsDecode`. depths : beats of each :class:`OtsLane`
     max_payload : largest payload in bytes
 
     Members
     -------
-    rx, rx_limits : the link. own_id, window_bar, leaf_bar : see :class:`OtsDecode`
+    rx, rx_limits : the link. own_id, window_bar, leaf_bar, host_id : see :class:`OtsDecode`
     o : beats for the egress. room : of its lanes. entered, issued : TLPs that came to the issue register, and that left it
     flush, copy : completions of our own reads
-    local_posted, local_leaf : TLPs for the registers, or the leaf tables. register_requests, leaf_requests
+    local_posted, local_leaf : TLPs for the registers, or the leaf tables. register_requests, leaf_walks, leaf_reads
     pauses, index, entry : of the table; index 0 is of writes, 1 of requests
     access, accesses : of the beat that leaves through a window in this cycle
     absorbing, absorb_window : in, writes through this window that begin from now on go to ``absorb`` too, a cycle later. atomic,
@@ -74,9 +75,9 @@ class OtsIngress(wiring.Component):
     accepted, left : writes to windows that came, and that are in the issue register or dropped
     limit : cycles after which a request is not waited for any more
     """
-    def __init__(self, data_bytes, windows, entries, register_bits, *, depths, max_payload=256):
+    def __init__(self, data_bytes, windows, entries, *, depths, max_payload=256):
         self.data_bytes, self.windows, self.depths, self.max_payload = data_bytes, windows, tuple(depths), max_payload
-        self.decode = OtsDecode(data_bytes, windows, entries, register_bits)
+        self.decode = OtsDecode(data_bytes, windows, entries)
         self.queue = OrderingQueue(data_bytes, OtsInfo(windows), self.depths, completions=(OtsLane.COMPLETION,), keeps=_KEEPS, ahead=_AHEAD)
         self.lines = self.depths[OtsLane.COMPLETION] // lines_to_beats(data_bytes)
         if self.lines < 64:
@@ -84,10 +85,10 @@ class OtsIngress(wiring.Component):
                              f"not {self.depths[OtsLane.COMPLETION]}")
         beat, window = stream.Signature(TlpBeat(data_bytes)), window_bits(windows)
         super().__init__({
-            "rx": In(beat), "rx_limits": Out(CreditLimits), "own_id": In(16), "window_bar": In(64), "leaf_bar": In(64),
+            "rx": In(beat), "rx_limits": Out(CreditLimits), "own_id": In(16), "window_bar": In(64), "leaf_bar": In(64), "host_id": In(16),
             "o": Out(stream.Signature(EgressBeat(data_bytes))), "room": In(4), "entered": Out(4), "issued": Out(4),
             "flush": Out(beat), "copy": Out(beat), "local_posted": Out(beat), "local_leaf": Out(1), "register_requests": Out(beat),
-            "leaf_requests": Out(beat), "pauses": In(1), "index": Out(window).array(2), "entry": In(WindowEntry).array(2),
+            "leaf_walks": Out(beat), "leaf_reads": Out(beat), "pauses": In(1), "index": Out(window).array(2), "entry": In(WindowEntry).array(2),
             "access": Out(Access(windows)), "accesses": Out(1),
             "absorbing": In(1), "absorb_window": In(window), "absorb": Out(beat), "atomic": Out(1), "atomic_offset": Out(PAGE_BITS),
             "refused": Out(stream.Signature(headers.RequestHeader())), "refused_room": In(1),
@@ -108,7 +109,7 @@ class OtsIngress(wiring.Component):
         self._tags(m, requests, replies)
         local = queue.o[OtsLane.LOCAL_POSTED]
         m.d.comb += [
-            *(getattr(decode, name).eq(getattr(self, name)) for name in ("own_id", "window_bar", "leaf_bar")),
+            *(getattr(decode, name).eq(getattr(self, name)) for name in ("own_id", "window_bar", "leaf_bar", "host_id")),
             self.o.valid.eq(issue.o.valid), issue.o.ready.eq(self.o.ready), self.o.payload.beat.eq(issue.o.payload.beat),
             self.o.payload.lane.eq(issue.o.payload.lane), self.o.payload.to_memory.eq(issue.o.payload.to_memory),
             self.entered.eq(issue.entered), self.issued.eq(issue.accepted),
@@ -118,7 +119,8 @@ class OtsIngress(wiring.Component):
             self.accesses.eq(posted.accesses | requests.accesses), self.access.eq(Mux(posted.accesses, posted.access, requests.access)),
             self.dropped.eq(posted.dropped), self.unexpected.eq(replies.unexpected), self.holds.eq(posted.holds | requests.holds),
         ]
-        for lane, sink in ((OtsLane.REGISTER_REQUEST, self.register_requests), (OtsLane.LEAF_REQUEST, self.leaf_requests)):
+        for lane, sink in ((OtsLane.REGISTER_REQUEST, self.register_requests), (OtsLane.LEAF_WALK, self.leaf_walks),
+                           (OtsLane.LEAF_READ, self.leaf_reads)):
             head = queue.o[lane]
             m.d.comb += [sink.valid.eq(head.valid), head.ready.eq(sink.ready), sink.payload.eq(head.payload.beat)]
         self._absorb(m, posted, requests)

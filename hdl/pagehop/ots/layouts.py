@@ -38,7 +38,8 @@ class OtsLane(enum.IntEnum):
     LOCAL_POSTED     = 2     # to registers and leaf tables
     WINDOW_REQUEST   = 3
     REGISTER_REQUEST = 4
-    LEAF_REQUEST     = 5
+    LEAF_WALK        = 5     # of the IOMMU, to leaf tables
+    LEAF_READ        = 6     # of software
 
 
 class OtsInfo(data.StructLayout):

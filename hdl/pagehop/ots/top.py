@@ -10,6 +10,8 @@ from pagehop.memory.copy_engine import CopyEngine
 from pagehop.ots.control import Control
 from pagehop.ots.ingress import OtsIngress, default_depths
 from pagehop.ots.layouts import check_windows, window_bits
+from pagehop.ots.leaf_marks import HARVEST_BUSES
+from pagehop.ots.leaf_table import LeafTable
 from pagehop.ots.monitor import Monitor
 from pagehop.ots.page_mover import PageMover
 from pagehop.ots.window_flush import WindowFlush
@@ -26,7 +28,7 @@ __all__ = ["Ots"]
 #: What the device sends of itself, and the lane of each.
 _OWN = {
     "flush": EgressLane.ENGINE, "registers": EgressLane.COMPLETION, "refusals": EgressLane.COMPLETION,
-    "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
+    "leaves": EgressLane.COMPLETION, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
 }
 
 
@@ -67,7 +69,8 @@ class Ots(wiring.Component):
         size = self.data_bytes
         m.submodules.control = control = self.control
         m.submodules.ingress = ingress = OtsIngress(
-            size, self.windows, self.leaves, control.file.address_bits, depths=self.depths, max_payload=self.max_payload)
+            size, self.windows, self.leaves, depths=self.depths, max_payload=self.max_payload)
+        m.submodules.leaves = leaves = LeafTable(size, self.leaves)
         m.submodules.table = table = WindowTable(self.windows)
         m.submodules.monitor = monitor = Monitor(size, self.windows)
         m.submodules.words = words = WindowWords(self.windows)
@@ -79,6 +82,7 @@ class Ots(wiring.Component):
         self.proof = Signal(data.StructLayout({"request": 1, "insist": 1, "proving": 1, "address": 64}), name="proof")
         m.submodules.egress = egress = Egress(size, 2, (128, 128, 16, 16), max_payload=self.max_payload, writers=(1, 2, 1, 1))
         self._link(m, ingress, egress, own, tracker, refusals, control)
+        self._leaves(m, ingress, leaves, own, control)
         self._windows(m, ingress, table, monitor, words, control)
         self._flush(m, ingress, egress, table, flush, tracker, control)
         if self.copies:
@@ -104,12 +108,31 @@ class Ots(wiring.Component):
             port.rx_limits.eq(ingress.rx_limits), egress.limits.eq(port.tx_limits), egress.payload_limit.eq(-1), ingress.room.eq(egress.room),
             own.room.eq(egress.room), own.refusals.valid.eq(refusals.o.valid), refusals.o.ready.eq(own.refusals.ready),
             own.refusals.payload.first.eq(1), own.refusals.payload.last.eq(1), own.refusals.payload.header.eq(refusals.o.payload),
-            ingress.refused_room.eq(refusals.room), ingress.leaf_requests.ready.eq(1),
-            # Nothing is kept of what comes to leaf tables that there are not.
-            control.posted.valid.eq(ingress.local_posted.valid), control.posted.payload.eq(ingress.local_posted.payload),
-            ingress.local_posted.ready.eq(control.posted.ready),
+            ingress.refused_room.eq(refusals.room),
             *(part.eq(self.own_id) for part in (ingress.own_id, control.own_id, tracker.requester_id, refusals.completer_id)),
             ingress.window_bar.eq(self.window_bar), ingress.leaf_bar.eq(self.leaf_bar),
+        ]
+
+    def _leaves(self, m, ingress, leaves, own, control):
+        for source, sink in ((ingress.leaf_walks, leaves.walks), (ingress.leaf_reads, leaves.reads), (leaves.completion, own.leaves)):
+            connect_streams(m, source, sink)
+        for name in HARVEST_BUSES:
+            bus, theirs = getattr(control, name), getattr(leaves, name)
+            request, asked = bus.request.payload, theirs.request.payload
+            m.d.comb += [
+                theirs.request.valid.eq(bus.request.valid), bus.request.ready.eq(theirs.request.ready), asked.strobe.eq(request.strobe),
+                asked.index.eq(request.index), bus.response.valid.eq(theirs.response.valid), bus.response.payload.eq(theirs.response.payload),
+                theirs.response.ready.eq(1),
+            ]
+        posted = ingress.local_posted
+        m.d.comb += [
+            control.posted.valid.eq(posted.valid & ~ingress.local_leaf), leaves.posted.valid.eq(posted.valid & ingress.local_leaf),
+            control.posted.payload.eq(posted.payload), leaves.posted.payload.eq(posted.payload),
+            posted.ready.eq(Mux(ingress.local_leaf, leaves.posted.ready, control.posted.ready)),
+            leaves.completer_id.eq(self.own_id), leaves.in_entries.eq(control.in_entries), leaves.hold.eq(control.leaf_hold),
+            leaves.hold_line.eq(control.leaf_line), leaves.hold_limit.eq(control.hold_limit), ingress.host_id.eq(control.host_id),
+            control.leaf_waiting.eq(leaves.waiting), control.leaf_expired.eq(leaves.expired), control.walked.eq(leaves.walked),
+            control.unsupported.eq(leaves.unsupported + leaves.dropped),
         ]
 
     def _windows(self, m, ingress, table, monitor, words, control):

@@ -130,7 +130,7 @@ class Guest:
     def _tables(self, touched: list[int]) -> None:
         """The second stage of all functions, with A and D by hardware; interrupts go where they went."""
         memory, allocate = TableMemory(self.memory), pages_from(TABLES)
-        self.directory, space = Directory(memory, allocate), AddressSpace(memory, allocate, Mode.SV39, second=True)
+        self.directory, space = Directory(memory, allocate), self._space(memory, allocate, touched)
         for page in touched:
             space.map(page * PAGE, page * PAGE, accessed=0, dirty=0)
         space.map(MSI_BASE, MSI_BASE)
@@ -139,6 +139,10 @@ class Guest:
         context = DeviceContext(second_mode=Mode.SV39, second_ppn=space.ppn, gscid=GSCID, gade=1)
         for number in FUNCTIONS.values():
             self.directory.device(number, context)
+
+    def _space(self, memory: TableMemory, allocate: Callable[[int], int], touched: list[int]) -> AddressSpace:
+        """The second stage, empty."""
+        return AddressSpace(memory, allocate, Mode.SV39, second=True)
 
     # What is told to the checker beside what the machine tells.
 
@@ -160,8 +164,12 @@ class Guest:
     # What software does.
 
     async def start(self) -> None:
-        """Leave reset and program the IOMMU."""
+        """Leave reset and program what there is."""
         await self.machine.start()
+        await self.set_up()
+
+    async def set_up(self) -> None:
+        """Program the IOMMU."""
         await self.driver.setup(IommuSetup(int(self.directory.mode), self.directory.ppn, COMMANDS, FENCES, RECORDS, FENCES, waits=self.waits))
 
     async def watch(self) -> None:

@@ -23,16 +23,19 @@ from pagehop_tb.benches.iommu_migration import Guest as IommuGuest
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import EventLog
 from pagehop_tb.checker.space import CheckConfig
+from pagehop_tb.checker.verdict import Verdict
+from pagehop_tb.driver import ots_registers as regs
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
 from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.devices import TraceReplay
-from pagehop_tb.models.iommu import Invalidation, RiscvEntry
+from pagehop_tb.models.iommu import AddressSpace, Invalidation, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import SystemConfig
 from pagehop_tb.pins import Fabric, TlpPortAgent
 from pagehop_tb.pins.access import number_reader, text_reader
+from pagehop_tb.pins.tilelink import HomeAgent
 from pagehop_tb.protocol import Kind, Tlp
 
 REGISTERS, WINDOWS, LEAVES = 0xF100_0000, 0x60_0000_0000, 0x61_0000_0000
@@ -120,30 +123,58 @@ class _Copier:
         self.guest.log.performed_write(self.guest.machine.cycle, 0, address, data, None, OWN_ID, "link")
 
 
-class _Entries:
-    """Entries of the second stage in the host's memory. ``drains``: after an entry has changed, it is waited for what was done by the old one."""
+class _Leaves:
+    """Entries of the second stage in the leaf tables of the device. Without ``holds`` nobody is kept waiting for one, as with tables in memory."""
 
-    def __init__(self, guest: "Guest", *, drains: bool = True, holds: bool = True) -> None:
-        self.guest, self.drains, self.holds = guest, drains, holds
+    def __init__(self, guest: "Guest", *, holds: bool) -> None:
+        self.guest, self.holds, self.attempts, self._line = guest, holds, 0, 0
 
-    async def lead(self, page: int, target: int) -> None:
-        """Replace the entry, and let everybody forget the old one."""
-        guest = self.guest
+    async def write(self, page: int, target: int) -> None:
+        """Replace the entry, and read it back."""
+        guest, place = self.guest, self.guest.entries[page]
         guest.log.led(page, target)
-        place = guest.entries[page]
-        entry = RiscvEntry.unpack(guest.memory.read(place, 8))
-        guest.memory.write(place, RiscvEntry.leaf(target // PAGE, 0, accessed=entry.accessed, dirty=entry.dirty).pack())
-        await guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page))
+        await guest.machine.hosts[0].cpu.mmio_write(place, RiscvEntry.leaf(target // PAGE, 0).pack())
+        status, data = await guest.machine.hosts[0].cpu.mmio_read(place, 8)
+        assert not status and RiscvEntry.unpack(data).ppn == target // PAGE, f"the leaf at {place:#x} does not keep what was written"
 
-    async def hold(self, page: int) -> None:
-        """Nobody can be kept from an entry in memory."""
+    async def forget(self, page: int) -> None:
+        """Invalidate and drain. A walk that waits at the hold from before that is let through, and what it has got may be kept: then once more."""
+        for self.attempts in range(1, 17):
+            clean = True
+
+            async def stuck() -> None:
+                nonlocal clean
+                if regs.LeafStatus.WAITING.get(await self.guest.registers.read(regs.LeafStatus.offset)):
+                    clean = False
+                    await self._hold(0)
+                    await self._hold(1)
+
+            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck)
+            if clean:
+                return
+        raise AssertionError(f"the entry of page {page} is asked for again and again")
+
+    async def hold(self, page: int) -> bool:
+        """Let walks wait for the line of the entry."""
+        self._line = (self.guest.entries[page] - LEAVES) // 64
+        if self.holds:
+            await self._hold(1)
+            await self.guest.registers.read(regs.LeafHold.offset)
+        return self.holds
 
     async def release(self) -> None:
-        """Nobody is kept."""
+        """Let them go on. None has gone on by itself."""
+        status = await self.guest.registers.read(regs.LeafStatus.offset)
+        assert not regs.LeafStatus.EXPIRED.get(status), "a walk has gone on by itself"
+        await self._hold(0)
+
+    async def _hold(self, hold: int) -> None:
+        await self.guest.registers.write(regs.LeafHold.offset, regs.LeafHold.LINE.of(self._line) | regs.LeafHold.HOLD.of(hold))
 
 
 class Guest(IommuGuest):
     """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``, ``path_delay`` from port to port,
+    ``holds``, whether walks wait while a page leaves its window; ``walk_bytes``, of each read of the walker;
     ``rounds``, ``snapshot``, ``windows``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`), ``copy_delay`` of each line."""
 
     log: _Log
@@ -157,7 +188,9 @@ class Guest(IommuGuest):
         _Own(machine.ports["ots"])
         self.place = lambda page, host: page * PAGE + host * HOST_B_OFFSET
         copier = _Copier(self, Delay(*config.get("copy_delay", [20, 300])))
-        self.ots = OtsDriver(CpuRegisters(machine.hosts[0].cpu, REGISTERS), _Entries(self), copier, machine.fabric.wait, lambda: machine.cycle,
+        self.registers = CpuRegisters(machine.hosts[0].cpu, REGISTERS)
+        self.leaves = _Leaves(self, holds=config.get("holds", True))
+        self.ots = OtsDriver(self.registers, self.leaves, copier, machine.fabric.wait, lambda: machine.cycle,
                              self.log, self.place, self._push)
         get = config.get
         self.ots_setup = OtsSetup(
@@ -169,7 +202,31 @@ class Guest(IommuGuest):
         port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far)
         windows = (self.config.windows - 1).bit_length() or 1
         bars = ((REGISTERS, 1 << 14), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
-        return OtsMachine(dut, config, OtsConfig(bars, self.config.get("topology", 11), OTS_ID, port), self.log)
+        place = OtsConfig(bars, self.config.get("topology", 11), OTS_ID, port, walk_bytes=self.config.get("walk_bytes", 64))
+        return OtsMachine(dut, config, place, self.log)
+
+    def _serve(self, dut: Any) -> HomeAgent:
+        assert isinstance(self.machine, OtsMachine)
+        return self.machine.serve_leaves("port", self.home, LEAVES, 8 * self.config.leaves, after=self._edited)
+
+    def _tables(self, touched: list[int]) -> None:
+        """As of the other, with the last level in the device: its image stands in memory at the same addresses until the start."""
+        self._leaf_pages = pages_from(LEAVES)
+        super()._tables(touched)
+
+    def _space(self, memory: TableMemory, allocate: Callable[[int], int], touched: list[int]) -> AddressSpace:
+        space = super()._space(memory, allocate, touched)
+        for page in touched:
+            place = space.place(page * PAGE, 1)
+            if not space.read(place).valid:
+                table = self._leaf_pages(1)
+                assert table + PAGE <= LEAVES + 8 * self.config.leaves, f"the device has {self.config.leaves} leaves, and the guest needs more"
+                self.memory.write(table, bytes(PAGE))
+                space.write(place, RiscvEntry.pointer(table // PAGE))
+        return space
+
+    def _check_marks(self, verdict: Verdict) -> None:
+        """Entries in the device have no A and D of their own."""
 
     def _log(self) -> _Log:
         return _Log()
@@ -188,7 +245,10 @@ class Guest(IommuGuest):
 
     async def start(self) -> None:
         """Leave reset and program IOMMU and device."""
-        await super().start()
+        await self.machine.start()
+        for place in self.entries.values():
+            await self.machine.hosts[0].cpu.mmio_write(place, self.memory.read(place, 8))
+        await self.set_up()
         await self.ots.setup(self.ots_setup)
 
 

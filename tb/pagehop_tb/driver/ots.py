@@ -25,12 +25,15 @@ class OtsError(Exception):
 class Entries(Protocol):
     """The entries of the IOMMU that lead to the pages."""
 
-    async def lead(self, page: int, target: int) -> None:
-        """Let the entry of ``page`` lead to the page at this address, and return when devices can not use the old one any more, and what they did by
-        it is done: forgotten and drained (H01, H02, H26)."""
+    async def write(self, page: int, target: int) -> None:
+        """Let the entry of ``page`` lead to the page at this address. Returns when walks see that."""
 
-    async def hold(self, page: int) -> None:
-        """From now on no device gets what the entry of ``page`` says, until :meth:`release`. Where that is not possible, nothing."""
+    async def forget(self, page: int) -> None:
+        """Return when nobody keeps what the entry of ``page`` said, and what devices did by it is done: invalidated and drained (H01, H02, H26).
+        While the entry is held nobody has got it again either."""
+
+    async def hold(self, page: int) -> bool:
+        """From now on who asks for the entry of ``page`` waits, until :meth:`release`. False where that is not possible."""
 
     async def release(self) -> None:
         """End it."""
@@ -163,7 +166,8 @@ class OtsDriver:
         """Lead devices through the window. What they sent the short way is done before it lets anything through (H26)."""
         await self._must(window, regs.WindowOp.TAKE, old)
         begun = self.now()
-        await self.entries.lead(page, self._known().window_bar + await self.word(window, PLACE))
+        await self.entries.write(page, self._known().window_bar + await self.word(window, PLACE))
+        await self.entries.forget(page)
         await self._must(window, regs.WindowOp.OPEN)
         return self.now() - begun
 
@@ -202,12 +206,16 @@ class OtsDriver:
 
     async def _leave(self, window: int, page: int, place: int) -> int:
         """Lead devices past the window: those that ask wait until what came through it is visible. Then nothing comes there any more (H27)."""
-        begun = self.now()
-        await self.entries.hold(page)
-        await self.entries.lead(page, place)
+        begun, held = self.now(), await self.entries.hold(page)
+        if held:
+            await self.entries.forget(page)
+        await self.entries.write(page, place)
+        if not held:
+            await self.entries.forget(page)
         await self.flush(window)
         await self._must(window, regs.WindowOp.CLOSE)
-        await self.entries.release()
+        if held:
+            await self.entries.release()
         return self.now() - begun
 
     async def owner(self, page: int) -> int:

@@ -8,13 +8,25 @@ from enum import IntEnum
 from pagehop_tb.driver.register_fields import Field, Memory
 
 #: Bytes of the map.
-SIZE = 0x4000
+SIZE = 0xc000
 
 #: Windows.
 WINDOWS = Memory(0x1000, 128)
 
 #: Bytes written.
 BYTES = Memory(0x2000, 1024)
+
+#: Accessed leaves.
+PEEK_ACCESSED = Memory(0x4000, 1024)
+
+#: Accessed leaves, read and clear.
+TAKE_ACCESSED = Memory(0x6000, 1024)
+
+#: Dirty leaves.
+PEEK_DIRTY = Memory(0x8000, 1024)
+
+#: Dirty leaves, read and clear.
+TAKE_DIRTY = Memory(0xa000, 1024)
 
 
 class WindowOp(IntEnum):
@@ -164,6 +176,36 @@ class Now:
     CYCLES = Field(0, 48)
 
 
+class LeafControl:
+    """leaf_control (read and write)"""
+    offset = 0x50
+    reset = 0x0
+    #: 1 shows A and D in the leaves that software reads, as the bitmaps have them.
+    IN_ENTRIES = Field(0, 1)
+    #: Requester ID of software's reads of leaves. Whoever else reads a leaf walks tables.
+    HOST_ID = Field(16, 16)
+
+
+class LeafHold:
+    """leaf_hold (read and write)"""
+    offset = 0x58
+    reset = 0x0
+    #: Which line of eight leaves. Stays while hold is 1.
+    LINE = Field(0, 13)
+    #: 1 lets walks of this line wait, for limits.hold cycles at most.
+    HOLD = Field(16, 1)
+
+
+class LeafStatus:
+    """leaf_status (read only)"""
+    offset = 0x60
+    reset = 0x0
+    #: 1 while a walk waits.
+    WAITING = Field(0, 1)
+    #: Holds that ended by their limit, modulo 256.
+    EXPIRED = Field(8, 8)
+
+
 class Refused:
     """refused (read only)"""
     offset = 0x80
@@ -223,6 +265,14 @@ class Expired:
 class Held:
     """held (read only)"""
     offset = 0xb8
+    reset = 0x0
+    #: Count since reset, modulo 2^64.
+    VALUE = Field(0, 64)
+
+
+class Walked:
+    """walked (read only)"""
+    offset = 0xc0
     reset = 0x0
     #: Count since reset, modulo 2^64.
     VALUE = Field(0, 64)
