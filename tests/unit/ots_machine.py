@@ -75,7 +75,7 @@ class OtsMachine:
             if sent.is_atomic or sent.flow is FlowClass.POSTED:
                 self.went.add(page)
         expected = replace(sent, requester_id=OWN, address=page << 12 | sent.address & 0xFFF, id_ordering=False, four_dw=None,
-                           relaxed_ordering=sent.relaxed_ordering and not plain, no_snoop=sent.no_snoop and not plain)
+                           relaxed_ordering=sent.relaxed_ordering and not plain and not sent.has_data, no_snoop=sent.no_snoop and not plain)
         if tlp.flow is FlowClass.NON_POSTED:
             assert tlp.tag >> 6 == 3 and tlp.tag not in self.forwarded, f"{tlp} has a tag that is in use, or is none"
             expected = replace(expected, tag=tlp.tag)

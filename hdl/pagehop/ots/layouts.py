@@ -55,7 +55,7 @@ class OtsInfo(data.StructLayout):
 
 class WindowEntry(data.Struct):
     """What stands in the table of a window: the page that it leads to, the generation of its address, whether it is open at all, whether accesses
-    wait, and whether requests leave without RO and NS."""
+    wait, and whether reads leave without RO, and all without NS. Writes and atomics never have RO."""
     target:     FarPage
     generation: GENERATION_BITS
     open:       1

@@ -22,8 +22,11 @@ def send_through(m, issued, entry, own_id):
         # IDO says of whom a request is independent, and all that leaves here has one ID.
         request.requester_id.eq(own_id), request.id_ordering.eq(0),
     ]
+    with m.If(entry.plain | headers.has_data(issued.beat.header)):
+        # What changes the page must not pass the last of a copy of it.
+        m.d.comb += request.relaxed_ordering.eq(0)
     with m.If(entry.plain):
-        m.d.comb += [request.relaxed_ordering.eq(0), request.no_snoop.eq(0)]
+        m.d.comb += request.no_snoop.eq(0)
 
 
 def accessed(access, beat, info, writes):

@@ -28,7 +28,7 @@ from pagehop_tb.driver import ots_registers as regs
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
 from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
-from pagehop_tb.models.devices import TraceReplay
+from pagehop_tb.models.devices import RandomTraffic, TraceReplay
 from pagehop_tb.models.iommu import AddressSpace, Invalidation, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
@@ -174,7 +174,7 @@ class _Leaves:
 
 class Guest(IommuGuest):
     """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``, ``path_delay`` from port to port,
-    ``holds``, whether walks wait while a page leaves its window; ``walk_bytes``, of each read of the walker;
+    ``aside_delay``, until a write that comes from the device on the side is visible (``write_delay``); ``holds``, whether walks wait while a page leaves its window; ``walk_bytes``, of each read of the walker;
     ``rounds``, ``snapshot``, ``windows``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`), ``copy_delay`` of each line."""
 
     log: _Log
@@ -198,7 +198,7 @@ class Guest(IommuGuest):
 
     def _machine(self, dut: Any, config: SystemConfig) -> OtsMachine:
         write_delay, read_delay = self.config.get("write_delay", [50, 800]), self.config.get("read_delay", [100, 600])
-        host = config.hosts[0]
+        host, write_delay = config.hosts[0], self.config.get("aside_delay", write_delay)
         port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far)
         windows = (self.config.windows - 1).bit_length() or 1
         bars = ((REGISTERS, 1 << 14), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
@@ -254,19 +254,27 @@ class Guest(IommuGuest):
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def ots_migration(dut: Any) -> None:
-    """Every page of the trace moves once; nothing is lost, stale or out of order."""
+    """Every page of the trace moves once; nothing is lost, stale or out of order. ``storm``: devices do not replay it, but access the pages that
+    move at random."""
     config = BenchConfig("ots_migration")
     assert config.trace is not None, "ots_migration needs a trace"
     accesses = read_accesses(config.trace)
-    most, passes_after, gap = (config.get(name, value) for name, value in (("pages", 0), ("passes_after", 1), ("gap", 100)))
+    most, passes_after, gap, storm = (
+        config.get(name, value) for name, value in (("pages", 0), ("passes_after", 1), ("gap", 100), ("storm", False)))
     touched = touched_pages(accesses, config.covered_pages)
     guest = Guest(dut, config, touched)
     config.refuse_unknown()
     machine = guest.machine
-    replays = [TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap)
-               for name, function in machine.functions.items()]
+    replays: list[TraceReplay | RandomTraffic] = [
+        TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap)
+        for name, function in machine.functions.items()]
     written = Counter(access.address // PAGE for access in accesses if access.op == "W")
     moving = sorted(touched, key=lambda page: -written[page])[:most or None]
+    if storm:
+        places = [page * PAGE for page in moving]
+        # IDO is the IOMMU's to pass on, and the checker is of those that clear it.
+        replays = [RandomTraffic(function, places, machine.values, config.number(name), (60, 34, 2, 4), 0.1, 0.0, gap)
+                   for name, function in machine.functions.items()]
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()

@@ -48,7 +48,8 @@ class Copier(Protocol):
 
 @dataclass(frozen=True)
 class OtsSetup:
-    """``window_bar``: address of the window BAR. ``windows``: how many are used. ``tries``: rounds of copying before the window holds what comes.
+    """``window_bar``: address of the window BAR. ``windows``: how many are used. ``tries``: rounds of copying before the device copies, or, where it
+    cannot, the window holds what comes: what waits there may stop the CPU's accesses too, until the limit of the hold.
     ``snapshot``: after the first, only lines that were written are copied. ``itself``: the device copies. Limits in cycles: ``hold`` of a hold,
     ``completion`` of an answer, ``limit`` of anything that the driver waits for."""
 
@@ -81,7 +82,7 @@ class OtsDriver:
         self.registers, self.entries, self.copier, self.wait, self.now, self.observer = registers, entries, copier, wait, now, observer
         self.place, self.push, self.mappings = place, push, mappings or NoMappings()
         self._setup: OtsSetup | None = None
-        self._next, self._owners = 0, dict[int, int]()
+        self._next, self._copies, self._owners = 0, False, dict[int, int]()
         #: Rounds of copying, and lines that were copied, of all moves.
         self.rounds = self.lines = 0
 
@@ -90,7 +91,8 @@ class OtsDriver:
         found = await self.registers.read(regs.Identification.offset)
         if found != regs.Identification.reset:
             raise OtsError(f"The device must be an on-the-side device of version 1, {regs.Identification.reset:#x}, and says {found:#x}")
-        have = regs.Capabilities.WINDOWS.get(await self.registers.read(regs.Capabilities.offset))
+        capabilities = await self.registers.read(regs.Capabilities.offset)
+        have, self._copies = regs.Capabilities.WINDOWS.get(capabilities), bool(regs.Capabilities.COPIES.get(capabilities))
         if not 1 <= setup.windows <= have:
             raise OtsError(f"The device has {have} windows, so 1 to {have} can be used, not {setup.windows}")
         await self.registers.write(regs.Limits.offset, regs.Limits.HOLD.of(setup.hold) | regs.Limits.COMPLETION.of(setup.completion))
@@ -150,7 +152,7 @@ class OtsDriver:
         window, self._next = self._next, (self._next + 1) % setup.windows
         old, new = self.place(page, 1 - to_host), self.place(page, to_host)
         await self.mappings.unmap(page)
-        self.observer.move_begin(begun, page, to_host, setup.itself)
+        self.observer.move_begin(begun, page, to_host, self._copies)
         held += await self._enter(window, page, old)
         moved, frozen = await (self._copy_itself if setup.itself else self._copy)(window, page, to_host, new)
         held += frozen + await self._leave(window, page, new if moved else old)
@@ -183,6 +185,8 @@ class OtsDriver:
                 return True, 0
             await self._must(window, regs.WindowOp.TRACK)
             lines = await self.word(window, TAKEN) if setup.snapshot else EVERY_LINE
+        if self._copies:
+            return await self._copy_itself(window, page, to_host, new)
         begun = self.now()
         await self._must(window, regs.WindowOp.HOLD)
         await self.flush(window, passed=True)
@@ -200,9 +204,11 @@ class OtsDriver:
         await self.copier.copy(page, to_host, lines)
 
     async def _copy_itself(self, window: int, page: int, to_host: int, new: int) -> tuple[bool, int]:
-        """Let the device copy."""
-        refusal = await self.order(window, regs.WindowOp.COPY, new)
-        return not refusal, 0
+        """Let the device copy, again while atomics are in the way."""
+        for _ in range(self._known().tries or 1):
+            if not await self.order(window, regs.WindowOp.COPY, new):
+                return True, 0
+        return False, 0
 
     async def _leave(self, window: int, page: int, place: int) -> int:
         """Lead devices past the window: those that ask wait until what came through it is visible. Then nothing comes there any more (H27)."""

@@ -107,7 +107,7 @@ class WindowOrder:
     WINDOW = Field(0, 8)
     #: What to do. Encoded as :class:`WindowOp`.
     OP = Field(8, 4)
-    #: take: requests leave this window without relaxed ordering and no-snoop.
+    #: take: reads leave this window without relaxed ordering, and all requests without no-snoop. Writes and atomics never have relaxed ordering.
     PLAIN = Field(12, 1)
 
 
