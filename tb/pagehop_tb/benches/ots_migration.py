@@ -149,7 +149,9 @@ class _Leaves:
                     await self._hold(0)
                     await self._hold(1)
 
-            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck)
+            # One that is from after the invalidation is in nobody's way, but cannot be told from the others except by waiting.
+            patience = min(2_000 << self.attempts, self.guest.ots_setup.hold * 3 // 4)
+            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck, patience=patience)
             if clean:
                 return
         raise AssertionError(f"the entry of page {page} is asked for again and again")

@@ -17,8 +17,6 @@ COMMAND_BYTES, RECORD_BYTES = 16, 8
 BATCH = 8
 #: Cycles between two looks at what is waited for, and looks after which that is asked whether the queue has stopped.
 LOOK_CYCLES, LOOKS_A_STATE = 20, 16
-#: Cycles after which what is waited for may be stuck.
-PATIENCE = 2_000
 #: What stops the command queue, by the names of the specification.
 STOPS = {"cqmf": regs.Cqcsr.CQMF, "cmd_to": regs.Cqcsr.CMD_TO, "cmd_ill": regs.Cqcsr.CMD_ILL}
 
@@ -117,14 +115,14 @@ class IommuDriver:
 
     # Commands
 
-    async def order(self, *commands: Command, stuck: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def order(self, *commands: Command, stuck: Callable[[], Awaitable[None]] | None = None, patience: int = 2_000) -> None:
         """Queue commands and a fence, and return when all before it is done. Raises :class:`IommuError` when the queue stops, or after the limit.
-        ``stuck`` is called again and again when that takes long: a walk that its caller lets wait may be in the way."""
+        ``stuck`` is called every ``patience`` cycles: a walk that its caller lets wait may be in the way."""
         setup = self._known()
         self._fences = (self._fences + 1) % (1 << 32)
         number = self._fences
         await self._queue(*commands, Fence(av=1, wsi=int(setup.waits is Waits.INTERRUPT), pr=1, pw=1, data=number, dword=setup.fences // 4))
-        await self._until(lambda: int.from_bytes(self.memory.read(setup.fences, 4), "little") == number, "The fence did not store", stuck)
+        await self._until(lambda: int.from_bytes(self.memory.read(setup.fences, 4), "little") == number, "The fence did not store", stuck, patience)
 
     def notified(self) -> None:
         """The interrupt of the command queue has come: to be called by its handler."""
@@ -139,7 +137,7 @@ class IommuDriver:
             self._tail = (self._tail + 1) % (1 << setup.order)
         await self.registers.write(regs.Cqt.offset, self._tail, 4)
 
-    async def _until(self, done: Callable[[], bool], what: str, stuck: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def _until(self, done: Callable[[], bool], what: str, stuck: Callable[[], Awaitable[None]] | None = None, patience: int = 0) -> None:
         setup, begun, looks, patient = self._known(), self.now(), 0, self.now()
         waits = setup.waits is Waits.INTERRUPT
         while not ((self._notified or not waits) and done()):
@@ -147,7 +145,7 @@ class IommuDriver:
             looks += 1
             if self._notified or not looks % LOOKS_A_STATE:
                 await self._ask()
-            if stuck is not None and self.now() - patient > PATIENCE:
+            if stuck is not None and self.now() - patient > patience:
                 await stuck()
                 patient = self.now()
             if self.now() - begun > setup.limit:
