@@ -1,0 +1,219 @@
+"""Bench of the adapter to the UltraScale+ block: cocotbext-pcie's root complex and model of the block outside, a port agent as the core inside."""
+
+import json
+import os
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import cocotb
+from cocotbext.axi import AxiStreamBus
+from cocotbext.pcie.core import RootComplex
+from cocotbext.pcie.xilinx.us import UltraScalePlusPcieDevice, usp_model
+
+from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
+from pagehop_tb.protocol import Kind, answer, byte_mask, expand_byte_enables, memory_read, memory_write, read_completions
+
+CONFIG = json.loads(Path(os.environ["PAGEHOP_CONFIG"]).read_text(encoding="utf-8"))
+SEED = CONFIG["seed"]
+STRADDLE = CONFIG["parameters"].get("rc_straddle", True)
+BAR_BYTES = {0: 1 << 16, 2: 1 << 20}
+CHECKED = {"events": 0}
+
+
+async def _nothing():
+    """The clock is the fabric's."""
+
+
+usp_model.Clock = lambda *_, **__: SimpleNamespace(start=_nothing)
+
+
+class Core:
+    """The core behind the adapter: memory in two BARs, reads answered in random pieces, and reads and writes of its own."""
+
+    def __init__(self, fabric, agent, random):
+        self.fabric, self.agent, self.random = fabric, agent, random
+        self.bars = {bar: bytearray(size) for bar, size in BAR_BYTES.items()}
+        self.requests, self.waiting, self.status = [], {}, 0
+        self.before_answer = None
+        self.tags = list(range(32))
+        agent.on_tlp = self.received
+
+    def received(self, tlp):
+        CHECKED["events"] += 1
+        if tlp.is_completion:
+            self.waiting[tlp.tag].append(tlp)
+            return
+        self.requests.append(tlp)
+        bar, offset = tlp.address >> 60, tlp.address & (1 << 60) - 1
+        memory = self.bars[bar]
+        if tlp.kind is Kind.MWR:
+            mask = byte_mask(expand_byte_enables(tlp), len(tlp.data))
+            for place, (value, enabled) in enumerate(zip(tlp.data, mask, strict=True)):
+                if enabled:
+                    memory[offset + place] = value
+            return
+        if self.before_answer is not None:
+            self.before_answer()
+        if self.status:
+            self.agent.queue(answer(tlp, 0x100, self.status, byte_count=4 * tlp.length))
+            return
+        data = bytes(memory[offset:offset + 4 * tlp.length])
+        for completion in read_completions(tlp, data, 0x100, 64, 256, lambda most: self.random.randint(1, most)):
+            self.agent.queue(completion)
+
+    async def finished(self, tag):
+        """Completions of the request with this tag, when all have come."""
+        while not (found := self.waiting[tag]) or not self._whole(found):
+            await self.fabric.wait(4)
+        del self.waiting[tag]
+        self.tags.append(tag)
+        return found
+
+    @staticmethod
+    def _whole(found):
+        last = found[-1]
+        return bool(last.status) or not last.data or last.byte_count <= 4 * last.length - (last.lower_address & 3)
+
+    async def ask(self, make):
+        """Send what ``make`` returns for a tag, and return its completions."""
+        while not self.tags:
+            await self.fabric.wait(4)
+        tag = self.tags.pop(self.random.randrange(len(self.tags)))
+        self.waiting[tag] = []
+        self.agent.queue(make(tag))
+        return await self.finished(tag)
+
+    async def read(self, address, size):
+        """Read host memory."""
+        found = await self.ask(lambda tag: memory_read(0x100, address, size, tag, relaxed_ordering=self.random.random() < 0.3))
+        assert all(tlp.status == 0 for tlp in found), found
+        data = b"".join(tlp.data for tlp in found)
+        start = address & 3
+        return data[start:start + size]
+
+
+class Bench:
+    """Root complex, block, adapter and core."""
+
+    def __init__(self, dut, granted=None, **changes):
+        self.dut, self.random = dut, Random(SEED)
+        self.fabric = Fabric(dut.clk, dut.rst, seed=SEED)
+        self.agent = TlpPortAgent(dut, "core", self.fabric, BeatFormat(64), granted, mps=512, seed=SEED, **changes)
+        self.core = Core(self.fabric, self.agent, self.random)
+        self.root = RootComplex()
+        self.root.max_payload_size = 2
+        self.block = UltraScalePlusPcieDevice(
+            pcie_generation=3, pcie_link_width=16, user_clk_frequency=250e6, max_payload_size=512, enable_extended_tag=True, rc_straddle=STRADDLE,
+            user_clk=dut.clk, pcie_rq_seq_num0=dut.pcie_rq_seq_num0, pcie_rq_seq_num_vld0=dut.pcie_rq_seq_num_vld0,
+            pcie_rq_seq_num1=dut.pcie_rq_seq_num1, pcie_rq_seq_num_vld1=dut.pcie_rq_seq_num_vld1, pcie_cq_np_req=dut.pcie_cq_np_req,
+            cfg_bus_number=dut.cfg_bus_number, cfg_fc_sel=0b100,
+            **{f"{name}_bus": AxiStreamBus.from_prefix(dut, f"{name}_") for name in ("rq", "rc", "cq", "cc")})
+        for bar, size in BAR_BYTES.items():
+            self.block.functions[0].configure_bar(bar, size, ext=bar == 2, prefetch=bar == 2)
+        self.root.make_port().connect(self.block)
+        # The model leaves these to itself and never sets them.
+        dut.pcie_tfc_nph_av.value = 15
+        dut.pcie_tfc_npd_av.value = 15
+        self.lost = 0
+
+    async def start(self):
+        """Reset, enumeration, and the device made a bus master."""
+        await self.fabric.start()
+        await self.fabric.wait(20)
+        cocotb.start_soon(self._watch())
+        await self.root.enumerate()
+        self.device = self.root.find_device(self.block.functions[0].pcie_id)
+        await self.device.enable_device()
+        await self.device.set_master()
+
+    async def _watch(self):
+        """A TLP on a stream to the block has no gaps; nothing is dropped or lost."""
+        amid = {"rq": False, "cc": False}
+        while True:
+            await self.fabric.wait(1)
+            for name in amid:
+                valid, ready, last = (int(getattr(self.dut, f"{name}__{signal}").value) for signal in ("tvalid", "tready", "tlast"))
+                assert valid or not amid[name], f"{name}: tvalid fell during a TLP"
+                if valid and ready:
+                    amid[name] = not last
+            assert not int(self.dut.dropped.value) and not int(self.dut.lost.value)
+
+    def finish(self, **least):
+        """Everything is at rest; write the result."""
+        assert not self.agent.unreturned(), self.agent.unreturned()
+        Path(CONFIG["result_file"]).write_text(json.dumps({"checked": CHECKED, "violations": {}, **least}), encoding="utf-8")
+
+    async def rest(self):
+        """Wait until nothing moves."""
+        for _ in range(500):
+            await self.fabric.wait(10)
+            if self.agent.idle:
+                return
+        raise AssertionError("the port does not come to rest")
+
+
+async def bar_traffic(bench, bar, count, low, high):
+    """Random reads and writes of one part of a BAR, against a copy of it."""
+    window, random = bench.device.bar_window[bar], Random(f"{SEED}-{bar}-{low}")
+    copy = bytearray(high - low)
+    for _ in range(count):
+        size = random.choice((1, 2, 3, 4, 7, 8, 12, 31, 64, 128, 200, 256, 600))
+        start = random.randrange(low, high - size)
+        if random.random() < 0.5:
+            data = random.randbytes(size)
+            copy[start - low:start - low + size] = data
+            await window.write(start, data)
+        else:
+            assert await window.read(start, size) == copy[start - low:start - low + size], (bar, start, size)
+
+
+async def gathered(*coroutines):
+    for task in [cocotb.start_soon(coroutine) for coroutine in coroutines]:
+        await task
+
+
+@cocotb.test(timeout_time=400, timeout_unit="us")
+async def bars(dut):
+    """Enumeration, and reads and writes of both BARs at the same time."""
+    bench = Bench(dut, source_pause=sparse(SEED, 0.2), sink_pause=bursts(SEED, 9))
+    await bench.start()
+    await gathered(*(bar_traffic(bench, bar, 40, low, low + 0x4000) for bar in BAR_BYTES for low in (0, 0x8000)))
+    await bench.rest()
+    assert int(dut.own_id.value) == int(bench.block.functions[0].pcie_id)
+    bench.finish()
+
+
+async def dma_traffic(bench, region, base, count, low, high):
+    """Random writes and reads of one part of a host's memory. A read sees every write before it."""
+    random, copy = Random(f"{SEED}-dma-{low}"), bytearray(high - low)
+    for _ in range(count):
+        size = random.choice((1, 3, 4, 12, 44, 48, 52, 60, 64, 68, 112, 128, 200, 256, 512))
+        start = random.randrange(low, high - size)
+        size = min(size, 4096 - (base + start) % 4096)
+        data = random.randbytes(size)
+        copy[start - low:start - low + size] = data
+        bench.core.agent.queue(memory_write(0x100, base + start, data))
+        if random.random() < 0.6:
+            start = random.randrange(low, high - 600)
+            size = min(random.choice((1, 5, 64, 256, 512)), 4096 - (base + start) % 4096)
+            assert await bench.core.read(base + start, size) == copy[start - low:start - low + size], (start, size)
+        elif random.random() < 0.1:
+            found = await bench.core.ask(lambda tag: memory_read(0x100, base + low, 0, tag))
+            assert len(found) == 1 and found[0].status == 0
+            assert bytes(region[low:high]) == copy
+
+
+@cocotb.test(timeout_time=1000, timeout_unit="us")
+async def dma(dut):
+    """Reads and writes of the device; reads push writes; completions straddle."""
+    bench = Bench(dut, PortCredits(CreditConfig(4, 80), CreditConfig(3, 8), CreditConfig(2, 64)), source_pause=sparse(SEED, 0.1),
+                  sink_pause=bursts(SEED, 5))
+    await bench.start()
+    region = bench.root.mem_pool.alloc_region(1 << 17)
+    base = region.get_absolute_address(0)
+    await gathered(
+        *(dma_traffic(bench, region, base, 60, low, low + 0x2000) for low in range(0, 1 << 16, 1 << 13)),
+        bar_traffic(bench, 0, 30, 0, 0x4000))
+    await bench.rest()
+    bench.finish()
