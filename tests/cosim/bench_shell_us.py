@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import cocotb
 from cocotbext.axi import AxiStreamBus
 from cocotbext.pcie.core import RootComplex
+from cocotbext.pcie.core.tlp import CplStatus, TlpType
+from cocotbext.pcie.core.tlp import Tlp as HostTlp
+from cocotbext.pcie.core.utils import PcieId
 from cocotbext.pcie.xilinx.us import UltraScalePlusPcieDevice, usp_model
 
 from pagehop_tb.pins import BeatFormat, CreditConfig, Fabric, PortCredits, TlpPortAgent, bursts, sparse
-from pagehop_tb.protocol import Kind, answer, byte_mask, expand_byte_enables, memory_read, memory_write, read_completions
+from pagehop_tb.protocol import FlowClass, Kind, Tlp, answer, byte_mask, expand_byte_enables, memory_read, memory_write, read_completions
 
 CONFIG = json.loads(Path(os.environ["PAGEHOP_CONFIG"]).read_text(encoding="utf-8"))
 SEED = CONFIG["seed"]
@@ -115,7 +118,7 @@ class Bench:
         # The model leaves these to itself and never sets them.
         dut.pcie_tfc_nph_av.value = 15
         dut.pcie_tfc_npd_av.value = 15
-        self.lost = 0
+        self.shared = 0   # beats of RC in which a completion begins in the middle
 
     async def start(self):
         """Reset, enumeration, and the device made a bus master."""
@@ -137,6 +140,9 @@ class Bench:
                 assert valid or not amid[name], f"{name}: tvalid fell during a TLP"
                 if valid and ready:
                     amid[name] = not last
+            if int(self.dut.rc__tvalid.value) and int(self.dut.rc__tready.value):
+                user = int(self.dut.rc__tuser.value)
+                self.shared += (user >> 68 & 3) == 2 or bool(user >> 65 & 1)
             assert not int(self.dut.dropped.value) and not int(self.dut.lost.value)
 
     def finish(self, **least):
@@ -210,10 +216,96 @@ async def dma(dut):
     bench = Bench(dut, PortCredits(CreditConfig(4, 80), CreditConfig(3, 8), CreditConfig(2, 64)), source_pause=sparse(SEED, 0.1),
                   sink_pause=bursts(SEED, 5))
     await bench.start()
+    bench.root.split_on_all_rcb = True
     region = bench.root.mem_pool.alloc_region(1 << 17)
     base = region.get_absolute_address(0)
     await gathered(
         *(dma_traffic(bench, region, base, 60, low, low + 0x2000) for low in range(0, 1 << 16, 1 << 13)),
         bar_traffic(bench, 0, 30, 0, 0x4000))
+    await bench.rest()
+    assert (bench.shared > 20) == STRADDLE, bench.shared
+    bench.finish()
+
+
+@cocotb.test(timeout_time=400, timeout_unit="us")
+async def order(dut):
+    """What the device wrote before it answered a read is in memory when the host has the answer, however slowly RQ is taken (O4)."""
+    bench = Bench(dut)
+    await bench.start()
+    region = bench.root.mem_pool.alloc_region(4096)
+    base, count = region.get_absolute_address(0), 0
+
+    def write_first():
+        nonlocal count
+        count += 1
+        for place in range(bench.random.randint(1, 5)):
+            bench.agent.queue(memory_write(0x100, base + 512 * place, bytes(8 * bench.random.randint(0, 60))))
+        bench.agent.queue(memory_write(0x100, base + 4088, count.to_bytes(8, "little")))
+
+    bench.core.before_answer = write_first
+    bench.block.rq_sink.set_pause_generator(bench.random.random() < 0.8 for _ in iter(int, 1))
+    for _ in range(60):
+        await bench.device.bar_window[0].read(0, bench.random.choice((4, 64, 200)))
+        assert int.from_bytes(region[4088:4096], "little") == count, "a completion has passed a write"
+    await bench.rest()
+    bench.finish()
+
+
+@cocotb.test(timeout_time=400, timeout_unit="us")
+async def starved(dut):
+    """A core that has no more credits for requests that want an answer gets all the others."""
+    bench = Bench(dut, PortCredits(CreditConfig(16, 256), CreditConfig(2, 4)))
+    await bench.start()
+    window = bench.device.bar_window[0]
+    bench.agent.starve(FlowClass.NON_POSTED)
+    reads = [cocotb.start_soon(window.read(64 * place, 4)) for place in range(12)]
+    await gathered(*(window.write(64 * place, bytes([place]) * 40) for place in range(40)))
+    await bench.fabric.wait(200)
+    seen = [tlp.flow for tlp in bench.core.requests]
+    assert seen.count(FlowClass.POSTED) == 40 and seen.count(FlowClass.NON_POSTED) == 2, seen
+    bench.agent.feed(FlowClass.NON_POSTED)
+    for place, read in enumerate(reads):
+        assert await read == bytes([place]) * 4 or place < 2
+    await bench.rest()
+    bench.finish()
+
+
+@cocotb.test(timeout_time=400, timeout_unit="us")
+async def kinds(dut):
+    """AtomicOps and refusals, both ways."""
+    bench = Bench(dut)
+    await bench.start()
+    core, root = bench.core, bench.root
+    asked, send = [], bench.block.send
+
+    async def answered(tlp):
+        """The root port of the library routes no AtomicOps: they are answered at the block's side of the link."""
+        if tlp.fmt_type.name.removesuffix("_64") not in ("FETCH_ADD", "SWAP", "CAS"):
+            await send(tlp)
+            return
+        asked.append(tlp)
+        done = HostTlp.create_completion_data_for_tlp(tlp, PcieId(0, 0, 0))
+        done.byte_count = 8
+        done.set_data(bytes(tlp.data[:8]))
+        await bench.block.upstream_recv(done)
+
+    bench.block.send = answered
+    for kind in ("FETCH_ADD", "SWAP", "CAS"):
+        for address in (0x4000, 0x12_0000_4000):
+            data = bench.random.randbytes(16 if kind == "CAS" else 8)
+            found, = await core.ask(lambda tag, kind=kind, address=address, data=data: Tlp(
+                Kind[kind], 0x100, tag, address, len(data) // 4, 15, 15, data))
+            last = asked.pop()
+            assert (last.fmt_type, last.address, bytes(last.data)) == (TlpType[kind + ("_64" if address >> 32 else "")], address, data)
+            assert found.data == data[:8] and found.status == 0
+    found = await core.ask(lambda tag: memory_read(0x100, 0xDEAD_0000_0000, 256, tag))
+    assert [tlp.status for tlp in found] == [1] and not found[0].data
+    for core.status, expected in ((1, CplStatus.UR), (4, CplStatus.CA)):
+        request = HostTlp()
+        request.fmt_type, request.requester_id = TlpType.MEM_READ, PcieId(0, 0, 0)
+        request.set_addr_be(bench.device.bar_addr[0], 16)
+        found = await root.perform_nonposted_operation(request)
+        assert [tlp.status for tlp in found] == [expected]
+    core.status = 0
     await bench.rest()
     bench.finish()

@@ -17,4 +17,4 @@ def test_root_complex_and_device(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     made = build(convert(CoreOutside(UltraScaleShell(rc_straddle=True)), "shell_us"), "shell_us", "verilator", hasty=True)
     outcome = run(made, "bench_shell_us", tmp_path, seed=1, timeout_seconds=120)
-    outcome.check(min_tests=2, min_checked={"events": 500})
+    outcome.check(min_tests=5, min_checked={"events": 1000})

@@ -24,9 +24,11 @@ _ASKED = 31
 
 
 class Received(data.StructLayout):
-    """A beat for the core. ``units``: data credits of its TLP. ``stamp``: requests that had begun to arrive before a completion."""
+    """A beat for the core. ``units``: data credits of its TLP. ``message``: it is not for the core. ``stamp``: requests that had begun to arrive
+    before a completion.
+    """
     def __init__(self):
-        super().__init__({"beat": TlpBeat(64), "units": 9, "non_posted": 1, "stamp": 7})
+        super().__init__({"beat": TlpBeat(64), "units": 9, "non_posted": 1, "message": 1, "stamp": 7})
 
 
 def _beat(m, target, aligned, header):
@@ -38,7 +40,7 @@ def _beat(m, target, aligned, header):
 
 
 class Requests(wiring.Component):
-    """Requests off CQ with their headers (:class:`RequestDecode`). Messages are dropped.
+    """Requests off CQ with their headers (:class:`RequestDecode`). Messages are dropped when all before them have left, as if they left too.
 
     Members
     -------
@@ -58,7 +60,6 @@ class Requests(wiring.Component):
         m.submodules.decode = decode = RequestDecode()
         m.submodules.fifo = fifo = LaneFifo(Received(), _DEPTH, direct=True)
         wiring.connect(m, wiring.flipped(self.cq), incoming.axis)
-        wiring.connect(m, fifo.o, wiring.flipped(self.o))
         given, later, latest = incoming.o, *(Signal(incoming.o.shape(), name=f"beat_{stage}") for stage in range(2))
         valid = Signal(2)
         m.d.comb += [
@@ -67,21 +68,20 @@ class Requests(wiring.Component):
         ]
         m.d.sync += [
             incoming.room.eq(fifo.level <= _STOPS), later.eq(given), latest.eq(later), valid.eq((valid << 1) | incoming.o_valid),
-            self.dropped.eq(0),
         ]
         # What the first beat says of a TLP is kept for the others.
         message, non_posted = Signal(), Signal()
-        is_message = (message & ~latest.first) | (decode.message & latest.first)
         with m.If(valid[1] & latest.first):
             m.d.sync += [message.eq(decode.message), non_posted.eq(decode.non_posted)]
-        item = fifo.i.payload
+        item, head = fifo.i.payload, fifo.o
         _beat(m, item.beat, latest, decode.header)
         m.d.comb += [
-            fifo.i.valid.eq(valid[1] & ~is_message), item.units.eq(decode.units),
-            item.non_posted.eq((non_posted & ~latest.first) | (decode.non_posted & latest.first)),
+            fifo.i.valid.eq(valid[1]), item.units.eq(decode.units),
+            item.non_posted.eq(Mux(latest.first, decode.non_posted, non_posted)), item.message.eq(Mux(latest.first, decode.message, message)),
+            self.o.valid.eq(head.valid & ~head.payload.message), self.o.payload.eq(head.payload), head.ready.eq(self.o.ready | head.payload.message),
+            self.ended.eq(head.valid & head.ready & head.payload.beat.last),
         ]
-        m.d.sync += self.dropped.eq(valid[1] & latest.last & is_message)
-        m.d.comb += self.ended.eq(self.o.valid & self.o.ready & self.o.payload.beat.last)
+        m.d.sync += self.dropped.eq(self.ended & head.payload.message)
         return m
 
 
@@ -161,7 +161,7 @@ class Receive(wiring.Component):
         gone, ended, state = Signal(7), Signal(), Signal(PostedState(7))
         waiting = (requests.began - gone)[:7]
         m.d.sync += [
-            ended.eq(requests.ended), gone.eq(gone + ended + requests.dropped),
+            ended.eq(requests.ended), gone.eq(gone + ended),
             state.left.eq(gone), state.waiting.eq(waiting), state.none.eq(waiting == 0),
         ]
         return state
