@@ -39,7 +39,7 @@ class Core:
         self.bars = {bar: bytearray(size) for bar, size in BAR_BYTES.items()}
         self.requests, self.waiting, self.status = [], {}, 0
         self.before_answer = None
-        self.tags = list(range(32))
+        self.tags = list(range(256))
         agent.on_tlp = self.received
 
     def received(self, tlp):
@@ -96,14 +96,12 @@ class Core:
         return data[start:start + size]
 
 
-class Bench:
-    """Root complex, block, adapter and core."""
+class Link:
+    """Root complex and block at the adapter ``dut``. ``bars``: sizes; all but the first are prefetchable, of 64 bits."""
 
-    def __init__(self, dut, granted=None, **changes):
+    def __init__(self, dut, bars=None):
         self.dut, self.random = dut, Random(SEED)
         self.fabric = Fabric(dut.clk, dut.rst, seed=SEED)
-        self.agent = TlpPortAgent(dut, "core", self.fabric, BeatFormat(64), granted, mps=512, seed=SEED, **changes)
-        self.core = Core(self.fabric, self.agent, self.random)
         self.root = RootComplex()
         self.root.max_payload_size = 2
         self.block = UltraScalePlusPcieDevice(
@@ -112,8 +110,8 @@ class Bench:
             pcie_rq_seq_num1=dut.pcie_rq_seq_num1, pcie_rq_seq_num_vld1=dut.pcie_rq_seq_num_vld1, pcie_cq_np_req=dut.pcie_cq_np_req,
             cfg_bus_number=dut.cfg_bus_number, cfg_fc_sel=0b100,
             **{f"{name}_bus": AxiStreamBus.from_prefix(dut, f"{name}_") for name in ("rq", "rc", "cq", "cc")})
-        for bar, size in BAR_BYTES.items():
-            self.block.functions[0].configure_bar(bar, size, ext=bar == 2, prefetch=bar == 2)
+        for bar, size in (bars or BAR_BYTES).items():
+            self.block.functions[0].configure_bar(bar, size, ext=bar > 0, prefetch=bar > 0)
         self.root.make_port().connect(self.block)
         # The model leaves these to itself and never sets them.
         dut.pcie_tfc_nph_av.value = 15
@@ -129,6 +127,8 @@ class Bench:
         self.device = self.root.find_device(self.block.functions[0].pcie_id)
         await self.device.enable_device()
         await self.device.set_master()
+        # All 8 bits of a tag.
+        self.block.functions[0].pcie_cap.extended_tag_field_enable = True
 
     async def _watch(self):
         """A TLP on a stream to the block has no gaps; nothing is dropped or lost."""
@@ -145,18 +145,29 @@ class Bench:
                 self.shared += (user >> 68 & 3) == 2 or bool(user >> 65 & 1)
             assert not int(self.dut.dropped.value) and not int(self.dut.lost.value)
 
-    def finish(self, **least):
-        """Everything is at rest; write the result."""
-        assert not self.agent.unreturned(), self.agent.unreturned()
-        Path(CONFIG["result_file"]).write_text(json.dumps({"checked": CHECKED, "violations": {}, **least}), encoding="utf-8")
 
-    async def rest(self):
-        """Wait until nothing moves."""
+class Bench(Link):
+    """The link, the adapter and a port agent as the core."""
+
+    def __init__(self, dut, granted=None, **changes):
+        super().__init__(dut)
+        self.agent = TlpPortAgent(dut, "core", self.fabric, BeatFormat(64), granted, mps=512, seed=SEED, **changes)
+        self.core = Core(self.fabric, self.agent, self.random)
+
+    async def finish(self):
+        """Everything comes to rest, and all credits back; write the result."""
         for _ in range(500):
             await self.fabric.wait(10)
             if self.agent.idle:
-                return
-        raise AssertionError("the port does not come to rest")
+                break
+        else:
+            raise AssertionError("the port does not come to rest")
+        assert not self.agent.unreturned(), self.agent.unreturned()
+        write_result()
+
+
+def write_result():
+    Path(CONFIG["result_file"]).write_text(json.dumps({"checked": CHECKED, "violations": {}}), encoding="utf-8")
 
 
 async def bar_traffic(bench, bar, count, low, high):
@@ -185,9 +196,8 @@ async def bars(dut):
     bench = Bench(dut, source_pause=sparse(SEED, 0.2), sink_pause=bursts(SEED, 9))
     await bench.start()
     await gathered(*(bar_traffic(bench, bar, 40, low, low + 0x4000) for bar in BAR_BYTES for low in (0, 0x8000)))
-    await bench.rest()
     assert int(dut.own_id.value) == int(bench.block.functions[0].pcie_id)
-    bench.finish()
+    await bench.finish()
 
 
 async def dma_traffic(bench, region, base, count, low, high):
@@ -222,9 +232,8 @@ async def dma(dut):
     await gathered(
         *(dma_traffic(bench, region, base, 60, low, low + 0x2000) for low in range(0, 1 << 16, 1 << 13)),
         bar_traffic(bench, 0, 30, 0, 0x4000))
-    await bench.rest()
     assert (bench.shared > 20) == STRADDLE, bench.shared
-    bench.finish()
+    await bench.finish()
 
 
 @cocotb.test(timeout_time=400, timeout_unit="us")
@@ -247,8 +256,7 @@ async def order(dut):
     for _ in range(60):
         await bench.device.bar_window[0].read(0, bench.random.choice((4, 64, 200)))
         assert int.from_bytes(region[4088:4096], "little") == count, "a completion has passed a write"
-    await bench.rest()
-    bench.finish()
+    await bench.finish()
 
 
 @cocotb.test(timeout_time=400, timeout_unit="us")
@@ -266,8 +274,7 @@ async def starved(dut):
     bench.agent.feed(FlowClass.NON_POSTED)
     for place, read in enumerate(reads):
         assert await read == bytes([place]) * 4 or place < 2
-    await bench.rest()
-    bench.finish()
+    await bench.finish()
 
 
 @cocotb.test(timeout_time=400, timeout_unit="us")
@@ -307,5 +314,4 @@ async def kinds(dut):
         found = await root.perform_nonposted_operation(request)
         assert [tlp.status for tlp in found] == [expected]
     core.status = 0
-    await bench.rest()
-    bench.finish()
+    await bench.finish()
