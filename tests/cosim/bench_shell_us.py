@@ -158,11 +158,10 @@ class Bench(Link):
         """Everything comes to rest, and all credits back; write the result."""
         for _ in range(500):
             await self.fabric.wait(10)
-            if self.agent.idle:
+            if self.agent.idle and not self.agent.unreturned():
                 break
         else:
-            raise AssertionError("the port does not come to rest")
-        assert not self.agent.unreturned(), self.agent.unreturned()
+            raise AssertionError(f"the port does not come to rest, credits missing: {self.agent.unreturned()}")
         write_result()
 
 

@@ -324,6 +324,7 @@ def test_what_the_block_received_reaches_the_core(straddle, rich):
     assert (bench.cq.shared > 20 and bench.rc.shared > 20) == straddle and (bench.poisoned > 2) != straddle and bench.dropped == bench.messages
 
 
+@pytest.mark.hazard("H24")
 def test_non_posted_requests_never_stand_before_posted_ones():
     """A core that gives no more credits for them gets all posted ones."""
     bench = receive("starve", starve=True)

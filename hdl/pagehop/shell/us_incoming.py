@@ -45,7 +45,7 @@ class Incoming(wiring.Component):
     """Take TLPs off CQ or RC and turn each so that its payload begins at byte 0 and its descriptor stands beside it.
 
     One beat of the stream a cycle, or one of the two TLPs that share a beat; at most as many beats come out as went in. Four cycles from ``tvalid``
-    to ``o``, and one more where what it shows comes from two beats. ``o`` cannot wait: while ``room`` is 0 none is begun, and at most
+    to ``o``, counted from the last beat of the stream that it shows something of. ``o`` cannot wait: while ``room`` is 0 none is begun, and at most
     :attr:`Incoming.BEATS` still come.
     A TLP that the block discontinues is poisoned from the beat on in which that is known.
 

@@ -91,7 +91,7 @@ class Transmit(wiring.Component):
     keeps no order (rule O4): a completion goes when the sequence numbers of the posted requests before it have come back on ``pcie_rq_seq_num``,
     from where no completion passes them; with RO set too. TLPs are handed over whole, and so begun when their last beat has come.
 
-    From ``tlps`` to a stream 5 cycles for a TLP of one beat; one beat a cycle on each.
+    From ``tlps`` to a stream 5 cycles, counted from the last beat of a TLP; one beat a cycle on each, and one TLP in two cycles.
 
     What cannot be said on the streams is dropped, with a pulse on ``dropped``: messages, configuration requests and deferrable writes, TLPs with a
     prefix, and requests and completions with a tag above 255. Processing hints are taken off.
