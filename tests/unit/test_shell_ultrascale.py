@@ -521,10 +521,13 @@ RECEIVE_BUGS = {
         "in place of|BeatError|double words|bytes"),
     "tail not given": (
         lambda: planted(Receive, "", "", Completions=planted(Completions, "", "", Incoming=planted(
-            Incoming, "emits.eq(newer.first | ~fits)", "emits.eq(newer.first | ~newer.last)"))), "in a later beat"),
+            Incoming, "emits.eq(coming.first | ~fits)", "emits.eq(coming.first | ~newer.last)"))), "in a later beat"),
     "the second TLP of a beat forgets that it began in the middle": (
         lambda: planted(Receive, "", "", Completions=planted(Completions, "", "", Incoming=planted(
-            Incoming, "amid_high.eq(high)", "amid_high.eq(0)"))), "in place of|bytes|dwords"),
+            Incoming, "amid_high.eq(high | two)", "amid_high.eq(0)"))), "in place of|bytes|dwords"),
+    "both TLPs of a beat at once, although more is left of the first": (
+        lambda: planted(Receive, "", "", Completions=planted(Completions, "", "", Incoming=planted(
+            Incoming, "(amid_high | (taken.ends_at[0] < self.descriptor))", "1"))), "in place of|bytes|dwords|in a later beat"),
     "non-posted credits ignored": (lambda: planted(Receive, "limit.infinite | (", "1 | limit.infinite | ("), "exceeds its credits"),
     "a promise counted late": (lambda: planted(Receive, "ask.eq(~ask & ", "ask.eq("), "exceeds its credits"),
     "completions pass": (

@@ -41,10 +41,19 @@ class _Piece(data.StructLayout):
         })
 
 
+class _Pair(data.StructLayout):
+    """A piece, and with ``two`` the first one of the next TLP, which begins in the middle, as it stands there.
+
+    Nothing is left then of the TLP before.
+    """
+    def __init__(self):
+        super().__init__({"piece": _Piece(), "two": 1, "data": 16 * DWORDS, "last": 1, "ends_at": 4, "first_be": 4, "last_be": 4})
+
+
 class Incoming(wiring.Component):
     """Take TLPs off CQ or RC and turn each so that its payload begins at byte 0 and its descriptor stands beside it.
 
-    One beat of the stream a cycle, or one of the two TLPs that share a beat; at most as many beats come out as went in. Four cycles from ``tvalid``
+    One beat of the stream a cycle, or two cycles for one of which two beats come out. Four cycles from ``tvalid``
     to ``o``, counted from the last beat of the stream that it shows something of. ``o`` cannot wait: while ``room`` is 0 none is begun, and at most
     :attr:`Incoming.BEATS` still come.
     A TLP that the block discontinues is poisoned from the beat on in which that is known.
@@ -104,48 +113,67 @@ class Incoming(wiring.Component):
         return fifo.o.payload, fifo.o.valid, leaves
 
     def _split(self, m, taken, valid, leaves):
-        """One piece a cycle: of the TLP that goes on or begins at the first double word, then of the one that begins in the middle."""
-        piece, piece_valid = Signal(_Piece()), Signal()
+        """One piece a cycle: of the TLP that goes on or begins at the first double word, then of the one that begins in the middle. Both at the same
+        time when all that is left of the first belongs to a beat that has begun before."""
+        pair, pair_valid = Signal(_Pair()), Signal()
+        piece = pair.piece
         amid, amid_high, second = Signal(), Signal(), Signal()   # in the middle of a TLP, which began in the middle; its turn has come
-        low, begins_high, last = Signal(), Signal(), Signal()
+        low, begins_high, last, two, waits = Signal(), Signal(), Signal(), Signal(), Signal()
+        go = valid & self.room
+        high = begins_high | (low & amid & amid_high)
         m.d.comb += [
             low.eq((taken.low | amid) & ~second), begins_high.eq(taken.high & ~low),
             # The first that ends here is the one that is there first.
             last.eq(Mux(low | ~second, taken.ends[0], taken.ends[1])),
-            leaves.eq(valid & self.room & ~(low & taken.high)),
+            two.eq(taken.high & amid & (amid_high | (taken.ends_at[0] < self.descriptor))),
+            waits.eq(low & taken.high & ~two), leaves.eq(go & ~waits),
         ]
-        go = valid & self.room
-        high = begins_high | (low & amid & amid_high)
         turns = [self._turned(taken.data, self.descriptor + offset) for offset in (0, _MIDDLE)]
-        m.d.sync += piece_valid.eq(go & (low | taken.high))
+        m.d.sync += pair_valid.eq(go & (low | taken.high))
         with m.If(go):
-            m.d.sync += [second.eq(low & taken.high), amid.eq(~last), amid_high.eq(high)]
+            m.d.sync += [second.eq(waits), amid.eq(~Mux(two, taken.ends[1], last)), amid_high.eq(high | two)]
         m.d.sync += [
             piece.data.eq(Mux(high, turns[1], turns[0]) if self.straddle else turns[0]),
             piece.first.eq(~(low & amid)), piece.last.eq(last), piece.high.eq(high), piece.ends_at.eq(taken.ends_at[second]),
             piece.discontinue.eq(taken.discontinue),
             piece.first_be.eq(taken.first_be[begins_high]), piece.last_be.eq(taken.last_be[begins_high]),
+            pair.two.eq(two), pair.data.eq(taken.data[32 * _MIDDLE:]), pair.last.eq(taken.ends[1]), pair.ends_at.eq(taken.ends_at[1]),
+            pair.first_be.eq(taken.first_be[1]), pair.last_be.eq(taken.last_be[1]),
         ]
-        return piece, piece_valid
+        return pair, pair_valid
 
     @staticmethod
     def _turned(value, dwords):
         """The double words of a beat, turned down by so many."""
         return Cat(value[32 * dwords:], value[:32 * dwords])
 
-    def _join(self, m, newer, newer_valid):
+    def _next(self, pair):
+        """What is joined next: the one piece, or the second one."""
+        kept, where = pair.piece, self.descriptor + _MIDDLE
+        second = Cat(pair.data[32 * self.descriptor:], kept.data[32 * (DWORDS - where):32 * (DWORDS - self.descriptor)],
+                     pair.data[:32 * self.descriptor])
+        chosen = {
+            "data": second, "first": 1, "last": pair.last, "high": 1, "ends_at": pair.ends_at, "first_be": pair.first_be, "last_be": pair.last_be,
+        }
+        return {name: Mux(pair.two, chosen.get(name, value), value) for name, value in ((name, kept[name]) for name, _ in _Piece())}
+
+    def _join(self, m, pair, newer_valid):
         """A beat is what a piece has from its payload on, and what the next piece of the same TLP has before that place."""
-        older, older_valid = Signal(_Piece()), Signal()
+        newer, older, older_valid = pair.piece, Signal(_Piece()), Signal()
+        coming = Signal(_Piece())
+        m.d.comb += [coming[name].eq(value) for name, value in self._next(pair).items()]
         # Double words from where the payload begins in a beat up to the end of the TLP; and whether the piece before takes in all that is left.
-        count, rest, fits = Signal(5), Signal(5), Signal()
-        base = self.descriptor + Mux(newer.high, _MIDDLE, 0)
-        m.d.comb += [count.eq(newer.ends_at + 1 - base), fits.eq(newer.last & (newer.ends_at < base))]
+        rest, fits = Signal(5), Signal()
+        base, coming_base = (self.descriptor + Mux(piece.high, _MIDDLE, 0) for piece in (newer, coming))
+        m.d.comb += fits.eq(newer.last & (newer.ends_at < base))
         joins = ~older.last
         emits, whole = Signal(), Signal(5)   # the older piece has a beat of its own to give
         goes = older_valid & (older.last | newer_valid)
         m.d.comb += whole.eq(Mux(older.last, rest, Mux(fits, newer.ends_at + 1 + DWORDS - base, DWORDS)))
         with m.If(goes | ~older_valid):
-            m.d.sync += [older.eq(newer), older_valid.eq(newer_valid), rest.eq(count), emits.eq(newer.first | ~fits)]
+            m.d.sync += [
+                older.eq(coming), older_valid.eq(newer_valid), rest.eq(coming.ends_at + 1 - coming_base), emits.eq(coming.first | ~fits),
+            ]
         kept = DWORDS - self.descriptor - Mux(older.high, _MIDDLE, 0)
         m.d.sync += [
             self.o_valid.eq(goes & emits),
