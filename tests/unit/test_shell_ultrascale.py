@@ -9,6 +9,7 @@ import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
+from pagehop.shell.ultrascale import UltraScaleShell
 from pagehop.shell.us_incoming import Incoming
 from pagehop.shell.us_outgoing import Outgoing
 from pagehop.shell.us_receive import Completions, Receive, Requests
@@ -342,6 +343,7 @@ class TransmitBench:
         self.numbers, self.underway = deque(), deque()
         self.free = rng.choice(([3, 6], [14, 28]))
         self.shown = deque([tuple(self.free)] * 3)
+        self.next, self.moved = None, 0
         self.frames, self.amid = {"rq": [], "cc": []}, {"rq": False, "cc": False}
         self.done, self.dropped, self.wrong, self.lost, self.late_poison, self.found_late = dict.fromkeys(FlowClass, 0), 0, 0, 0, 0, 0
 
@@ -374,8 +376,6 @@ class TransmitBench:
                     self.beats[-1] |= 1 << BEATS.bits - 2
                     self.found_late += 1
                 self.note(tlp)
-
-    next = None
 
     @staticmethod
     def carried(tlp):
@@ -418,7 +418,7 @@ class TransmitBench:
         return begins, frame
 
     def came(self, tlp, cycle):
-        expected = self.expected[tlp.flow].popleft()
+        expected, self.moved = self.expected[tlp.flow].popleft(), cycle
         assert tlp == expected, f"{tlp} came in place of {expected}"
         before = self.before.pop(id(expected))
         if tlp.flow is FlowClass.NON_POSTED:
@@ -472,6 +472,7 @@ class TransmitBench:
         payload, limits = Value.cast(dut.tlps.payload), Value.cast(dut.limits)
         for cycle in range(12000):
             self.cycle = cycle
+            assert cycle < self.moved + 1500, f"not all came: {self.done} of {self.count}"
             self.begin(ctx.get(limits))
             valid = bool(self.beats) and self.rng.random() < 0.7
             ctx.set(dut.tlps.valid, valid)
@@ -488,8 +489,6 @@ class TransmitBench:
             if self.serial == self.count and not self.beats and not any(self.expected.values()):
                 break
             await ctx.tick()
-        else:
-            raise AssertionError(f"not all came: {self.done} of {self.count}")
         await ctx.tick().repeat(50)
         given = ctx.get(limits)
         for flow, (headers, units) in enumerate(self.used):
@@ -511,6 +510,15 @@ def test_what_the_core_sends_reaches_the_block():
 def test_numbers_that_do_not_come_back_hold_completions_for_a_while():
     bench = transmit("lost", lose=0.3)
     assert bench.lost > 0
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Incoming(None, 5), "must have 3 or 4 double words, not 5"), (lambda: Outgoing(None, 2), "must have 3 or 4 double words, not 2"),
+    (lambda: Transmit(timeout=8), "at least 64 cycles, not 8"), (lambda: UltraScaleShell(100), "128, 256, 512 or 1024 bytes, not 100"),
+])
+def test_parameters_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 #: Parts with one bug each, and what the bench says of it.
