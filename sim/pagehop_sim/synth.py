@@ -56,6 +56,7 @@ from pagehop.iommu.top import Iommu
 from pagehop.iommu.translator import Translator
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.ots.leaf_table import LeafTable
+from pagehop.shell.ultrascale import UltraScaleShell
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress
@@ -154,6 +155,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
     "ots.LeafTable": lambda: LeafTable(WIDTH, 512),
     "ots.LeafTable, 65536 entries, 16 B": lambda: LeafTable(16, 65_536),
+    "shell.UltraScaleShell, straddle": lambda: UltraScaleShell(cq_straddle=True, rc_straddle=True),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.

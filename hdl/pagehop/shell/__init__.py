@@ -1,0 +1,1 @@
+"""Adapters between a port of a core and the hard PCIe blocks of FPGAs."""
