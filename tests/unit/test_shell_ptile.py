@@ -319,11 +319,22 @@ def test_more_come_than_leave():
     assert bench.delivery.stopped > 10
 
 
+@pytest.mark.hazard("H24")
 @pytest.mark.parametrize("changes", [STARVED, {"starved": FlowClass.COMPLETION}])
 def test_a_class_without_credits_holds_no_other(changes):
     bench = simulate("starved", **changes)
     assert len(bench.expected[bench.starved]) > 20
     assert bench.delivery.waiting[bench.starved] or bench.starved is FlowClass.COMPLETION
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (({0: 4096}, 100), r"^The largest payload must be 128, 256 or 512 bytes, not 100$"),
+    (({0: 5000},), r"^A BAR must have a number from 0 to 6 and a power of two from 16 bytes to 1 EB, not 0 and 5000$"),
+    (({7: 4096},), r"^A BAR must have a number from 0 to 6 and a power of two from 16 bytes to 1 EB, not 7 and 4096$"),
+])
+def test_wrong_parameters(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PTileShell(*arguments)
 
 
 def received(**parts):

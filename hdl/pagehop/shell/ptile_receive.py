@@ -182,8 +182,9 @@ class BufferLimits(wiring.Component):
 class Receive(wiring.Component):
     """Hand to the core what the block has received, one beat a cycle, under the core's credits, in three lanes that do not block each other.
 
-    The lanes hold as many TLPs of each class as the block may deliver, so none waits in front of them for one of another class. Nothing but a posted
-    TLP makes a later one wait that may not pass it (:class:`Egress`), relaxed ordering or not. 9 cycles from the stream to the core.
+    The lanes hold as many TLPs of each class as the block may deliver, so none waits in front of them for one of another class. Behind them only
+    a posted TLP makes later ones wait that may not pass it (:class:`Egress`), relaxed ordering or not. 7 cycles from the stream to the core, 8 where
+    the first beat takes two beats of the block. ``ready`` falls only for a block that keeps to no limits, or sends two TLPs in each beat for long.
 
     Parameters
     ----------

@@ -21,8 +21,9 @@ _READY_LATENCY = 3
 class Transmit(wiring.Component):
     """Hand TLPs over in the order in which they come, each from segment 0 on, when it has come whole, so that it has no gaps but those of ``ready``.
 
-    One order is enough: what the core sends has credits of the link partner, so nothing waits here for what may pass it. 3 cycles for a TLP of one
-    beat, one beat a cycle. A TLP found poisoned in a later beat leaves with EP set; TD is cleared, as there is no digest.
+    One order is enough: what the core sends has credits of the link partner, so nothing waits here for what may pass it. 2 cycles for a TLP of one
+    beat and one for each further beat of it; one beat a cycle. A TLP found poisoned in a later beat leaves with EP set; TD is cleared, as there is
+    no digest.
 
     Members
     -------
