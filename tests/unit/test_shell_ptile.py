@@ -145,7 +145,7 @@ class Partner:
         if not valid:
             return
         sop, eop = ctx.get(tx.sop), ctx.get(tx.eop)
-        assert sop == (self.frame is None) and valid in (1, 3) and eop & valid == eop and eop in (0, valid & ~1 or 1)
+        assert sop == (self.frame is None) and valid in (1, 3) and eop & valid == eop and eop in (0, valid & ~1 or 1), "wrong framing"
         if sop:
             self.frame = [ctx.get(Value.cast(tx.hdr)) & (1 << 128) - 1, ctx.get(Value.cast(tx.tlp_prfx)) & 0xFFFF_FFFF, b""]
         self.frame[2] += ctx.get(Value.cast(tx.data)).to_bytes(64, "little")[:64 if valid & 2 else 32]
@@ -377,7 +377,7 @@ BUGS = {
     "poison found late is lost": (
         lambda: {"Transmit": planted(Transmit, "whole.i.payload.eq(poisoned | damaged)", "whole.i.payload.eq(0)")}, {}, "in place of"),
     "the second segment is not said to be there": (
-        lambda: {"Transmit": planted(Transmit, "leaves & second))", "0))")}, {}, "eop|in place of [0-9]"),
+        lambda: {"Transmit": planted(Transmit, "leaves & second))", "0))")}, {}, "wrong framing|bytes in place of|valid fell"),
     "credits of the block's own TLPs become the core's": (
         lambda: credited(planted(Granted, "Mux(excess[-1], 0, excess[:-1])", "0")), {}, "credits of"),
     "a credit too many": (
