@@ -56,6 +56,7 @@ from pagehop.iommu.top import Iommu
 from pagehop.iommu.translator import Translator
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.ots.leaf_table import LeafTable
+from pagehop.shell.ptile import PTileShell
 from pagehop.shell.ultrascale import UltraScaleShell
 from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
@@ -156,6 +157,7 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "ots.LeafTable": lambda: LeafTable(WIDTH, 512),
     "ots.LeafTable, 65536 entries, 16 B": lambda: LeafTable(16, 65_536),
     "shell.UltraScaleShell, straddle": lambda: UltraScaleShell(cq_straddle=True, rc_straddle=True),
+    "shell.PTileShell, 3 BARs": lambda: PTileShell({0: 1 << 16, 2: 1 << 20, 4: 1 << 30}),
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.
