@@ -80,7 +80,7 @@ class Ots(wiring.Component):
         m.submodules.own = own = LocalSource(size, lanes=_OWN)
         # What the mover asks of the flush tracker; nothing where there is none.
         self.proof = Signal(data.StructLayout({"request": 1, "insist": 1, "proving": 1, "address": 64}), name="proof")
-        m.submodules.egress = egress = Egress(size, 2, (128, 128, 16, 16), max_payload=self.max_payload, writers=(1, 2, 1, 1))
+        m.submodules.egress = egress = Egress(size, 2, (128, 128, 16, 16), max_payload=self.max_payload, writers=(1 + self.copies, 2, 1, 1))
         self._link(m, ingress, egress, own, tracker, refusals, control)
         self._leaves(m, ingress, leaves, own, control)
         self._windows(m, ingress, table, monitor, words, control)

@@ -28,7 +28,7 @@ from pagehop_tb.driver import ots_registers as regs
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
 from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
-from pagehop_tb.models.devices import RandomTraffic, TraceReplay
+from pagehop_tb.models.devices import HotPageWriter, RandomTraffic, TraceReplay
 from pagehop_tb.models.iommu import AddressSpace, Invalidation, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
@@ -138,23 +138,25 @@ class _Leaves:
         assert not status and RiscvEntry.unpack(data).ppn == target // PAGE, f"the leaf at {place:#x} does not keep what was written"
 
     async def forget(self, page: int) -> None:
-        """Invalidate and drain. A walk that waits at the hold from before that is let through, and what it has got may be kept: then once more."""
+        """Invalidate and drain. The fence waits for a walk that has begun before, and that may wait at the hold: then it is let through. Of one that
+        waited already before the invalidation nothing is kept. What another has got may be: then once more."""
         for self.attempts in range(1, 17):
-            clean = True
+            before, passed = await self._waits(), 0
 
             async def stuck() -> None:
-                nonlocal clean
-                if regs.LeafStatus.WAITING.get(await self.guest.registers.read(regs.LeafStatus.offset)):
-                    clean = False
+                nonlocal passed
+                if await self._waits():
+                    passed += 1
                     await self._hold(0)
                     await self._hold(1)
 
-            # One that is from after the invalidation is in nobody's way, but cannot be told from the others except by waiting.
-            patience = min(2_000 << self.attempts, self.guest.ots_setup.hold * 3 // 4)
-            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck, patience=patience)
-            if clean:
+            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck)
+            if passed <= before:
                 return
         raise AssertionError(f"the entry of page {page} is asked for again and again")
+
+    async def _waits(self) -> int:
+        return regs.LeafStatus.WAITING.get(await self.guest.registers.read(regs.LeafStatus.offset))
 
     async def hold(self, page: int) -> bool:
         """Let walks wait for the line of the entry."""
@@ -175,9 +177,9 @@ class _Leaves:
 
 
 class Guest(IommuGuest):
-    """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``, ``path_delay`` from port to port,
-    ``aside_delay``, until a write that comes from the device on the side is visible (``write_delay``); ``holds``, whether walks wait while a page leaves its window; ``walk_bytes``, of each read of the walker;
-    ``rounds``, ``snapshot``, ``windows``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`), ``copy_delay`` of each line."""
+    """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``; ``aside_delay``, cycles until a
+    write that comes from the device is visible (``write_delay``); ``walk_bytes`` of each read of the walker; ``holds``, whether walks wait while a
+    page leaves its window; ``windows``, ``rounds``, ``snapshot``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`); ``copy_delay`` of each line."""
 
     log: _Log
 
@@ -256,8 +258,8 @@ class Guest(IommuGuest):
 
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def ots_migration(dut: Any) -> None:
-    """Every page of the trace moves once; nothing is lost, stale or out of order. ``storm``: devices do not replay it, but access the pages that
-    move at random."""
+    """Every page of the trace moves once; nothing is lost, stale or out of order. ``storm``: devices do not replay it: one accesses the pages
+    that move at random, one writes to the first without end."""
     config = BenchConfig("ots_migration")
     assert config.trace is not None, "ots_migration needs a trace"
     accesses = read_accesses(config.trace)
@@ -267,7 +269,7 @@ async def ots_migration(dut: Any) -> None:
     guest = Guest(dut, config, touched)
     config.refuse_unknown()
     machine = guest.machine
-    replays: list[TraceReplay | RandomTraffic] = [
+    replays: list[TraceReplay | RandomTraffic | HotPageWriter] = [
         TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap)
         for name, function in machine.functions.items()]
     written = Counter(access.address // PAGE for access in accesses if access.op == "W")
@@ -275,8 +277,8 @@ async def ots_migration(dut: Any) -> None:
     if storm:
         places = [page * PAGE for page in moving]
         # IDO is the IOMMU's to pass on, and the checker is of those that clear it.
-        replays = [RandomTraffic(function, places, machine.values, config.number(name), (60, 34, 2, 4), 0.1, 0.0, gap)
-                   for name, function in machine.functions.items()]
+        replays = [RandomTraffic(machine.functions["nvme"], places, machine.values, config.number("nvme"), (60, 34, 2, 4), 0.1, 0.0, gap),
+                   HotPageWriter(machine.functions["nic"], places[0], machine.values, config.number("nic"), 0, 256, gap)]
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
