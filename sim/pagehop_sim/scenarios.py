@@ -20,7 +20,7 @@ __all__ = ["Outcome", "Scenario", "find_scenario", "run_scenario", "shipped"]
 FOLDER = Path(__file__).parent / "scenarios"
 
 #: Topologies whose hardware is another than the interposer.
-TOP_OF = {"8": "adjuster", "14": "iommu"}
+TOP_OF = {"8": "adjuster", "11": "ots_beside_iommu", "12": "ots_beside_iommu", "14": "iommu"}
 
 #: How many times longer than Verilator Icarus may take; it is event-driven and has taken 6 to 12 times as long.
 ICARUS_FACTOR = 15

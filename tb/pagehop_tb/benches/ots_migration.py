@@ -205,7 +205,7 @@ class Guest(IommuGuest):
         host, write_delay = config.hosts[0], self.config.get("aside_delay", write_delay)
         port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far)
         windows = (self.config.windows - 1).bit_length() or 1
-        bars = ((REGISTERS, 1 << 14), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
+        bars = ((REGISTERS, 1 << 16), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
         place = OtsConfig(bars, self.config.get("topology", 11), OTS_ID, port, walk_bytes=self.config.get("walk_bytes", 64))
         return OtsMachine(dut, config, place, self.log)
 

@@ -1,0 +1,108 @@
+"""Dirty tracking by leaf reads: the on-the-side device has the leaves of a guest, and what the IOMMU reads of them tells which pages devices use.
+
+Software harvests again and again, as a migration does before its last round: it takes the dirty bits, lets the IOMMU forget the pages that they
+name, waits for what was written by then, and copies these pages. At the end it does so once more. The copy must be what devices have written: a
+page that was missed once is old there (H28). Pages that were copied without need are counted.
+"""
+
+from typing import Any
+
+import cocotb
+from cocotb.task import Task
+from cocotb.triggers import TaskManager
+
+from pagehop_tb.benches.frame import BenchConfig
+from pagehop_tb.benches.guest import PAGE, judged
+from pagehop_tb.benches.iommu_migration import GSCID
+from pagehop_tb.benches.ots_migration import LEAVES, Guest
+from pagehop_tb.benches.trace import read_accesses, touched_pages
+from pagehop_tb.checker.log import Kind
+from pagehop_tb.driver import ots_registers as regs
+from pagehop_tb.models.devices import RandomTraffic, TraceReplay
+from pagehop_tb.models.iommu import Invalidation
+
+WORD_BITS = 64
+
+
+class Watcher:
+    """Harvests the leaf tables of ``guest``, and keeps a copy of the guest's pages. Without ``forgets`` the IOMMU is not told to forget what was
+    taken.
+
+    *Members*: ``harvests``; ``reported``, dirty pages of all harvests; ``needless``, those of them that nobody had written since the one before.
+    """
+
+    def __init__(self, guest: Guest, *, forgets: bool = True) -> None:
+        self.guest, self.forgets = guest, forgets
+        self.harvests = self.reported = self.needless = self._seen = 0
+        self._pages = {(place - LEAVES) // 8: page for page, place in guest.entries.items()}
+        self._copy = {page: self._read(page) for page in guest.entries}
+
+    def _read(self, page: int) -> bytes:
+        return self.guest.memory.read(page * PAGE, PAGE)
+
+    async def harvest(self) -> None:
+        """Take the dirty bits and copy what they name."""
+        pages: list[int] = []
+        for word in sorted({leaf // WORD_BITS for leaf in self._pages}):
+            bits = await self.guest.registers.read(regs.TAKE_DIRTY.offset + 8 * word)
+            leaves = [WORD_BITS * word + bit for bit in range(WORD_BITS) if bits >> bit & 1]
+            pages += [self._pages[leaf] for leaf in leaves if leaf in self._pages]
+        if self.forgets:
+            for start in range(0, len(pages), 16):
+                await self.guest.iommu.order(*(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page) for page in pages[start:start + 16]))
+        written = self._written()
+        for page in pages:
+            self._copy[page] = self._read(page)
+        self.harvests, self.reported, self.needless = (
+            self.harvests + 1, self.reported + len(pages), self.needless + len(set(pages) - written))
+
+    def _written(self) -> set[int]:
+        """Pages that devices have written since the last call, also those of which that is not visible yet."""
+        events = self.guest.log.events[self._seen:]
+        self._seen += len(events)
+        # No request crosses a boundary of a page.
+        return {event[3] // PAGE for event in events if event[0] in (Kind.DEVICE_WRITE, Kind.DEVICE_ATOMIC)}
+
+    def missed(self) -> list[int]:
+        """Pages whose copy is not what stands in memory."""
+        return [page for page, copy in self._copy.items() if copy != self._read(page)]
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def ots_watch(dut: Any) -> None:
+    """No page that is written is missed. ``storm``: devices access pages at random, ``accesses`` times; else they replay the trace ``passes``
+    times."""
+    config = BenchConfig("ots_watch")
+    assert config.trace is not None, "ots_watch needs a trace"
+    accesses = read_accesses(config.trace)
+    gap, storm, count, passes, every, forgets = (config.get(name, value) for name, value in (
+        ("gap", 30), ("storm", False), ("accesses", 1000), ("passes", 1), ("every", 4_000), ("forgets", True)))
+    touched = touched_pages(accesses, config.covered_pages)
+    guest = Guest(dut, config, touched)
+    config.refuse_unknown()
+    machine = guest.machine
+    pages = [page * PAGE for page in touched]
+    agents: list[tuple[TraceReplay | RandomTraffic, int]] = [
+        (RandomTraffic(function, pages, machine.values, config.number(name), (30, 66, 2, 2), 0.1, 0.0, gap), count // 2) if storm else
+        (TraceReplay(function, [access for access in accesses if access.device == name], machine.values, gap=gap), passes)
+        for name, function in machine.functions.items()]
+    watcher = Watcher(guest, forgets=forgets)
+
+    async def scenario(manager: TaskManager) -> None:
+        await guest.start()
+        tasks: list[Task[None]] = [manager.start_soon(agent.run(most)) for agent, most in agents]
+        while not all(task.done() for task in tasks):
+            await machine.fabric.wait(every)
+            await watcher.harvest()
+            config.progress(watcher.harvests, watcher.harvests + 1, f"{watcher.reported} pages were dirty")
+        for task in tasks:
+            await task
+        await machine.quiesce()
+        await watcher.harvest()
+        missed = watcher.missed()
+        assert not missed, f"{len(missed)} pages were written and never reported, the first is page {missed[0]}"
+        assert watcher.harvests > 1, "there was one harvest only"
+        config.write({"watch": {"harvests": watcher.harvests, "reported": watcher.reported, "needless": watcher.needless}})
+        cocotb.log.info(f"{watcher.harvests} harvests, {watcher.reported} dirty pages, {watcher.needless} of them without a write since the last")
+
+    await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
