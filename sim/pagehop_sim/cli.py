@@ -84,10 +84,12 @@ def _add_scenarios(commands: Any) -> None:
 
 
 def _add_verilog(commands: Any) -> None:
-    names, adjuster, core, whole = (", ".join(f"{name} (default {default})" for name, (_, default) in known.items()) for known in TOPS.values())
-    command = _command(commands, "verilog", verilog, "write the interposer's Verilog into build/verilog/", f"Parameters: {names}. "
-                       f"With top = \"adjuster\", the small configuration: {adjuster}. "
-                       f"With top = \"iommu\", the IOMMU: {whole}. With top = \"iommu_core\", what of it translates and moves: {core}.")
+    names = {top: ", ".join(f"{name} (default {default})" for name, (_, default) in known.items()) for top, known in TOPS.items()}
+    command = _command(commands, "verilog", verilog, "write the interposer's Verilog into build/verilog/", f"Parameters: {names['interposer']}. "
+                       f"With top = \"adjuster\", the small configuration: {names['adjuster']}. "
+                       f"With top = \"iommu\", the IOMMU: {names['iommu']}. With top = \"iommu_core\", what of it translates and moves: "
+                       f"{names['iommu_core']}. With top = \"ots\", the on-the-side device: {names['ots']}; \"ots_beside_iommu\", it and an IOMMU: "
+                       f"{names['ots_beside_iommu']}.")
     command.add_argument("--config", type=Path, help="a .toml file with parameters")
 
 

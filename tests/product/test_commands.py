@@ -159,7 +159,7 @@ def test_bad_scenario_file(pagehop, tmp_path, text, expected):
 @pytest.mark.parametrize(("text", "expected"), [
     ("lanes = 4", "parameter must be one of data_bytes, window_pages, max_payload, chunk_bytes, slots, hosts, in_row, ecrc, log_tables, not 'lanes'"),
     ('top = "adjuster"\nslots = 2', "parameter must be one of data_bytes, tags, not 'slots'"),
-    ('top = "row"', "top must be one of interposer, adjuster, iommu_core, iommu, not 'row'"),
+    ('top = "row"', "top must be one of interposer, adjuster, iommu_core, iommu, ots, ots_beside_iommu, not 'row'"),
     ("data_bytes = '64'", "parameter data_bytes must be int, not '64'"),
     ("data_bytes = 48", "Beat width must be one of 16, 32, 64, 128 bytes, not 48"),
     ("data_bytes", "a configuration is a TOML file, and this is not: "),

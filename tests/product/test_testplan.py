@@ -48,4 +48,4 @@ def test_y(): pass
 
 
 def test_ids_are_those_of_the_design():
-    assert len(IDS) == len(set(IDS)) == 56 + 9 + 17 + 13
+    assert len(IDS) == len(set(IDS)) == 59 + 9 + 17 + 13
