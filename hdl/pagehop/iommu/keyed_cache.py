@@ -32,19 +32,18 @@ class KeyedCache(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, turn, place, fills = Signal(self.entries), Signal(range(self.entries)), Signal(range(self.entries)), Signal()
+        valid, turn, fills = Signal(self.entries), Signal(range(self.entries)), Signal()
         keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
         m.d.comb += fills.eq(self.fill & ~self.invalidate)
-        # The value is read in the next cycle, when another may stand in the place of the one that is replaced.
         stays = valid & ~Mux(fills, 1 << turn, 0)
         matches = Cat(stays[number] & (key == self.key) for number, key in enumerate(keys))
-        m.d.sync += [self.known.eq(matches.any()), place.eq(number_of(matches))]
+        m.d.sync += self.known.eq(matches.any())
         if self.values is not None:
             m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
             write, read = kept.write_port(), kept.read_port(domain="comb")
-            m.d.comb += [
-                read.addr.eq(place), self.value.eq(read.data), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills),
-            ]
+            # It is in a register: much begins with it.
+            m.d.sync += self.value.eq(read.data)
+            m.d.comb += [read.addr.eq(number_of(matches)), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills)]
         with m.If(fills):
             m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
             with m.Switch(turn):

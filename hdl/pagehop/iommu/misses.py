@@ -1,7 +1,7 @@
 """Requests whose answer is not at hand: one at a time is looked into, the others wait in order."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, enum, fifo, stream, wiring
+from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.iotlb import AddressSpace, Cached
@@ -27,11 +27,10 @@ __all__ = ["Looked", "Misses", "Offer", "Verdict", "address_space"]
 
 
 class Verdict(enum.Enum, shape=2):
-    """What a look-up says of a request."""
-    ANSWER    = 0    # its translation is known
-    DIRECTORY = 1    # its device's context must be found
-    TABLES    = 2    # its page must be found
-    REFUSE    = 3    # it may not be
+    """What is done with a request whose translation is not known."""
+    DIRECTORY = 0    # its device's context must be found
+    TABLES    = 1    # its page must be found
+    REFUSE    = 2    # it may not be
 
 
 class Looked(data.StructLayout):
@@ -111,15 +110,14 @@ class Misses(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=TranslationRequest(self.id_bits).size, depth=1 << self.id_bits)
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
         self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
+        waiting, waits, next_ = self._queue(m, self.offered & ~takes)
         m.d.comb += [
-            queue.w_data.eq(self.offer.looked.request), queue.w_en.eq(self.offered & ~takes),
             self.again.payload.eq(request), self.directory.payload.eq(request.device_id), self.answer.payload.id.eq(request.id),
         ]
         self._connect_walk(m)
@@ -130,20 +128,20 @@ class Misses(wiring.Component):
         with m.FSM():
             with m.State("idle"):
                 m.d.sync += self.stale.eq(self.invalidate)
-                with m.If(queue.r_rdy):
-                    m.d.comb += queue.r_en.eq(1)
-                    m.d.sync += [request.eq(queue.r_data), self._locates.eq(0)]
+                m.d.sync += self._locates.eq(0)
+                with m.If(waits):
+                    m.d.comb += next_.eq(1)
+                    m.d.sync += request.eq(waiting)
                     m.next = "again"
-                with m.Elif(self.offered):
-                    m.d.comb += takes.eq(1)
-                    m.d.sync += self._locates.eq(0)
-                    self._take(m)
-                with m.Elif(self.locate.valid):
-                    m.d.sync += [
-                        request.eq(self.locate.payload), self._locates.eq(1),
-                        self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
-                    ]
-                    m.next = "again"
+                with m.Else():
+                    self._take(m, takes)
+                    with m.If(~self.offered & self.locate.valid):
+                        m.next = "locate"
+            with m.State("locate"):
+                m.d.sync += [
+                    request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                ]
+                m.next = "again"
             with m.State("again"):
                 m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
                 with m.If(self.again.ready):
@@ -151,9 +149,7 @@ class Misses(wiring.Component):
             with m.State("look"):
                 m.d.comb += self.looks.eq(1)
                 m.next = "idle"
-                with m.If(self.offered):
-                    m.d.comb += takes.eq(1)
-                    self._take(m)
+                self._take(m, takes)
             with m.State("directory"):
                 m.d.comb += self.directory.valid.eq(1)
                 with m.If(self.directory.ready):
@@ -180,20 +176,40 @@ class Misses(wiring.Component):
                     m.next = "idle"
         return m
 
-    def _take(self, m):
-        """Look into the request that is offered. What was invalidated before has not been read yet."""
+    def _queue(self, m, offered):
+        """The requests that wait: the first of them, whether there is one, and what takes it.
+
+        ``offered`` is known late: each request is written where the next one stands, and stays there when it was offered.
+        """
+        m.submodules.waiting = kept = memory.Memory(shape=TranslationRequest(self.id_bits), depth=1 << self.id_bits, init=[])
+        write, read = kept.write_port(), kept.read_port(domain="comb")
+        first, last, more, taken = Signal(self.id_bits + 1), Signal(self.id_bits + 1), Signal(), Signal()
+        end = (last + more)[:len(last)]
+        m.d.sync += [more.eq(offered), last.eq(end), first.eq(first + taken)]
+        m.d.comb += [
+            write.addr.eq(end), write.data.eq(self.offer.looked.request), write.en.eq((end ^ first) != 1 << self.id_bits),
+            read.addr.eq(first),
+        ]
+        return read.data, first != end, taken
+
+    def _take(self, m, takes):
+        """Look into what is offered, if it is. What was invalidated before has not been read yet."""
         offer = self.offer
+        # All that nothing is asked of without a request, whether there is one or not, which is known late.
         m.d.sync += [
             self._looked.eq(offer.looked), self._context.eq(offer.context), self._known.eq(offer.known), self._cause.eq(offer.cause),
-            self.replaces.eq(offer.replaces), self._redo.eq(0), self.stale.eq(self.invalidate | self._invalidated), self._guest_address.eq(0),
+            self.replaces.eq(offer.replaces), self._redo.eq(0), self._guest_address.eq(0),
         ]
-        with m.Switch(offer.verdict):
-            with m.Case(Verdict.DIRECTORY):
-                m.next = "directory"
-            with m.Case(Verdict.TABLES):
-                m.next = "tables"
-            with m.Default():
-                m.next = "refuse"
+        with m.If(self.offered):
+            m.d.comb += takes.eq(1)
+            m.d.sync += self.stale.eq(self.invalidate | self._invalidated)
+            with m.Switch(offer.verdict):
+                with m.Case(Verdict.DIRECTORY):
+                    m.next = "directory"
+                with m.Case(Verdict.TABLES):
+                    m.next = "tables"
+                with m.Default():
+                    m.next = "refuse"
 
     def _connect_walk(self, m):
         request, context, walk, walked = self._looked.request, self._context, self.walk.payload, self.walked
