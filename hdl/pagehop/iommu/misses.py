@@ -125,6 +125,7 @@ class Misses(wiring.Component):
         m.d.sync += self._invalidated.eq(self.invalidate)
         with m.If(self.invalidate):
             m.d.sync += self.stale.eq(1)
+        m.d.sync += self.again.valid.eq(0)      # a register, for the look-up begins with it
         with m.FSM():
             with m.State("idle"):
                 m.d.sync += self.stale.eq(self.invalidate)
@@ -132,7 +133,7 @@ class Misses(wiring.Component):
                 with m.If(waits):
                     m.d.comb += next_.eq(1)
                     m.d.sync += request.eq(waiting)
-                    m.next = "again"
+                    self._look_again(m)
                 with m.Else():
                     self._take(m, takes)
                     with m.If(~self.offered & self.locate.valid):
@@ -141,11 +142,12 @@ class Misses(wiring.Component):
                 m.d.sync += [
                     request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
                 ]
-                m.next = "again"
+                self._look_again(m)
             with m.State("again"):
-                m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
-                with m.If(self.again.ready):
-                    m.next = "look"
+                m.d.comb += self.blocks.eq(1)
+                m.next = "look"
+                with m.If(~self.again.ready):
+                    self._look_again(m)
             with m.State("look"):
                 m.d.comb += self.looks.eq(1)
                 m.next = "idle"
@@ -155,7 +157,7 @@ class Misses(wiring.Component):
                 with m.If(self.directory.ready):
                     m.d.comb += self.fill_context.eq((self.cause == Cause.NONE) & ~self.stale)
                     m.d.sync += self._cause.eq(self.cause)
-                    m.next = "again"
+                    self._look_again(m)
                     with m.If(self.cause != Cause.NONE):
                         m.next = "refuse"
             with m.State("tables"):
@@ -165,7 +167,7 @@ class Misses(wiring.Component):
                     self.blocks.eq(1), self.answer.valid.eq(~self.redo), self.answer.payload.translation.eq(self._translation),
                 ]
                 with m.If(self.redo):
-                    m.next = "again"
+                    self._look_again(m)
                 with m.Elif(self.answer.ready):
                     m.next = "idle"
             with m.State("refuse"):
@@ -175,6 +177,10 @@ class Misses(wiring.Component):
                 with m.If(self.fault.ready):
                     m.next = "idle"
         return m
+
+    def _look_again(self, m):
+        m.d.sync += self.again.valid.eq(1)
+        m.next = "again"
 
     def _queue(self, m, offered):
         """The requests that wait: the first of them, whether there is one, and what takes it.
@@ -251,7 +257,7 @@ class Misses(wiring.Component):
                     m.d.sync += self._cause.eq(Cause.TABLE_CORRUPTED)
             m.next = "refuse"
             with m.If(redo):
-                m.next = "again"
+                self._look_again(m)
             with m.Elif(self._locates & sound):
                 m.d.comb += [self.locate.ready.eq(1), self.located.found.eq(1)]
                 m.next = "idle"
