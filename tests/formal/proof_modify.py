@@ -159,7 +159,10 @@ class OldEntriesAreNotAnswered(Elaboratable):
             m.d.sync += old.eq(0)
         late = (old & (began | ~dut.walk.valid)) | dut.redo
         with m.If(dut.walk.valid & dut.walk.ready & late):
-            m.d.comb += [Assert(~dut.answer.valid), Assert(~dut.fill)]
+            m.d.comb += Assert(~dut.answer.valid)
+        # What is kept is so in the cycle after the walk.
+        with m.If(past(m, dut.walk.valid & dut.walk.ready & late, "found_late") | dut.redo):
+            m.d.comb += Assert(~dut.fill)
         with m.If(~dut.walk.valid & dut.answer.valid & (dut.answer.payload.status.as_value() == 0) & ~self._refuses(dut)):
             m.d.comb += Assert(~late)
         return m

@@ -114,6 +114,7 @@ class Misses(wiring.Component):
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
         self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
+        self._fills = Signal()               # in the cycle before, a walk has found what may be kept
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
         waiting, waits, next_ = self._queue(m, self.offered & ~takes)
@@ -125,7 +126,8 @@ class Misses(wiring.Component):
         m.d.sync += self._invalidated.eq(self.invalidate)
         with m.If(self.invalidate):
             m.d.sync += self.stale.eq(1)
-        m.d.sync += self.again.valid.eq(0)      # a register, for the look-up begins with it
+        # Registers, for the look-up, the walk and what is kept begin with them.
+        m.d.sync += [self.again.valid.eq(0), self._fills.eq(0)]
         with m.FSM():
             with m.State("idle"):
                 m.d.sync += self.stale.eq(self.invalidate)
@@ -157,8 +159,9 @@ class Misses(wiring.Component):
                 with m.If(self.directory.ready):
                     m.d.comb += self.fill_context.eq((self.cause == Cause.NONE) & ~self.stale)
                     m.d.sync += self._cause.eq(self.cause)
-                    self._look_again(m)
-                    with m.If(self.cause != Cause.NONE):
+                    with m.If(self.cause == Cause.NONE):
+                        self._look_again(m)
+                    with m.Else():
                         m.next = "refuse"
             with m.State("tables"):
                 self._tables(m)
@@ -179,6 +182,7 @@ class Misses(wiring.Component):
         return m
 
     def _look_again(self, m):
+        """Nothing after it may choose another state."""
         m.d.sync += self.again.valid.eq(1)
         m.next = "again"
 
@@ -213,6 +217,7 @@ class Misses(wiring.Component):
                 with m.Case(Verdict.DIRECTORY):
                     m.next = "directory"
                 with m.Case(Verdict.TABLES):
+                    m.d.sync += self.walk.valid.eq(1)
                     m.next = "tables"
                 with m.Default():
                     m.next = "refuse"
@@ -228,7 +233,8 @@ class Misses(wiring.Component):
             walk.writes.eq((request.access == Access.WRITE) | (ats & ~request.no_write)), walk.lenient.eq(ats),
             walk.canonical.eq(Mux(context.first_deep, self._looked.sign_48, self._looked.sign_39)), walk.beyond.eq(self._looked.beyond),
             self.filled.space.eq(address_space(context)), self.filled.page.eq(request.iova[PAGE_BITS:]),
-            self.filled.translation.eq(walked.translation),
+            # In the cycle after the walk, before anything else is looked into.
+            self.filled.translation.eq(self._translation), self.fill.eq(self._fills & ~self.stale & ~self.redo),
         ]
 
     def _tables(self, m):
@@ -238,10 +244,9 @@ class Misses(wiring.Component):
         found = self.walk.ready & sound & ~redo & ~self._locates
         precached = self.walk.ready & sound & ~redo & self._locates & self._precaches & ~(self._context.first & self._context.second)
         m.d.sync += self._redo.eq(redo)
+        m.d.sync += [self._fills.eq((found | precached) & (request.access != Access.ATS_REQUEST)), self.walk.valid.eq(~self.walk.ready)]
         m.d.comb += [
-            self.walk.valid.eq(1), self.keeps.eq(~self.stale & ~redo),
-            self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
-            self.fill.eq((found | precached) & ~self.stale & (request.access != Access.ATS_REQUEST)),
+            self.keeps.eq(~self.stale & ~redo), self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
         ]
         with m.If(self.walk.ready):
             writes = Mux(request.access == Access.WRITE, Cause.WRITE_PAGE_FAULT.value ^ Cause.READ_PAGE_FAULT.value, 0)

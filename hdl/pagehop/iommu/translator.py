@@ -85,7 +85,7 @@ class Translator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.iotlb = iotlb = Iotlb(self.entries, self.ways)
-        m.submodules.contexts = contexts = KeyedCache("Directory cache", DEVICE_BITS, Context, self.contexts, 256)
+        m.submodules.contexts = contexts = KeyedCache("Directory cache", DEVICE_BITS, Context, self.contexts, 256, two=True)
         m.submodules.misses = misses = Misses(self.id_bits, self.ways)
         m.submodules.page_walk = page_walk = PageWalk(self.format, self.walk_cache)
         m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates, root_bits=self.format.ROOT_BITS)
@@ -97,7 +97,8 @@ class Translator(wiring.Component):
         high = request.iova[38:]
         m.d.comb += [
             self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
-            contexts.key.eq(request.device_id), iotlb.page.eq(request.iova[PAGE_BITS:]),
+            contexts.key.eq(self.request.payload.device_id), contexts.other.eq(misses.again.valid),
+            contexts.other_key.eq(misses.again.payload.device_id), iotlb.page.eq(request.iova[PAGE_BITS:]),
         ]
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
