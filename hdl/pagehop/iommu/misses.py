@@ -86,7 +86,7 @@ class Misses(wiring.Component):
 
     Members
     -------
-    offer : with ``offered``, a request that cannot be answered from what is known
+    offer : with ``offered``, which may come late, a request that cannot be answered from what is known
     again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken, in which ``looks`` is 1.
         Its payload is at any time the request that is looked into
     walk, walked; directory, cause, context : the walks. keeps : out, what the walk of tables reads now may be kept
