@@ -3,7 +3,7 @@
 from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, Mux, Signal, Value
 from rules import any_constant, any_value, drive, past
 
-from pagehop.iommu.misses import Misses, Verdict
+from pagehop.iommu.misses import Misses
 from pagehop.iommu.modify import ModifyEngine
 from pagehop.iommu.modify_batch import ModifyBatch
 from pagehop_sim.formal import Proof
@@ -142,7 +142,7 @@ class OldEntriesAreNotAnswered(Elaboratable):
         m.submodules.dut = dut = self.misses(1, 1)
         m.d.comb += [
             dut.offer.looked.request.eq(any_value(m, Value.cast(dut.offer.looked.request).shape(), "request")),
-            dut.offer.verdict.as_value().eq(any_value(m, 2, "verdict")), Assume(dut.offer.verdict != Verdict.ANSWER),
+            dut.offer.verdict.as_value().eq(any_value(m, 2, "verdict")),
             *(Value.cast(signal).eq(any_value(m, len(Value.cast(signal)), name)) for name, signal in (
                 ("offered", dut.offered), ("again", dut.again.ready), ("directory", dut.directory.ready), ("cause", dut.cause),
                 ("walked", dut.walked), ("answer", dut.answer.ready), ("fault", dut.fault.ready), ("redo", dut.redo),
@@ -159,7 +159,10 @@ class OldEntriesAreNotAnswered(Elaboratable):
             m.d.sync += old.eq(0)
         late = (old & (began | ~dut.walk.valid)) | dut.redo
         with m.If(dut.walk.valid & dut.walk.ready & late):
-            m.d.comb += [Assert(~dut.answer.valid), Assert(~dut.fill)]
+            m.d.comb += Assert(~dut.answer.valid)
+        # What is kept is so in the cycle after the walk.
+        with m.If(past(m, dut.walk.valid & dut.walk.ready & late, "found_late") | dut.redo):
+            m.d.comb += Assert(~dut.fill)
         with m.If(~dut.walk.valid & dut.answer.valid & (dut.answer.payload.status.as_value() == 0) & ~self._refuses(dut)):
             m.d.comb += Assert(~late)
         return m

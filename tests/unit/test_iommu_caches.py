@@ -26,7 +26,7 @@ def assign(ctx, dut, **values):
 
 def keyed(cache, rng):
     """Fill, forget and look up: what is known of a key is what was kept when it was asked."""
-    dut, kept, places, found = cache("Cache", 4, 8, 4, 64), {}, [None] * 4, 0
+    dut, kept, places, found = cache("Cache", 4, 8, 4, 64, two=True), {}, [None] * 4, 0
 
     async def drive(ctx):
         nonlocal found
@@ -38,7 +38,9 @@ def keyed(cache, rng):
             key, victim, value = rng.randrange(8), rng.randrange(16), rng.getrandbits(8)
             new = rng.choice([one for one in range(16) if one not in kept])
             fills, forgets, named = rng.random() < 0.3, rng.random() < 0.1, rng.random() < 0.7
-            assign(ctx, dut, key=key, fill=fills, filled_key=new, filled=value, invalidate=forgets, named=named, invalid_key=victim)
+            other = rng.random() < 0.3
+            assign(ctx, dut, other=other, **{"other_key" if other else "key": key, "key" if other else "other_key": rng.randrange(8)})
+            assign(ctx, dut, fill=fills, filled_key=new, filled=value, invalidate=forgets, named=named, invalid_key=victim)
             expected = kept.get(key)
             if forgets:
                 for one in [one for one in kept if one == victim or not named]:
@@ -62,7 +64,8 @@ def test_keyed_cache():
     edited(KeyedCache, ("self.fill & ~self.invalidate", "self.fill")),
     edited(KeyedCache, ("valid & ~Mux(fills, 1 << turn, 0)", "valid")),
     edited(KeyedCache, ("Mux(self.named, named, ~0)", "named")),
-], ids=["a fill that is forgotten is kept", "another value in the same place", "nothing forgets all"])
+    edited(KeyedCache, ("(one & ~self.other)", "one")),
+], ids=["a fill that is forgotten is kept", "another value in the same place", "nothing forgets all", "the key that is not looked up is known"])
 def test_planted_bugs_of_keyed_caches(cache):
     with pytest.raises(AssertionError, match="is known instead of"):
         keyed(cache, seeded("keyed cache"))

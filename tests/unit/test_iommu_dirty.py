@@ -467,7 +467,7 @@ BUGS = {
     "not_waited_for": (False, {"driver": driver(("if not await self.commands.execute(", "if not await self.commands.publish("))}),
     "devices_not_waited_for": (True, {"driver": driver(("or await self.commands.execute(", "or await self.commands.publish("))}),
     "writable_without_d": (False, {"core": core(Translator=edited(Translator, PageWalk=edited(
-        PageWalk, ("self._leaf(m, readable, writable & info.dirty)", "self._leaf(m, readable, writable)"))))}),
+        PageWalk, ("(info.writable & info.dirty)", "info.writable"))))}),
     "moved_without_d": (False, {"core": core(ModifyEngine=edited(
         ModifyEngine, ("self.format.moved(line.entry, batch", "~0x80 & self.format.moved(line.entry, batch")))}),
     "fence_without_a_drain": (False, {"core": with_queue("with m.If(self.drained):", "with m.If(1):")}),

@@ -148,7 +148,7 @@ def test_cycles_are_those_of_the_contract(latency):
             by_entry = 52 + 1 + 2 * latency + count * (WORDS * mc.copy_cycles + 1)
             assert mc.record(0)[2] == by_entry
             await mc.move(ctx, *range(count))
-            assert mc.record(0)[2] == by_entry + 10 + 3 * latency
+            assert mc.record(0)[2] == by_entry + 11 + 3 * latency
     mc.run(test)
 
 

@@ -20,31 +20,34 @@ class KeyedCache(wiring.Component):
     ----------
     name : of the cache, in errors. keys, values : their shapes; ``values`` None when only ``known`` is asked for.
     entries : power of two, at least 2 and at most ``most``.
+    two : there is another key, ``other_key``, which is looked up instead of ``key`` in cycles with ``other``: that may come late.
     """
-    def __init__(self, name, keys, values, entries, most):
+    def __init__(self, name, keys, values, entries, most, *, two=False):
         if entries not in [1 << bits for bits in range(1, most.bit_length())]:
             raise ValueError(f"{name} must have a power of two of entries from 2 to {most}, not {entries!r}")
-        self.keys, self.values, self.entries = keys, values, entries
+        self.keys, self.values, self.entries, self.two = keys, values, entries, two
         super().__init__({
             "key": In(keys), "known": Out(1), "fill": In(1), "filled_key": In(keys), "invalidate": In(1), "named": In(1), "invalid_key": In(keys),
-            **({} if values is None else {"value": Out(values), "filled": In(values)}),
+            **({} if values is None else {"value": Out(values), "filled": In(values)}), **({"other": In(1), "other_key": In(keys)} if two else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        valid, turn, place, fills = Signal(self.entries), Signal(range(self.entries)), Signal(range(self.entries)), Signal()
+        valid, turn, fills = Signal(self.entries), Signal(range(self.entries)), Signal()
         keys = [Signal(self.keys, name=f"key_{number}") for number in range(self.entries)]
         m.d.comb += fills.eq(self.fill & ~self.invalidate)
-        # The value is read in the next cycle, when another may stand in the place of the one that is replaced.
         stays = valid & ~Mux(fills, 1 << turn, 0)
-        matches = Cat(stays[number] & (key == self.key) for number, key in enumerate(keys))
-        m.d.sync += [self.known.eq(matches.any()), place.eq(number_of(matches))]
+        same = [key == self.key for key in keys]
+        if self.two:
+            same = [(one & ~self.other) | ((key == self.other_key) & self.other) for one, key in zip(same, keys, strict=True)]
+        matches = stays & Cat(same)
+        m.d.sync += self.known.eq(matches.any())
         if self.values is not None:
             m.submodules.kept = kept = memory.Memory(shape=self.values, depth=self.entries, init=[])
             write, read = kept.write_port(), kept.read_port(domain="comb")
-            m.d.comb += [
-                read.addr.eq(place), self.value.eq(read.data), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills),
-            ]
+            # It is in a register: much begins with it.
+            m.d.sync += self.value.eq(read.data)
+            m.d.comb += [read.addr.eq(number_of(matches)), write.addr.eq(turn), write.data.eq(self.filled), write.en.eq(fills)]
         with m.If(fills):
             m.d.sync += [valid.bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
             with m.Switch(turn):

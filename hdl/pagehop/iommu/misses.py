@@ -1,7 +1,7 @@
 """Requests whose answer is not at hand: one at a time is looked into, the others wait in order."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, enum, fifo, stream, wiring
+from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.iommu.iotlb import AddressSpace, Cached
@@ -27,11 +27,10 @@ __all__ = ["Looked", "Misses", "Offer", "Verdict", "address_space"]
 
 
 class Verdict(enum.Enum, shape=2):
-    """What a look-up says of a request."""
-    ANSWER    = 0    # its translation is known
-    DIRECTORY = 1    # its device's context must be found
-    TABLES    = 2    # its page must be found
-    REFUSE    = 3    # it may not be
+    """What is done with a request whose translation is not known."""
+    DIRECTORY = 0    # its device's context must be found
+    TABLES    = 1    # its page must be found
+    REFUSE    = 2    # it may not be
 
 
 class Looked(data.StructLayout):
@@ -87,7 +86,7 @@ class Misses(wiring.Component):
 
     Members
     -------
-    offer : with ``offered``, a request that cannot be answered from what is known
+    offer : with ``offered``, which may come late, a request that cannot be answered from what is known
     again : stream, requests that are to be looked up once more; what becomes of one is said in the cycle after it was taken, in which ``looks`` is 1.
         Its payload is at any time the request that is looked into
     walk, walked; directory, cause, context : the walks. keeps : out, what the walk of tables reads now may be kept
@@ -111,15 +110,15 @@ class Misses(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=TranslationRequest(self.id_bits).size, depth=1 << self.id_bits)
         self._looked, self._context, self._known = Signal(Looked(self.id_bits)), Signal(Context), Signal()
         self._cause, self._translation = Signal(Cause), Signal(Translation)
         self._guest_address = Signal(64)     # as a record has it
         self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
+        self._fills = Signal()               # in the cycle before, a walk has found what may be kept
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
         request, takes = self._looked.request, Signal()
+        waiting, waits, next_ = self._queue(m, self.offered & ~takes)
         m.d.comb += [
-            queue.w_data.eq(self.offer.looked.request), queue.w_en.eq(self.offered & ~takes),
             self.again.payload.eq(request), self.directory.payload.eq(request.device_id), self.answer.payload.id.eq(request.id),
         ]
         self._connect_walk(m)
@@ -127,40 +126,42 @@ class Misses(wiring.Component):
         m.d.sync += self._invalidated.eq(self.invalidate)
         with m.If(self.invalidate):
             m.d.sync += self.stale.eq(1)
+        # Registers, for the look-up, the walk and what is kept begin with them.
+        m.d.sync += [self.again.valid.eq(0), self._fills.eq(0)]
         with m.FSM():
             with m.State("idle"):
                 m.d.sync += self.stale.eq(self.invalidate)
-                with m.If(queue.r_rdy):
-                    m.d.comb += queue.r_en.eq(1)
-                    m.d.sync += [request.eq(queue.r_data), self._locates.eq(0)]
-                    m.next = "again"
-                with m.Elif(self.offered):
-                    m.d.comb += takes.eq(1)
-                    m.d.sync += self._locates.eq(0)
-                    self._take(m)
-                with m.Elif(self.locate.valid):
-                    m.d.sync += [
-                        request.eq(self.locate.payload), self._locates.eq(1),
-                        self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
-                    ]
-                    m.next = "again"
+                m.d.sync += self._locates.eq(0)
+                with m.If(waits):
+                    m.d.comb += next_.eq(1)
+                    m.d.sync += request.eq(waiting)
+                    self._look_again(m)
+                with m.Else():
+                    self._take(m, takes)
+                    with m.If(~self.offered & self.locate.valid):
+                        m.next = "locate"
+            with m.State("locate"):
+                m.d.sync += [
+                    request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                ]
+                self._look_again(m)
             with m.State("again"):
-                m.d.comb += [self.again.valid.eq(1), self.blocks.eq(1)]
-                with m.If(self.again.ready):
-                    m.next = "look"
+                m.d.comb += self.blocks.eq(1)
+                m.next = "look"
+                with m.If(~self.again.ready):
+                    self._look_again(m)
             with m.State("look"):
                 m.d.comb += self.looks.eq(1)
                 m.next = "idle"
-                with m.If(self.offered):
-                    m.d.comb += takes.eq(1)
-                    self._take(m)
+                self._take(m, takes)
             with m.State("directory"):
                 m.d.comb += self.directory.valid.eq(1)
                 with m.If(self.directory.ready):
                     m.d.comb += self.fill_context.eq((self.cause == Cause.NONE) & ~self.stale)
                     m.d.sync += self._cause.eq(self.cause)
-                    m.next = "again"
-                    with m.If(self.cause != Cause.NONE):
+                    with m.If(self.cause == Cause.NONE):
+                        self._look_again(m)
+                    with m.Else():
                         m.next = "refuse"
             with m.State("tables"):
                 self._tables(m)
@@ -169,7 +170,7 @@ class Misses(wiring.Component):
                     self.blocks.eq(1), self.answer.valid.eq(~self.redo), self.answer.payload.translation.eq(self._translation),
                 ]
                 with m.If(self.redo):
-                    m.next = "again"
+                    self._look_again(m)
                 with m.Elif(self.answer.ready):
                     m.next = "idle"
             with m.State("refuse"):
@@ -180,20 +181,46 @@ class Misses(wiring.Component):
                     m.next = "idle"
         return m
 
-    def _take(self, m):
-        """Look into the request that is offered. What was invalidated before has not been read yet."""
+    def _look_again(self, m):
+        """Nothing after it may choose another state."""
+        m.d.sync += self.again.valid.eq(1)
+        m.next = "again"
+
+    def _queue(self, m, offered):
+        """The requests that wait: the first of them, whether there is one, and what takes it.
+
+        ``offered`` is known late: each request is written where the next one stands, and stays there when it was offered.
+        """
+        m.submodules.waiting = kept = memory.Memory(shape=TranslationRequest(self.id_bits), depth=1 << self.id_bits, init=[])
+        write, read = kept.write_port(), kept.read_port(domain="comb")
+        first, last, more, taken = Signal(self.id_bits + 1), Signal(self.id_bits + 1), Signal(), Signal()
+        end = (last + more)[:len(last)]
+        m.d.sync += [more.eq(offered), last.eq(end), first.eq(first + taken)]
+        m.d.comb += [
+            write.addr.eq(end), write.data.eq(self.offer.looked.request), write.en.eq((end ^ first) != 1 << self.id_bits),
+            read.addr.eq(first),
+        ]
+        return read.data, first != end, taken
+
+    def _take(self, m, takes):
+        """Look into what is offered, if it is. What was invalidated before has not been read yet."""
         offer = self.offer
+        # All that nothing is asked of without a request, whether there is one or not, which is known late.
         m.d.sync += [
             self._looked.eq(offer.looked), self._context.eq(offer.context), self._known.eq(offer.known), self._cause.eq(offer.cause),
-            self.replaces.eq(offer.replaces), self._redo.eq(0), self.stale.eq(self.invalidate | self._invalidated), self._guest_address.eq(0),
+            self.replaces.eq(offer.replaces), self._redo.eq(0), self._guest_address.eq(0),
         ]
-        with m.Switch(offer.verdict):
-            with m.Case(Verdict.DIRECTORY):
-                m.next = "directory"
-            with m.Case(Verdict.TABLES):
-                m.next = "tables"
-            with m.Default():
-                m.next = "refuse"
+        with m.If(self.offered):
+            m.d.comb += takes.eq(1)
+            m.d.sync += self.stale.eq(self.invalidate | self._invalidated)
+            with m.Switch(offer.verdict):
+                with m.Case(Verdict.DIRECTORY):
+                    m.next = "directory"
+                with m.Case(Verdict.TABLES):
+                    m.d.sync += self.walk.valid.eq(1)
+                    m.next = "tables"
+                with m.Default():
+                    m.next = "refuse"
 
     def _connect_walk(self, m):
         request, context, walk, walked = self._looked.request, self._context, self.walk.payload, self.walked
@@ -206,7 +233,8 @@ class Misses(wiring.Component):
             walk.writes.eq((request.access == Access.WRITE) | (ats & ~request.no_write)), walk.lenient.eq(ats),
             walk.canonical.eq(Mux(context.first_deep, self._looked.sign_48, self._looked.sign_39)), walk.beyond.eq(self._looked.beyond),
             self.filled.space.eq(address_space(context)), self.filled.page.eq(request.iova[PAGE_BITS:]),
-            self.filled.translation.eq(walked.translation),
+            # In the cycle after the walk, before anything else is looked into.
+            self.filled.translation.eq(self._translation), self.fill.eq(self._fills & ~self.stale & ~self.redo),
         ]
 
     def _tables(self, m):
@@ -216,10 +244,9 @@ class Misses(wiring.Component):
         found = self.walk.ready & sound & ~redo & ~self._locates
         precached = self.walk.ready & sound & ~redo & self._locates & self._precaches & ~(self._context.first & self._context.second)
         m.d.sync += self._redo.eq(redo)
+        m.d.sync += [self._fills.eq((found | precached) & (request.access != Access.ATS_REQUEST)), self.walk.valid.eq(~self.walk.ready)]
         m.d.comb += [
-            self.walk.valid.eq(1), self.keeps.eq(~self.stale & ~redo),
-            self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
-            self.fill.eq((found | precached) & ~self.stale & (request.access != Access.ATS_REQUEST)),
+            self.keeps.eq(~self.stale & ~redo), self.answer.valid.eq(found), self.answer.payload.translation.eq(walked.translation),
         ]
         with m.If(self.walk.ready):
             writes = Mux(request.access == Access.WRITE, Cause.WRITE_PAGE_FAULT.value ^ Cause.READ_PAGE_FAULT.value, 0)
@@ -235,7 +262,7 @@ class Misses(wiring.Component):
                     m.d.sync += self._cause.eq(Cause.TABLE_CORRUPTED)
             m.next = "refuse"
             with m.If(redo):
-                m.next = "again"
+                self._look_again(m)
             with m.Elif(self._locates & sound):
                 m.d.comb += [self.locate.ready.eq(1), self.located.found.eq(1)]
                 m.next = "idle"

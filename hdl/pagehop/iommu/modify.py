@@ -57,7 +57,7 @@ class ModifyEngine(wiring.Component):
     ``tries`` times as one that holds. Only for the edits a probe waits, up to OPTIMISTIC_LIMIT and 13 cycles.
 
     With a home that grants after L cycles and acknowledges after L, a drain of D cycles and a copy of C, a batch of n moves takes
-    52 + D + 2 L + n (C + 1) cycles from its last command to the verdict; one that is found by a walk of three levels 10 + 3 L more.
+    52 + D + 2 L + n (C + 1) cycles from its last command to the verdict; one that is found by a walk of three levels 11 + 3 L more.
 
     Parameters
     ----------

@@ -137,6 +137,7 @@ class PageWalk(wiring.Component):
             m.d.comb += now.eq(getattr(self, f"_{register}"))
             m.d.sync += getattr(self, f"_{register}").eq(now)
         self._memory(m)
+        self._translate(m)
         m.d.comb += [self.guest_page.eq(self._guest_page), self.implicit.eq(self._implicit),
                      self.index.eq(self._index(self._request.page, self._first_level))]
         entry, denied, corrupt = Signal(64), Signal(), Signal()
@@ -292,13 +293,10 @@ class PageWalk(wiring.Component):
         with m.Elif(marks):
             m.next = "mark"
         with m.Else():
-            self._leaf(m, readable, writable & info.dirty)
+            self._leaf(m)
 
-    def _leaf(self, m, readable, writable):
-        info, level, found = self._format.info, self._level, self._found
-        translation = self.result.translation
-        page = Mux(self._second, self._guest_page, self._request.page)
-        size = Mux(level == 0, info.napot, level + 1)
+    def _leaf(self, m):
+        found, translation = self._found, self.result.translation
         with m.If(self._second & self._implicit):
             m.d.comb += [self._table_now.eq(translation.ppn), self._level_now.eq(self._first_level), self._second_now.eq(0)]
             m.d.sync += [self._readable.eq(1), self._writable.eq(1)]
@@ -309,8 +307,15 @@ class PageWalk(wiring.Component):
             m.next = "root"
         with m.Else():
             self._end(m, WalkFault.NONE)
+
+    def _translate(self, m):
+        """What the entry says if it is a leaf, which is known late."""
+        info, level, found, translation = self._format.info, self._level, self._found, self.result.translation
+        page = Mux(self._second, self._guest_page, self._request.page)
+        size = Mux(level == 0, info.napot, level + 1)
         m.d.comb += [
             translation.ppn.eq(translated(page, info.ppn, size)),
             translation.size.eq(Mux(found.size.as_value() < size, found.size.as_value(), size)),
-            translation.readable.eq(readable & found.readable), translation.writable.eq(writable & found.writable),
+            translation.readable.eq(info.readable & self._readable & found.readable),
+            translation.writable.eq(self._writable & found.writable & (info.writable & info.dirty)),
         ]

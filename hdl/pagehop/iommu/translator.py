@@ -85,7 +85,7 @@ class Translator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.iotlb = iotlb = Iotlb(self.entries, self.ways)
-        m.submodules.contexts = contexts = KeyedCache("Directory cache", DEVICE_BITS, Context, self.contexts, 256)
+        m.submodules.contexts = contexts = KeyedCache("Directory cache", DEVICE_BITS, Context, self.contexts, 256, two=True)
         m.submodules.misses = misses = Misses(self.id_bits, self.ways)
         m.submodules.page_walk = page_walk = PageWalk(self.format, self.walk_cache)
         m.submodules.directory_walk = directory_walk = DirectoryWalk(ats=self.ats, updates=self.updates, root_bits=self.format.ROOT_BITS)
@@ -97,7 +97,8 @@ class Translator(wiring.Component):
         high = request.iova[38:]
         m.d.comb += [
             self.request.ready.eq(~misses.blocks), misses.again.ready.eq(1),
-            contexts.key.eq(request.device_id), iotlb.page.eq(request.iova[PAGE_BITS:]),
+            contexts.key.eq(self.request.payload.device_id), contexts.other.eq(misses.again.valid),
+            contexts.other_key.eq(misses.again.payload.device_id), iotlb.page.eq(request.iova[PAGE_BITS:]),
         ]
         m.d.sync += [
             busy.eq(misses.again.valid | (self.request.valid & ~misses.blocks)), looked.request.eq(request),
@@ -121,23 +122,25 @@ class Translator(wiring.Component):
         hits = iotlb.hits & canonical & ~locates
         as_it_is = bare | translated | ~(context.first | context.second)
         disallowed = (bare & (ats | translated)) | (~bare & (request.process_valid | ((ats | translated) & ~context.ats)))
-        verdict = Signal(Verdict)
-        with m.If(off | ((bare | contexts.known) & (disallowed | (as_it_is & (looked.beyond | locates))))):
+        # Whether it hits is known late: what else there is to say does not wait for that.
+        refused = off | ((bare | contexts.known) & (disallowed | (as_it_is & (looked.beyond | locates))))
+        answers = ~refused & (bare | contexts.known) & (as_it_is | hits)
+        with m.If(refused):
             m.d.comb += [
-                verdict.eq(Verdict.REFUSE),
+                offer.verdict.eq(Verdict.REFUSE),
                 offer.cause.eq(Mux(off, Cause.ALL_DISALLOWED, Mux(disallowed, Cause.TYPE_DISALLOWED, Mux(
                     writes, Cause.WRITE_ACCESS_FAULT, Cause.READ_ACCESS_FAULT)))),
             ]
         with m.Elif(~bare & ~contexts.known):
-            m.d.comb += verdict.eq(Verdict.DIRECTORY)
-        with m.Elif(~as_it_is & ~hits):
-            m.d.comb += verdict.eq(Verdict.TABLES)
+            m.d.comb += offer.verdict.eq(Verdict.DIRECTORY)
+        with m.Else():
+            m.d.comb += offer.verdict.eq(Verdict.TABLES)
         answer = Signal(TranslationResponse(self.id_bits))
         m.d.comb += [
             iotlb.space.eq(address_space(context)), iotlb.writes.eq(writes | (ats & ~request.no_write)), iotlb.reads.eq(~iotlb.writes),
             answer.id.eq(request.id), answer.translation.eq(iotlb.found),
-            offer.looked.eq(looked), offer.verdict.eq(verdict), offer.known.eq(contexts.known & ~off & ~bare), offer.context.eq(context),
-            offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & (verdict != Verdict.ANSWER)),
+            offer.looked.eq(looked), offer.known.eq(contexts.known & ~off & ~bare), offer.context.eq(context),
+            offer.replaces.eq(iotlb.matches), misses.offered.eq(busy & ~answers),
             # Not only when it has an answer, which is known late.
             misses.answer.ready.eq(~busy),
         ]
@@ -147,7 +150,7 @@ class Translator(wiring.Component):
                 answer.translation.readable.eq(1), answer.translation.writable.eq(1),
             ]
         m.d.sync += [
-            self.response.valid.eq(Mux(busy, verdict == Verdict.ANSWER, misses.answer.valid)),
+            self.response.valid.eq(Mux(busy, answers, misses.answer.valid)),
             self.response.payload.eq(Mux(busy, answer, misses.answer.payload)),
         ]
 
