@@ -55,7 +55,12 @@ from pagehop.iommu.record_queue import RecordQueue
 from pagehop.iommu.top import Iommu
 from pagehop.iommu.translator import Translator
 from pagehop.memory.copy_engine import CopyEngine
+from pagehop.ots.ingress import OtsIngress, default_depths
 from pagehop.ots.leaf_table import LeafTable
+from pagehop.ots.monitor import Monitor
+from pagehop.ots.page_mover import PageMover
+from pagehop.ots.window_flush import WindowFlush
+from pagehop.ots.window_table import WindowTable
 from pagehop.shell.ptile import PTileShell
 from pagehop.shell.ultrascale import UltraScaleShell
 from pagehop.tlp.digest_check import DigestCheck
@@ -154,6 +159,11 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
     "iommu.AtsInvalidations, 8 tags, 4 devices": AtsInvalidations,
     "iommu.RecordQueue": lambda: RecordQueue(FaultRecord, "f"),
     "iommu.EventCounters, 7, moves": lambda: EventCounters(7, modify=True),
+    "ots.OtsIngress": lambda: OtsIngress(WIDTH, 16, 512, depths=default_depths(WIDTH)),
+    "ots.WindowTable": lambda: WindowTable(16),
+    "ots.Monitor": lambda: Monitor(WIDTH, 16),
+    "ots.PageMover": lambda: PageMover(16),
+    "ots.WindowFlush": lambda: WindowFlush(16, 9),
     "ots.LeafTable": lambda: LeafTable(WIDTH, 512),
     "ots.LeafTable, 65536 entries, 16 B": lambda: LeafTable(16, 65_536),
     "shell.UltraScaleShell, straddle": lambda: UltraScaleShell(cq_straddle=True, rc_straddle=True),
@@ -161,16 +171,19 @@ BLOCKS: dict[str, Callable[[], wiring.Component]] = {
 }
 
 #: What is mapped for the 7-series, and the LUTs that it may take.
+SMALL, SMALL_MODIFY = (
+    lambda: IommuCore(entries=4, ways=4, contexts=4, updates=False, messages=False),
+    lambda: IommuCore(entries=4, ways=4, contexts=4, messages=False, ats=True, modify=True))
 SIZED: dict[str, tuple[Callable[[], wiring.Component], int]] = {
-    "iommu.IommuCore, 4-entry caches, wires": (
-        lambda: IommuCore(entries=4, ways=4, contexts=4, updates=False, messages=False), 5_300),
-    "iommu.IommuCore, 4-entry caches, wires, ATS, A/D, modify": (
-        lambda: IommuCore(entries=4, ways=4, contexts=4, messages=False, ats=True, modify=True), 8_600),
+    "iommu.IommuCore, 4-entry caches, wires": (SMALL, 5_300),
+    "iommu.IommuCore, 4-entry caches, wires, ATS, A/D, modify": (SMALL_MODIFY, 8_600),
 }
 
 #: What is placed and routed on an ECP5 of speed grade 8, and the clock in MHz that it must reach; and what only each night because it takes long.
 ROUTED: dict[str, tuple[Callable[[], wiring.Component], float]] = {
     "Interposer, 16 B, 16 384 pages": (lambda: Interposer(data_bytes=16, window_pages=16_384), 100.0),
+    "IommuCore, 4-entry caches, wires": (SMALL, 90.0),
+    "IommuCore, 4-entry caches, wires, ATS, A/D, modify": (SMALL_MODIFY, 90.0),
     "IommuCore, all": (lambda: IommuCore(walk_cache=8, modify=True, ats=True), 90.0),
 }
 # The figure of the wide one is wanted, its target is that of the narrow.
