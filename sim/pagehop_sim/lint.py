@@ -20,7 +20,8 @@ _SMALL = {"data_bytes": 16, "window_pages": 16384}
 CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("interposer", {}), ("interposer", _SMALL | {"slots": 4, "in_row": True}),
     ("interposer", _SMALL | {"hosts": 1, "ecrc": "recompute", "log_tables": "vtd"}), ("adjuster", {"tags": 8}),
-    ("adjuster", {"data_bytes": 16, "tags": 2}), ("iommu_core", {"modify": True, "counters": 2, "debug": True}))
+    ("adjuster", {"data_bytes": 16, "tags": 2}), ("iommu_core", {"modify": True, "counters": 2, "debug": True}),
+    ("ots", {"data_bytes": 16, "windows": 2}))
 #: Elaboration, most of the time, is work for one core.
 JOBS = 2
 

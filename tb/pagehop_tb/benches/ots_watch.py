@@ -28,12 +28,13 @@ class Watcher:
     """Harvests the leaf tables of ``guest``, and keeps a copy of the guest's pages. Without ``forgets`` the IOMMU is not told to forget what was
     taken.
 
-    *Members*: ``harvests``; ``reported``, dirty pages of all harvests; ``needless``, those of them that nobody had written since the one before.
+    *Members*: ``harvests``; of all harvests: ``reported``, dirty pages, ``written``, pages that were written since the one before, and ``needless``,
+    those that were reported and not written.
     """
 
     def __init__(self, guest: Guest, *, forgets: bool = True) -> None:
         self.guest, self.forgets = guest, forgets
-        self.harvests = self.reported = self.needless = self._seen = 0
+        self.harvests = self.reported = self.written = self.needless = self._seen = 0
         self._pages = {(place - LEAVES) // 8: page for page, place in guest.entries.items()}
         self._copy = {page: self._read(page) for page in guest.entries}
 
@@ -53,8 +54,8 @@ class Watcher:
         written = self._written()
         for page in pages:
             self._copy[page] = self._read(page)
-        self.harvests, self.reported, self.needless = (
-            self.harvests + 1, self.reported + len(pages), self.needless + len(set(pages) - written))
+        self.harvests, self.reported, self.written, self.needless = (
+            self.harvests + 1, self.reported + len(pages), self.written + len(written), self.needless + len(set(pages) - written))
 
     def _written(self) -> set[int]:
         """Pages that devices have written since the last call, also those of which that is not visible yet."""
@@ -100,9 +101,10 @@ async def ots_watch(dut: Any) -> None:
         await machine.quiesce()
         await watcher.harvest()
         missed = watcher.missed()
+        config.write({"dirty": {
+            "pages_written": watcher.written, "pages_reported": watcher.reported, "missed": len(missed), "false_positive": watcher.needless}})
         assert not missed, f"{len(missed)} pages were written and never reported, the first is page {missed[0]}"
         assert watcher.harvests > 1, "there was one harvest only"
-        config.write({"watch": {"harvests": watcher.harvests, "reported": watcher.reported, "needless": watcher.needless}})
         cocotb.log.info(f"{watcher.harvests} harvests, {watcher.reported} dirty pages, {watcher.needless} of them without a write since the last")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
