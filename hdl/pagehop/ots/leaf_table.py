@@ -146,7 +146,8 @@ class LeafTable(wiring.Component):
         m.d.sync += [
             found.walks.eq(walks), found.served.eq(served), found.line.eq(line), found.place.eq(place), found.header.eq(header),
             found.mask.eq(Cat((length > dword) & ~empty for dword in range(_DWORDS))),
-            found.touched.eq(Cat(((place[1:] <= entry) | (entry == LINE_ENTRIES - 1)) & (last[1:] >= entry) & ~empty for entry in range(LINE_ENTRIES))),
+            found.touched.eq(Cat(
+                ((place[1:] <= entry) | (entry == LINE_ENTRIES - 1)) & (last[1:] >= entry) & ~empty for entry in range(LINE_ENTRIES))),
         ]
         return found
 
