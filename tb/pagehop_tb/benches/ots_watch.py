@@ -101,10 +101,10 @@ async def ots_watch(dut: Any) -> None:
         await machine.quiesce()
         await watcher.harvest()
         missed = watcher.missed()
-        config.write({"dirty": {
-            "pages_written": watcher.written, "pages_reported": watcher.reported, "missed": len(missed), "false_positive": watcher.needless}})
         assert not missed, f"{len(missed)} pages were written and never reported, the first is page {missed[0]}"
         assert watcher.harvests > 1, "there was one harvest only"
         cocotb.log.info(f"{watcher.harvests} harvests, {watcher.reported} dirty pages, {watcher.needless} of them without a write since the last")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
+    config.write({"dirty": {
+        "pages_written": watcher.written, "pages_reported": watcher.reported, "missed": len(watcher.missed()), "false_positive": watcher.needless}})
