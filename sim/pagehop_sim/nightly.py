@@ -27,6 +27,8 @@ LONG = {"litmus": 20}
 #: Requests of the races of the IOMMU, and the seconds that they may take.
 ACCESSES, RACES_SECONDS = int(os.environ.get("ACCESSES", "1000000")), 10_800
 
+#: Random accesses to pages whose leaves are watched.
+WATCHED = 100_000
 #: Machines with spoilt tables, each asked six things, once with a cache of tables and once without: 10^5 translations.
 MACHINES = os.environ.get("MACHINES", "8400")
 #: Lists of operations of the driver, and the seconds that one test may take with so many of them.
@@ -92,6 +94,8 @@ STEPS: dict[str, Callable[[], int]] = {
        for simulator in SIMULATORS},
     "races of the IOMMU": _races,
     "translations through spoilt tables": _spoilt_tables,
+    "leaves that are watched under random accesses": partial(
+        _pagehop, "sim", "ots-watch", "--set", "storm=true", "--set", f"accesses={WATCHED}", "--set", "gap=30", "--set", "every=4000"),
     "tests with the seed of the day": _random_tests,
     "functional coverage": partial(_module, "pagehop_sim.coverage"),
     "broken hardware": partial(_module, "pagehop_sim.mutants", "--jobs", JOBS),
