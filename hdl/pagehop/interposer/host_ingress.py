@@ -12,7 +12,7 @@ from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, 
 from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter
-from pagehop.tlp.credits import CreditReturn, lane_credits
+from pagehop.tlp.credits import return_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
 from pagehop.tlp.issue import IssueRegister
@@ -118,7 +118,7 @@ class HostIngress(wiring.Component):
         self._posted_left(m, queue, posted)
         self._allocate(m, issue, requests)
         self._hand_over(m, issue)
-        self._credits(m, queue)
+        return_credits(m, queue, self.rx_limits, _CREDIT_LANES, self.data_bytes, self.max_payload)
         return m
 
     def _lanes(self, m, shape, ahead):
@@ -178,18 +178,3 @@ class HostIngress(wiring.Component):
                                 & ((issued.lane == EgressLane.POSTED) | headers.is_atomic(issued.beat.header))),
             self.cross_address.eq(headers.address_of(issued.beat.header)),
         ]
-
-    def _credits(self, m, queue):
-        for name, lanes in _CREDIT_LANES.items():
-            # Any one lane may get all that the class has credits for.
-            count, units = lane_credits(min(self.depths[lane] for lane in lanes), self.data_bytes,
-                                        self.max_payload if name == "posted" else 32)
-            returned = CreditReturn(len(lanes), count, units, infinite=name == "completion")
-            m.submodules[f"{name}_credits"] = returned
-            m.d.comb += self.rx_limits[name].eq(returned.limit)
-            for number, lane in enumerate(lanes):
-                head = queue.o[lane]
-                m.d.comb += [
-                    returned.left[number].eq(head.valid & head.ready), returned.first[number].eq(head.payload.beat.first),
-                    returned.dwords[number].eq(head.payload.beat.dwords),
-                ]

@@ -12,7 +12,7 @@ from pagehop.ots.window_posted import WindowPosted
 from pagehop.ots.window_requests import WindowRequests
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter
-from pagehop.tlp.credits import CreditReturn, lane_credits
+from pagehop.tlp.credits import return_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, may_go
@@ -124,7 +124,7 @@ class OtsIngress(wiring.Component):
             head = queue.o[lane]
             m.d.comb += [sink.valid.eq(head.valid), head.ready.eq(sink.ready), sink.payload.eq(head.payload.beat)]
         self._absorb(m, posted, requests)
-        self._credits(m, queue)
+        return_credits(m, queue, self.rx_limits, _CREDIT_LANES, self.data_bytes, self.max_payload)
         return m
 
     def _lanes(self, m, queue):
@@ -192,18 +192,3 @@ class OtsIngress(wiring.Component):
         ]
         with m.If(posted.accesses):
             m.d.sync += begun.eq(absorbs)
-
-    def _credits(self, m, queue):
-        for name, lanes in _CREDIT_LANES.items():
-            # Any one lane may get all that the class has credits for.
-            count, units = lane_credits(min(self.depths[lane] for lane in lanes), self.data_bytes,
-                                        self.max_payload if name == "posted" else 32)
-            returned = CreditReturn(len(lanes), count, units, infinite=name == "completion")
-            m.submodules[f"{name}_credits"] = returned
-            m.d.comb += self.rx_limits[name].eq(returned.limit)
-            for number, lane in enumerate(lanes):
-                head = queue.o[lane]
-                m.d.comb += [
-                    returned.left[number].eq(head.valid & head.ready), returned.first[number].eq(head.payload.beat.first),
-                    returned.dwords[number].eq(head.payload.beat.dwords),
-                ]

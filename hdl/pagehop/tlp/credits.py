@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pagehop.tlp.headers import CREDIT_BYTES, TlpClass, credits_of_dwords
 from pagehop.tlp.stream import ClassCredits, CreditLimits
 
-__all__ = ["CreditGate", "CreditReturn", "lane_credits"]
+__all__ = ["CreditGate", "CreditReturn", "lane_credits", "return_credits"]
 
 _CLASS_NAMES = {TlpClass.POSTED: "posted", TlpClass.NON_POSTED: "non_posted", TlpClass.COMPLETION: "completion"}
 
@@ -105,3 +105,22 @@ def lane_credits(depth, data_bytes, max_payload):
     if units < max_payload // CREDIT_BYTES:
         raise ValueError(f"A lane must hold more than {2 * tlp_beats} beats for {max_payload} byte payloads, not {depth}")
     return headers, units
+
+
+def return_credits(m, queue, limits, classes, data_bytes, max_payload):
+    """Raise ``limits`` of a sender as beats leave the lanes of an ordering queue.
+
+    ``classes`` names the lanes that draw credits of each class; any one of them may get all that the class has. Non-posted requests carry at most two
+    operands of 16 bytes. Completions have no limit: what they answer was sent when there was room for them.
+    """
+    for name, lanes in classes.items():
+        count, units = lane_credits(min(queue.depths[lane] for lane in lanes), data_bytes, max_payload if name == "posted" else 32)
+        returned = CreditReturn(len(lanes), count, units, infinite=name == "completion")
+        m.submodules[f"{name}_credits"] = returned
+        m.d.comb += limits[name].eq(returned.limit)
+        for number, lane in enumerate(lanes):
+            head = queue.o[lane]
+            m.d.comb += [
+                returned.left[number].eq(head.valid & head.ready), returned.first[number].eq(head.payload.beat.first),
+                returned.dwords[number].eq(head.payload.beat.dwords),
+            ]

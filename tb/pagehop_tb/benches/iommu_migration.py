@@ -6,7 +6,7 @@ from the moment when its entry in memory says so.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -193,6 +193,18 @@ class Guest:
             assert result.moved, f"page {page} did not move: {result.reason}"
             assert await self.driver.owner(page) == to_host, f"page {page} was moved, and its entry does not say so"
 
+    async def go_on(self, manager: TaskManager, agents: Sequence[Any], tasks: Sequence[Task[None]], passes: int) -> None:
+        """Let agents come to rest when all pages have moved, and then go on for so many passes, without pauses."""
+        for agent in agents:
+            agent.stop = True
+        for task in tasks:
+            await task
+        await self.machine.quiesce()
+        for agent in agents:
+            agent.stop, agent.gap = False, 0
+        for task in [manager.start_soon(agent.run(passes)) for agent in agents]:
+            await task
+
     # The end.
 
     async def finish(self) -> Verdict:
@@ -262,15 +274,7 @@ async def iommu_migration(dut: Any) -> None:
                 done += len(some)
         watching.cancel()
         config.progress(len(moving), len(moving) + 1, "DMA at its new place")
-        for replay in replays:
-            replay.stop = True
-        for task in tasks:
-            await task
-        await machine.quiesce()
-        for replay in replays:
-            replay.stop, replay.gap = False, 0
-        for task in [manager.start_soon(replay.run(passes_after)) for replay in replays]:
-            await task
+        await guest.go_on(manager, replays, tasks, passes_after)
         config.progress(len(moving) + 1, len(moving) + 1, "checking")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})

@@ -288,15 +288,7 @@ async def ots_migration(dut: Any) -> None:
             result = await guest.ots.move(page, 1)
             assert result.moved, f"page {page} did not move: {result.reason}"
         config.progress(len(moving), len(moving) + 1, "DMA at its new place")
-        for replay in replays:
-            replay.stop = True
-        for task in tasks:
-            await task
-        await machine.quiesce()
-        for replay in replays:
-            replay.stop, replay.gap = False, 0
-        for task in [manager.start_soon(replay.run(passes_after)) for replay in replays]:
-            await task
+        await guest.go_on(manager, replays, tasks, passes_after)
         config.progress(len(moving) + 1, len(moving) + 1, "checking")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
