@@ -24,12 +24,12 @@ from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import EventLog
 from pagehop_tb.checker.space import CheckConfig
 from pagehop_tb.checker.verdict import Verdict
-from pagehop_tb.driver import ots_registers as regs
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
+from pagehop_tb.driver.ots_leaves import LeafTables
 from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.devices import HotPageWriter, RandomTraffic, TraceReplay
-from pagehop_tb.models.iommu import AddressSpace, Invalidation, RiscvEntry, TableMemory, pages_from
+from pagehop_tb.models.iommu import AddressSpace, RiscvEntry, TableMemory, pages_from
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import SystemConfig
@@ -123,57 +123,18 @@ class _Copier:
         self.guest.log.performed_write(self.guest.machine.cycle, 0, address, data, None, OWN_ID, "link")
 
 
-class _Leaves:
-    """Entries of the second stage in the leaf tables of the device. Without ``holds`` nobody is kept waiting for one, as with tables in memory."""
+class _Leaves(LeafTables):
+    """Tells the log where entries lead."""
 
     def __init__(self, guest: "Guest", *, holds: bool) -> None:
-        self.guest, self.holds, self.attempts, self._line = guest, holds, 0, 0
+        leaves = CpuRegisters(guest.machine.hosts[0].cpu, LEAVES)
+        super().__init__(guest.registers, leaves, guest.iommu, GSCID, lambda page: (guest.entries[page] - LEAVES) // 8, holds=holds)
+        self._log = guest.log
 
     async def write(self, page: int, target: int) -> None:
-        """Replace the entry, and read it back."""
-        guest, place = self.guest, self.guest.entries[page]
-        guest.log.led(page, target)
-        await guest.machine.hosts[0].cpu.mmio_write(place, RiscvEntry.leaf(target // PAGE, 0).pack())
-        status, data = await guest.machine.hosts[0].cpu.mmio_read(place, 8)
-        assert not status and RiscvEntry.unpack(data).ppn == target // PAGE, f"the leaf at {place:#x} does not keep what was written"
-
-    async def forget(self, page: int) -> None:
-        """Invalidate and drain. The fence waits for a walk that has begun before, and that may wait at the hold: then it is let through. Of one that
-        waited already before the invalidation nothing is kept. What another has got may be: then once more."""
-        for self.attempts in range(1, 17):
-            before, passed = await self._waits(), 0
-
-            async def stuck() -> None:
-                nonlocal passed
-                if await self._waits():
-                    passed += 1
-                    await self._hold(0)
-                    await self._hold(1)
-
-            await self.guest.iommu.order(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page), stuck=stuck)
-            if passed <= before:
-                return
-        raise AssertionError(f"the entry of page {page} is asked for again and again")
-
-    async def _waits(self) -> int:
-        return regs.LeafStatus.WAITING.get(await self.guest.registers.read(regs.LeafStatus.offset))
-
-    async def hold(self, page: int) -> bool:
-        """Let walks wait for the line of the entry."""
-        self._line = (self.guest.entries[page] - LEAVES) // 64
-        if self.holds:
-            await self._hold(1)
-            await self.guest.registers.read(regs.LeafHold.offset)
-        return self.holds
-
-    async def release(self) -> None:
-        """Let them go on. None has gone on by itself."""
-        status = await self.guest.registers.read(regs.LeafStatus.offset)
-        assert not regs.LeafStatus.EXPIRED.get(status), "a walk has gone on by itself"
-        await self._hold(0)
-
-    async def _hold(self, hold: int) -> None:
-        await self.guest.registers.write(regs.LeafHold.offset, regs.LeafHold.LINE.of(self._line) | regs.LeafHold.HOLD.of(hold))
+        """As of any."""
+        self._log.led(page, target)
+        await super().write(page, target)
 
 
 class Guest(IommuGuest):

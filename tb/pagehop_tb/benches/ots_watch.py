@@ -13,15 +13,10 @@ from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, judged
-from pagehop_tb.benches.iommu_migration import GSCID
-from pagehop_tb.benches.ots_migration import LEAVES, Guest
+from pagehop_tb.benches.ots_migration import Guest
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import Kind
-from pagehop_tb.driver import ots_registers as regs
 from pagehop_tb.models.devices import RandomTraffic, TraceReplay
-from pagehop_tb.models.iommu import Invalidation
-
-WORD_BITS = 64
 
 
 class Watcher:
@@ -35,7 +30,6 @@ class Watcher:
     def __init__(self, guest: Guest, *, forgets: bool = True) -> None:
         self.guest, self.forgets = guest, forgets
         self.harvests = self.reported = self.written = self.needless = self._seen = 0
-        self._pages = {(place - LEAVES) // 8: page for page, place in guest.entries.items()}
         self._copy = {page: self._read(page) for page in guest.entries}
 
     def _read(self, page: int) -> bytes:
@@ -43,19 +37,12 @@ class Watcher:
 
     async def harvest(self) -> None:
         """Take the dirty bits and copy what they name."""
-        pages: list[int] = []
-        for word in sorted({leaf // WORD_BITS for leaf in self._pages}):
-            bits = await self.guest.registers.read(regs.TAKE_DIRTY.offset + 8 * word)
-            leaves = [WORD_BITS * word + bit for bit in range(WORD_BITS) if bits >> bit & 1]
-            pages += [self._pages[leaf] for leaf in leaves if leaf in self._pages]
-        if self.forgets:
-            for start in range(0, len(pages), 16):
-                await self.guest.iommu.order(*(Invalidation(func3=1, gv=1, gscid=GSCID, av=1, page=page) for page in pages[start:start + 16]))
+        pages = await self.guest.leaves.harvest(self._copy, forgets=self.forgets)
         written = self._written()
         for page in pages:
             self._copy[page] = self._read(page)
         self.harvests, self.reported, self.written, self.needless = (
-            self.harvests + 1, self.reported + len(pages), self.written + len(written), self.needless + len(set(pages) - written))
+            self.harvests + 1, self.reported + len(pages), self.written + len(written), self.needless + len(pages - written))
 
     def _written(self) -> set[int]:
         """Pages that devices have written since the last call, also those of which that is not visible yet."""

@@ -234,4 +234,4 @@ class OtsDriver:
 
     async def harvest(self, first_page: int, pages: int, clear: bool = True) -> int:
         """Not of this driver: the leaf tables tell which pages were used."""
-        raise OtsError("Dirty pages stand in the leaf tables of the device, not in its windows")
+        raise OtsError("Dirty pages stand in the leaf tables of the device, not in its windows: LeafTables reports them")
