@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
-from test_shell_ultrascale import BEATS, CLOCK, CoreSide, generator, random_completion, random_request
+from shell_core import BEATS, CLOCK, CoreSide, generator, random_completion, random_request
 
 from pagehop.shell.ptile import PTileShell
 from pagehop.shell.ptile_credits import Granted, LinkCredits
