@@ -12,10 +12,11 @@ from pagehop_sim.build import build
 from pagehop_sim.mutants import Together, chosen
 from pagehop_sim.run import run
 from pagehop_sim.toolchain import SIMULATORS, build_root
-from pagehop_sim.verilog import PARAMETERS, generate
+from pagehop_sim.verilog import PARAMETERS, convert, generate
 
-# The planted bugs are a package beside the tests.
-sys.path.insert(0, str(Path(__file__).parents[2]))
+HERE = Path(__file__).parent
+# The planted bugs are a package beside the tests; the benches of adapters to hard blocks, and their endpoint, are modules here.
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 from tests.planted.regression import REGRESSION
 
@@ -54,5 +55,17 @@ def bench(request):
         if check:
             outcome.check(min_checked=least or {"events": 1})
         return outcome
+
+    return run_bench
+
+
+@pytest.fixture
+def behind_block(tmp_path, monkeypatch):
+    """Return ``run_bench(component, module)``: it runs a bench of this folder, with the model of a hard block, on a component, on Verilator."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    def run_bench(component, module):
+        made = build(convert(component, "shell"), "shell", "verilator", hasty=True)
+        return run(made, module, tmp_path, seed=SEED, timeout_seconds=120)
 
     return run_bench

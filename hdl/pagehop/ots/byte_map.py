@@ -34,7 +34,6 @@ class ByteMap(wiring.Component):
     clear, window : in, forget all of this window
     read_window, read_line, read_enable : in. read_bytes, read_lines : out, in the second cycle after the enable, until the next. read_taken : the
         lines that the last clear has forgotten
-    busy : out, a beat is on its way
     """
     def __init__(self, data_bytes, windows):
         if data_bytes > _LINE:
@@ -42,7 +41,7 @@ class ByteMap(wiring.Component):
         self.data_bytes, self.windows = data_bytes, windows
         window = window_bits(windows)
         super().__init__({
-            "access": In(Access(windows)), "accesses": In(1), "clear": In(1), "window": In(window), "busy": Out(1),
+            "access": In(Access(windows)), "accesses": In(1), "clear": In(1), "window": In(window),
             "read_window": In(window), "read_line": In(range(LINES)), "read_enable": In(1), "read_bytes": Out(_LINE), "read_lines": Out(LINES),
             "read_taken": Out(LINES),
         })
@@ -59,7 +58,6 @@ class ByteMap(wiring.Component):
             wide_valid.eq(turned_valid), wide.window.eq(turned.window), wide.line.eq(turned.line),
             wide.enables.eq(coarse << (turned.shift[:2] << 2)),
         ]
-        m.d.comb += self.busy.eq(placed_valid | turned_valid | wide_valid)
         self._keep(m, Cat(turned.line, turned.window), wide, wide_valid)
         return m
 

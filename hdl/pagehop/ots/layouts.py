@@ -95,8 +95,8 @@ class WindowCommand(data.StructLayout):
 class Access(data.StructLayout):
     """A beat of a request that leaves through a window: what the monitor must know of it.
 
-    ``first_dword`` is where in the page the payload begins; ``dwords`` of it are in this beat, ``whole`` in the request. The byte enables are those
-    of its first and last double word. ``atomic`` has none.
+    ``first_dword`` is where in the page the payload begins; ``dwords`` of it are in this beat. The byte enables are those of the first and last
+    double word of the request; an ``atomic`` has none.
     """
     def __init__(self, windows):
         super().__init__({

@@ -12,7 +12,7 @@ __all__ = ["Copier", "Entries", "OtsDriver", "OtsError", "OtsSetup"]
 
 #: Words of a window.
 STATE, PLACE, LINES, FIRST, LAST, COUNTS, TAKEN = range(7)
-OPEN, HELD, EXPIRED, ATOMICS = 1, 2, 8, 64
+OPEN, HELD, EXPIRED = 1, 2, 8     # bits of the first
 EVERY_LINE = (1 << 64) - 1
 #: Words a window, and bytes of a word.
 _WORDS, _WORD = 8, 8

@@ -28,7 +28,7 @@ class LeafTables:
     def __init__(self, registers: RegisterAccess, leaves: RegisterAccess, iommu: IommuDriver, gscid: int, leaf: Callable[[int], int], *,
                  holds: bool = True) -> None:
         self.registers, self.leaves, self.iommu, self.gscid, self.leaf, self.holds = registers, leaves, iommu, gscid, leaf, holds
-        self._line = 0
+        self._line = self._expired = 0
 
     # Entries.
 
@@ -62,14 +62,14 @@ class LeafTables:
         self._line = self.leaf(page) // LINE
         if self.holds:
             await self._hold(1)
-            await self.registers.read(regs.LeafHold.offset)
+            self._expired = regs.LeafStatus.EXPIRED.get(await self.registers.read(regs.LeafStatus.offset))
         return self.holds
 
     async def release(self) -> None:
         """Let them go on. Raises :class:`OtsError` when some have by themselves: then the order of what they did is not known."""
-        status = await self.registers.read(regs.LeafStatus.offset)
+        expired = regs.LeafStatus.EXPIRED.get(await self.registers.read(regs.LeafStatus.offset))
         await self._hold(0)
-        if regs.LeafStatus.EXPIRED.get(status):
+        if expired != self._expired:
             raise OtsError("A walk went on by itself, before what came through the window was visible: the limit of holds is too short")
 
     async def _hold(self, hold: int) -> None:

@@ -47,6 +47,8 @@ def check_order_at_hosts(replay: Replay, verdict: Verdict) -> None:
 
 def came_aside(replay: Replay, performed: int) -> bool:
     """Whether a write that became visible with this event came through the on-the-side device."""
+    if not replay.config.detours:
+        return False
     event = replay.log.events[performed]
     return event[0] == Kind.PERFORMED_WRITE and event[6] in replay.config.detours
 
