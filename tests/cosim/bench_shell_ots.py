@@ -48,7 +48,7 @@ async def traffic(bar, place, region, number):
 @cocotb.test(timeout_time=1000, timeout_unit="us")
 async def windows(dut):
     """Enumeration, registers, and two windows that lead to pages of the host."""
-    link = Link(dut, {0: 1 << 14, 2: 1 << 21, 4: 1 << 12})
+    link = Link(dut, {0: 1 << 16, 2: 1 << 21, 4: 1 << 12})
     await link.start()
     bars = link.device.bar_window
     fabric = link.fabric

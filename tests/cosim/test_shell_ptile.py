@@ -11,4 +11,4 @@ def test_a_port_behind_the_block(behind_block):
 
 
 def test_the_on_the_side_device_behind_the_block(behind_block):
-    behind_block(OtsInside(PTileShell({0: 1 << 14, 2: 1 << 21, 4: 1 << 12})), "bench_shell_pt_ots").check(min_checked={"events": 80})
+    behind_block(OtsInside(PTileShell({0: 1 << 16, 2: 1 << 21, 4: 1 << 12})), "bench_shell_pt_ots").check(min_checked={"events": 80})
