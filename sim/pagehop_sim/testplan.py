@@ -113,6 +113,8 @@ def problems(found: Mapping[str, Row]) -> list[str]:
         if row.reason:
             if row.bugs:
                 said.append(f"{hazard} is called out of scope and has the planted bug {row.bugs[0]}")
+            if row.tests:
+                said.append(f"{hazard} is called out of scope and has the test {row.tests[0]}")
             continue
         if not (row.stimulus and row.check):
             said.append(f"{hazard} has no stimulus or no check in tests/planted/hazards.toml")

@@ -18,13 +18,10 @@ __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 BUGS: tuple[Bug, ...] = (
     *MOVES, *INGRESS, *HOSTS, *PORTS, *LIMITS_AND_HINTS, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *DIRTY_LOG)
 
-#: Hazard or rule, and in one sentence why the interposer has no bug of it; the issue, where one is named, brings what it needs.
+#: Hazard or rule, and in one sentence why no hardware here has a bug of it.
 OUT_OF_SCOPE = {
-    "H02": "There is no translation cache in the interposer; the IOMMU brings one (issue 5).",
     "H05": "CPUs are stopped by the hypervisor, and a store to its own host's memory does not come by; one through the aperture does: H59.",
-    "H08": "The window gives each page one address; several mappings of a page come with the IOMMU (issue 5).",
     "H15": "One host serves a whole access in every mode: while a page is copied its source has all that was written.",
-    "H20": "No read of the device is answered inside the interposer in any mode; the rule holds for every read: H64.",
     "H57": "Fencing a host that was left is a step of the hypervisor: the programmer's guide has it; the hardware's part, nothing on its way: H55.",
     "O4": "The interposer has ports of TLPs; the adapter to a hard block keeps it, and its own tests plant the bug: docs/shell.md.",
     "O5": "A rule for the hosts, not for the interposer; the litmus bench leaves it out on the hosts' side.",

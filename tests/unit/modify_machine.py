@@ -120,7 +120,8 @@ class Machine:
             first = AddressSpace(self.memory, allocate, Mode.SV39, **under)
             for page in range(self.pages):
                 target = self.base + page * PAGE if self.both else (self.physical + page) * PAGE
-                first.map(self.base + page * PAGE, target, **self.flags)
+                for alias in range(self.aliases):
+                    first.map(self.base + (page + alias * self.pages) * PAGE, target, **self.flags)
             names |= {"first_mode": Mode.SV39, "first_ppn": first.ppn}
             self.space = self.space if self.both else first
         directory.device(DEVICE, DeviceContext(**names))
@@ -135,6 +136,11 @@ class Machine:
         self.visible_after = 50
         self.stop, self.cycle, self.copies, self.copy_fault, self.rate = False, 0, [], lambda _: False, 0.0
         self.extra, self.rounds, self.round_fails = [], [], False
+
+    @property
+    def aliases(self):
+        """How many addresses of the device lead to a page; with both stages they do so by the one entry of the second."""
+        return 2 if self.both else 1
 
     def entry(self, page):
         return self.space.place(self.base + page * PAGE, 0)
@@ -159,7 +165,8 @@ class Machine:
                 identity, page = free.pop(), rng.choice(self.hot)
                 word, self.serial = rng.randrange(WORDS), self.serial + 1
                 offered = identity, page, word, self.serial
-                ctx.set(request.payload, {"id": identity, "device_id": DEVICE, "iova": self.base + page * PAGE + 8 * word, "access": 3})
+                place = page + self.pages * rng.randrange(self.aliases) if self.both else page
+                ctx.set(request.payload, {"id": identity, "device_id": DEVICE, "iova": self.base + place * PAGE + 8 * word, "access": 3})
                 ctx.set(request.valid, 1)
             _, _, taken, answered, answer = await ctx.tick().sample(request.ready, response.valid, response.payload)
             self.cycle += 1

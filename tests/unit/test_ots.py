@@ -388,7 +388,7 @@ BUGS = {
 }
 
 
-@pytest.mark.hazard("H25", "H26", "H27")
+@pytest.mark.hazard("H03", "H20", "H25", "H26", "H27")
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_is_found(name):
     ots, test = BUGS[name]

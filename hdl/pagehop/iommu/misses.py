@@ -75,8 +75,8 @@ class Misses(wiring.Component):
     What is found while something is invalidated is the answer to the request that was there before, and is not kept. Until then ``stale`` is 1: a
     fence must wait for it.
 
-    ``locate`` asks for the entry by which a page is translated, of the second stage when there is one, by a request without an access. Nothing is
-    marked, kept, or recorded. With PRECACHE, what a read would find is kept instead, and A is set, when there is one stage. After ``redo`` nothing is
+    ``locate`` asks for the entry by which a page is translated, of the second stage when there is one, by a request without an access. It waits for
+    one other request at most, however many there are. Nothing is marked, kept, or recorded. With PRECACHE, what a read would find is kept instead, and A is set, when there is one stage. After ``redo`` nothing is
     answered by what a walk has found or read until then: it is looked for again.
 
     Parameters
@@ -116,6 +116,7 @@ class Misses(wiring.Component):
         self._locates, self._precaches, self._redo = Signal(), Signal(), Signal()    # the second only beside the first
         self._fills = Signal()               # in the cycle before, a walk has found what may be kept
         self._invalidated = Signal()         # in the cycle before, when what is offered was looked up
+        turn = Signal()                      # of `locate`, however many requests wait: the last that was looked into was one of them
         request, takes = self._looked.request, Signal()
         waiting, waits, next_ = self._queue(m, self.offered & ~takes)
         m.d.comb += [
@@ -132,17 +133,20 @@ class Misses(wiring.Component):
             with m.State("idle"):
                 m.d.sync += self.stale.eq(self.invalidate)
                 m.d.sync += self._locates.eq(0)
-                with m.If(waits):
+                with m.If(self.locate.valid & turn):
+                    m.next = "locate"
+                with m.Elif(waits):
                     m.d.comb += next_.eq(1)
-                    m.d.sync += request.eq(waiting)
+                    m.d.sync += [request.eq(waiting), turn.eq(1)]
                     self._look_again(m)
                 with m.Else():
                     self._take(m, takes)
+                    m.d.sync += turn.eq(turn | self.offered)
                     with m.If(~self.offered & self.locate.valid):
                         m.next = "locate"
             with m.State("locate"):
                 m.d.sync += [
-                    request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                    turn.eq(0), request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
                 ]
                 self._look_again(m)
             with m.State("again"):
