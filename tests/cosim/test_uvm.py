@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """The pyuvm environment: its tests pass, cover what they are there for, and see a fault; coverage of several runs is one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def folder(name):
 
 @pytest.fixture(scope="module")
 def report():
-    """The short runs, made once."""
-    target = folder("uvm")
+    """The short runs, made once by each process of the tests that has any of these: two must not write to one folder."""
+    target = folder(f"uvm-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
     return merge(simulate(RUNS, target), target / "coverage.yml")
 
 

@@ -76,8 +76,8 @@ class Misses(wiring.Component):
     fence must wait for it.
 
     ``locate`` asks for the entry by which a page is translated, of the second stage when there is one, by a request without an access. It waits for
-    one other request at most, however many there are. Nothing is marked, kept, or recorded. With PRECACHE, what a read would find is kept instead, and A is set, when there is one stage. After ``redo`` nothing is
-    answered by what a walk has found or read until then: it is looked for again.
+    one other request at most, however many there are. Nothing is marked, kept, or recorded. With PRECACHE, what a read would find is kept instead,
+    and A is set, when there is one stage. After ``redo`` nothing is answered by what a walk has found or read until then: it is looked for again.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ class Misses(wiring.Component):
                         m.next = "locate"
             with m.State("locate"):
                 m.d.sync += [
-                    turn.eq(0), request.eq(self.locate.payload), self._locates.eq(1), self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
+                    turn.eq(0), request.eq(self.locate.payload), self._locates.eq(1),
+                    self._precaches.eq(self.locate.payload.access == Access.PRECACHE),
                 ]
                 self._look_again(m)
             with m.State("again"):
