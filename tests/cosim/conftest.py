@@ -38,15 +38,19 @@ def broken():
 
 
 @pytest.fixture
-def bench(request):
+def folder(request):
+    """Where runs of this test write: no other test writes there, for two may run at once."""
+    return build_root() / "test" / "cosim" / request.path.stem / re.sub(r"[^\w.-]+", "_", request.node.name)
+
+
+@pytest.fixture
+def bench(folder):
     """Return ``run_bench(module, simulator, parameters, hardware, built, least, seed, timeout_seconds, check, trace)``.
 
     It runs ``pagehop_tb.benches.<module>`` on the interposer with the parameters ``hardware``, or on ``built`` that was made of it already. ``least``
     are counts of ``checked`` that the run must reach. With ``check=False`` the RunResult is returned as it is, for tests that expect a failure. Logs
-    stand in build/test/cosim/<test>/.
+    stand in build/test/cosim/<file>/<test>/.
     """
-    folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
-
     def run_bench(module, simulator, parameters=None, hardware=None, built=None, least=None, seed=SEED, timeout_seconds=300, check=True, trace=None):
         whole = {name: (hardware or {}).get(name, default) for name, (_, default) in PARAMETERS.items()}
         config = {"scenario": module, "hardware": whole, "parameters": parameters or {}, "trace": trace and str(trace)}

@@ -1,23 +1,18 @@
 # amaranth: UnusedElaboratable=no
 """The address adjuster on both simulators, and what the bench finds when it is broken."""
 
-import re
-
 import pytest
 
 from pagehop.interposer.adjuster import AddressAdjuster, AdjusterLane
 from pagehop_sim.build import build
 from pagehop_sim.planted import edited
 from pagehop_sim.run import run
-from pagehop_sim.toolchain import build_root
 from pagehop_sim.verilog import convert
 
 
 @pytest.fixture
-def adjuster(request):
+def adjuster(folder):
     """Return ``run_bench(simulator, hardware, design=AddressAdjuster, name="adjuster", **parameters)``."""
-    folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
-
     def run_bench(simulator, hardware, design=AddressAdjuster, name="adjuster", **parameters):
         built = build(convert(design(**hardware), "adjuster"), "adjuster", simulator)
         return run(built, f"pagehop_tb.benches.{name}", folder, {"hardware": hardware, "parameters": parameters}, seed=1, timeout_seconds=200)

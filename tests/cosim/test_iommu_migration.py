@@ -1,8 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """A guest migrates by moves of the IOMMU alone, on both simulators, and what the checker finds when something is broken."""
 
-import re
-
 import pytest
 
 from pagehop.iommu.core import IommuCore
@@ -13,9 +11,8 @@ from pagehop_sim.build import build
 from pagehop_sim.mutants import chosen
 from pagehop_sim.planted import ACTIVE, SELECTOR, edited, selected
 from pagehop_sim.run import run
-from pagehop_sim.toolchain import build_root
 from pagehop_sim.traces import find_trace
-from pagehop_sim.verilog import convert, written
+from pagehop_sim.verilog import convert, generate, written
 
 HARDWARE = {"data_bytes": 16, "walk_cache": 8, "reads": 8}
 #: Short: a few pages, near memory, no DMA after the last move. Some writes of devices are visible only when a copy could long be done.
@@ -24,10 +21,8 @@ SHORT = {"pages": 5, "batch": 2, "gap": 10, "passes_after": 0, "probes": 200, "a
 
 
 @pytest.fixture
-def migration(request):
+def migration(folder):
     """Return ``migrate(built, **parameters)``."""
-    folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
-
     def migrate(built, **parameters):
         config = {"hardware": HARDWARE, "parameters": SHORT | parameters, "trace": str(find_trace("small_nvme_nic"))}
         return run(built, "pagehop_tb.benches.iommu_migration", folder, config, seed=1, timeout_seconds=300)
@@ -38,7 +33,7 @@ def migration(request):
 @pytest.mark.hazard("H01", "H02", "H03", "H31", "H34", "H60", "I1", "I2", "I3", "I4", "I5", "I13")
 def test_a_guest_moves_while_its_devices_go_on(migration, simulator):
     """Ends are learnt by fence, interrupt and record; moves hold, or do so after some attempts."""
-    built = build(convert(Iommu(**HARDWARE), "iommu"), "iommu", simulator)
+    built = build(generate(HARDWARE, top="iommu"), "iommu", simulator)
     cases = [("interrupt", 2)] if simulator == "icarus" else [("fence", 0), ("interrupt", 2), ("record", 3)]
     for waits, tries in cases:
         outcome = migration(built, waits=waits, tries=tries)

@@ -1,8 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """The IOMMU's core on both simulators: translations, moves, CPUs and software at once, and what the bench finds when something is broken."""
 
-import re
-
 import pytest
 
 from pagehop.iommu.core import IommuCore
@@ -14,19 +12,17 @@ from pagehop.iommu.translator import Translator
 from pagehop_sim.build import build
 from pagehop_sim.planted import edited
 from pagehop_sim.run import run
-from pagehop_sim.toolchain import build_root
-from pagehop_sim.verilog import convert
+from pagehop_sim.verilog import convert, generate
 
 HARDWARE = {"modify": True}
 
 
 @pytest.fixture
-def races(request):
-    """Return ``run_bench(simulator, design=IommuCore, **parameters)``."""
-    folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
-
-    def run_bench(simulator, design=IommuCore, **parameters):
-        built = build(convert(design(**HARDWARE), "iommu_core"), "iommu_core", simulator)
+def races(folder):
+    """Return ``run_bench(simulator, design=None, **parameters)``: a design, or what is not broken."""
+    def run_bench(simulator, design=None, **parameters):
+        verilog = convert(design(**HARDWARE), "iommu_core") if design else generate(HARDWARE, top="iommu_core")
+        built = build(verilog, "iommu_core", simulator)
         return run(built, "pagehop_tb.benches.iommu_races", folder, {"hardware": HARDWARE, "parameters": parameters}, timeout_seconds=600)
 
     return run_bench

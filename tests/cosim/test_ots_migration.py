@@ -1,16 +1,12 @@
 # amaranth: UnusedElaboratable=no
 """A guest migrates through windows of the on-the-side device, or is watched by it, and what is found when something is left out or broken."""
 
-import re
-
 import pytest
 
-from pagehop.ots.beside_iommu import OtsBesideIommu
 from pagehop_sim.build import build
 from pagehop_sim.run import run
-from pagehop_sim.toolchain import build_root
 from pagehop_sim.traces import find_trace
-from pagehop_sim.verilog import convert
+from pagehop_sim.verilog import generate
 
 HARDWARE = {"data_bytes": 16, "windows": 2, "leaves": 8192, "walk_cache": 8, "reads": 4}
 NEAR = {"probes": 0, "aperture_delay": [0, 60], "latency": 10, "write_delay": [20, 200, 0.05, 2500], "read_delay": [50, 300]}
@@ -21,10 +17,8 @@ STORM = SHORT | {"pages": 2, "gap": 20, "storm": True, "rounds": 1, "write_delay
 
 
 @pytest.fixture
-def bench(request):
+def bench(folder):
     """Return ``run_bench(built, bench, seed, **parameters)``."""
-    folder = build_root() / "test" / "cosim" / re.sub(r"[^\w.-]+", "_", request.node.name)
-
     def run_bench(built, name, seed=1, **parameters):
         config = {"hardware": HARDWARE, "parameters": parameters, "trace": str(find_trace("small_nvme_nic"))}
         return run(built, f"pagehop_tb.benches.{name}", folder, config, seed=seed, timeout_seconds=300)
@@ -32,10 +26,14 @@ def bench(request):
     return run_bench
 
 
+def made(simulator):
+    return build(generate(HARDWARE, top="ots_beside_iommu"), "ots_beside_iommu", simulator)
+
+
 @pytest.fixture(scope="module")
 def built():
     """The design, on Verilator."""
-    return build(convert(OtsBesideIommu(**HARDWARE), "ots_beside_iommu"), "ots_beside_iommu", "verilator")
+    return made("verilator")
 
 
 @pytest.mark.hazard("H02", "H03", "H25", "H26", "H27", "I1", "I2", "I3", "I4", "I5", "I13")
@@ -47,8 +45,7 @@ def test_a_guest_moves_through_windows(bench, built, case):
 
 
 def test_a_page_moves_on_icarus(bench):
-    icarus = build(convert(OtsBesideIommu(**HARDWARE), "ots_beside_iommu"), "ots_beside_iommu", "icarus")
-    outcome = bench(icarus, "ots_migration", **SHORT | {"pages": 1})
+    outcome = bench(made("icarus"), "ots_migration", **SHORT | {"pages": 1})
     outcome.check(min_checked={"events": 500, "final_bytes": 300_000})
 
 
