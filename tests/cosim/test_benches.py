@@ -3,6 +3,8 @@
 import pytest
 from tests.planted.bug import HARDWARE
 
+from pagehop_sim.lint import CONFIGURATIONS
+
 #: Cycles for which a page may be held while its owner changes: the gate closes, the differential fills, its last chunks leave.
 TURN = 100
 
@@ -105,7 +107,7 @@ def test_more_seeds(bench, seed):
 @pytest.mark.hazard("H10", "H14", "H49", "D16", "I1", "I4", "I7", "I8")
 def test_pages_move_at_the_same_time(bench):
     """With two slots, whose copy reads need tags of 10 bits; with four in the scenario ``slots``. No fault shortens the limit of all holds."""
-    hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64, "log_tables": "riscv"}
+    hardware = CONFIGURATIONS["slots"][1]
     faults = ["unsupported", "completer_abort", "poison", "silence", "late", "host", "cross_store"]
     bench("slots", "verilator", {"rounds": 1}, hardware, least={"events": 2000, "final_bytes": 2 * 4096})
     bench("slots", "verilator", {"rounds": 2, "mode": "mixed"}, hardware, least={"events": 4000, "final_bytes": 2 * 4096})
@@ -117,7 +119,7 @@ def test_pages_move_at_the_same_time(bench):
 @pytest.mark.hazard("H34", "H46", "H47", "H58", "I12")
 def test_page_tables_are_marked(bench):
     """In the design with two slots, which has what that needs."""
-    hardware = HARDWARE | {"slots": 2, "chunk_bytes": 64, "log_tables": "riscv"}
+    hardware = CONFIGURATIONS["slots"][1]
     delays = {"write_delay": [20, 100], "read_delay": [50, 150]}
     bench("dirty_log", "verilator", {"rounds": 1, "modes": ["tables"]} | delays, hardware, least=BENCHES["dirty_log"][2])
 
@@ -133,7 +135,7 @@ SHORT = {
 @pytest.mark.hazard("H01", "H03", "H04", "H12", "H24c", "H58", "D3", "I1", "I5", "I13")
 def test_one_host_with_two_memories_needs_no_fence(bench):
     """Figure 9. Order holds over both places also for who sees both at once, for there is one path, so the fence policy fences nothing."""
-    hardware = HARDWARE | {"hosts": 1}
+    hardware = CONFIGURATIONS["one host"][1]
     for name, parameters in SHORT.items():
         bench(name, "icarus", parameters | {"fence": True, "mps": [256, 128, 128]}, hardware, least={"events": 100, "final_bytes": 4096})
 
@@ -141,7 +143,7 @@ def test_one_host_with_two_memories_needs_no_fence(bench):
 @pytest.mark.hazard("H01", "H03", "H04", "H24c", "H64", "O2", "O3", "O6", "I1", "I5", "I6")
 def test_two_interposers_in_a_row_are_one(bench):
     """Figure 7B. The second adds to addresses at Host B; order over both hosts holds as with one, also for who sees both when fences are on."""
-    hardware = HARDWARE | {"in_row": True}
+    hardware = CONFIGURATIONS["in a row"][1]
     for name, parameters in SHORT.items():
         bench(name, "icarus", parameters | {"mps": [256, 256, 128]}, hardware, least={"events": 100, "final_bytes": 4096})
     fenced = bench("producer_consumer", "icarus", {"rounds": 6, "fence": True}, hardware, least={"events": 50})
@@ -200,10 +202,10 @@ def test_rates_latency_and_hold_keep_their_limits(bench):
 
 
 @pytest.mark.hazard("H24c", "D14")
-@pytest.mark.parametrize(("data_bytes", "ecrc"), [(16, "outside"), (32, "recompute"), (128, "strip")])
-def test_every_width(bench, data_bytes, ecrc):
+@pytest.mark.parametrize("name", ["narrow", "digests", "wide"])
+def test_every_width(bench, name):
     """With each treatment of digests too, for one more costs a design more."""
-    hardware = {"data_bytes": data_bytes, "window_pages": 64, "ecrc": ecrc}
+    hardware = CONFIGURATIONS[name][1]
     bench("passthrough", "icarus", {"requests": 80}, hardware, least={"events": 200})
     bench("hot_page", "icarus", {"moves": 2}, hardware, least={"read_bytes": 1000})
 

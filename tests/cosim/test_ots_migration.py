@@ -4,11 +4,12 @@
 import pytest
 
 from pagehop_sim.build import build
+from pagehop_sim.lint import CONFIGURATIONS
 from pagehop_sim.run import run
 from pagehop_sim.traces import find_trace
 from pagehop_sim.verilog import generate
 
-HARDWARE = {"data_bytes": 16, "windows": 2, "leaves": 8192, "walk_cache": 8, "reads": 4}
+TOP, HARDWARE = CONFIGURATIONS["on the side"]
 NEAR = {"probes": 0, "aperture_delay": [0, 60], "latency": 10, "write_delay": [20, 200, 0.05, 2500], "read_delay": [50, 300]}
 #: Short: a few pages, near memory, no DMA after the last move.
 SHORT = NEAR | {"pages": 4, "gap": 10, "passes_after": 0, "windows": 2}
@@ -27,7 +28,7 @@ def bench(folder):
 
 
 def made(simulator):
-    return build(generate(HARDWARE, top="ots_beside_iommu"), "ots_beside_iommu", simulator)
+    return build(generate(HARDWARE, top=TOP), TOP, simulator)
 
 
 @pytest.fixture(scope="module")
