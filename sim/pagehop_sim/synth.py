@@ -31,7 +31,6 @@ from pagehop.interposer.control import Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.local import LocalSource
 from pagehop.interposer.log_tables import LogTables
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
@@ -68,6 +67,7 @@ from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress
 from pagehop.tlp.fifo import LaneFifo
 from pagehop.tlp.flush import FlushTracker
+from pagehop.tlp.local import LocalSource
 from pagehop.tlp.ordering import OrderingQueue, mark_bits
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable

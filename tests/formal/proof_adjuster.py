@@ -5,9 +5,9 @@ from amaranth.lib import data
 from rules import any_constant, any_value, drive, framed, held
 
 from pagehop.interposer.adjuster import AdjusterLane
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.tlp import headers
 from pagehop.tlp.headers import AddressType
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
 

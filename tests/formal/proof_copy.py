@@ -5,12 +5,13 @@ from amaranth.lib import data
 from rules import any_constant, any_value
 
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.local import LocalSource
+from pagehop.interposer.layouts import LOCAL_LANES
 from pagehop.memory.copy_engine import CopyEngine, CopyError
 from pagehop.memory.page_buffer import PageBuffer
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import Fmt, TlpType
+from pagehop.tlp.local import LocalSource
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import planted
 
@@ -36,8 +37,8 @@ class CopyCompletes(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.copy = copy = self.copy(DATA_BYTES, 64)
-        m.submodules.reads = reads = self.local(DATA_BYTES)
-        m.submodules.writes = writes = self.local(DATA_BYTES)
+        m.submodules.reads = reads = self.local(DATA_BYTES, LOCAL_LANES)
+        m.submodules.writes = writes = self.local(DATA_BYTES, LOCAL_LANES)
         m.submodules.ingress = ingress = self.ingress(
             DATA_BYTES, 0, rows=2, entries=2, depths=(4,) * 6, device_lines=1, other_lines=1, max_payload=64)
         m.d.comb += [

@@ -5,7 +5,6 @@ from amaranth.hdl import Array, Assert, Assume, Elaboratable, Module, Mux, Signa
 from amaranth.lib import data
 from rules import any_value, drive, held
 
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.ots.layouts import OtsInfo, WindowEntry, WindowOp
 from pagehop.ots.window_look import WindowLook
 from pagehop.ots.window_posted import WindowPosted
@@ -13,6 +12,7 @@ from pagehop.ots.window_table import WindowTable
 from pagehop.tlp import headers
 from pagehop.tlp.headers import Fmt
 from pagehop.tlp.ordering import Ahead, LaneBeat
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop_sim.formal import Proof
 from pagehop_sim.planted import edited, planted
 

@@ -11,11 +11,11 @@ from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.harvest import Harvest
 from pagehop.interposer.posted_lane import PostedLane
-from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
-from pagehop.interposer.stages import far_header
 from pagehop.interposer.visible_wait import VisibleWait
 from pagehop.memory.bitmap import Bitmap
+from pagehop.tlp.pages import far_header
+from pagehop.tlp.reply_lane import ReplyLane
 from pagehop_sim.planted import edited
 
 __all__ = ["INGRESS"]

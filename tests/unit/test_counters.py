@@ -4,7 +4,7 @@
 import pytest
 from amaranth.hdl import ResetInserter, Signal
 
-from pagehop.interposer.counters import Counters
+from pagehop.tlp.counters import Counters
 from pagehop_tb.simulate import run, seeded
 
 NAMES = tuple("abcdefghijk")

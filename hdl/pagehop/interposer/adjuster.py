@@ -4,10 +4,11 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, FarPage
-from pagehop.interposer.stages import LookupStage, far_header
+from pagehop.interposer.layouts import Aperture
+from pagehop.interposer.stages import LookupStage
 from pagehop.tlp import headers
 from pagehop.tlp.headers import AddressType, TlpClass, ends_request
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS, FarPage, far_header
 from pagehop.tlp.proxy import ProxyEntry, ProxyTable
 from pagehop.tlp.stream import TlpBeat, TlpPort, check_data_bytes, connect_streams
 

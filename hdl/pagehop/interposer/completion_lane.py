@@ -4,10 +4,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Destination, Issued
+from pagehop.interposer.layouts import Destination
 from pagehop.interposer.stages import LookupStage
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS, reached
+from pagehop.tlp.issue import Issued
 from pagehop.tlp.ordering import PostedState, may_go
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
 from pagehop.tlp.stream import connect_streams

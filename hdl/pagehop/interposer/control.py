@@ -7,10 +7,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.bitmaps import WORD_INDEX_BITS
-from pagehop.interposer.counters import Counters
 from pagehop.interposer.descriptors import QueueSettings, QueueState
 from pagehop.interposer.host_decode import REGISTER_SPACE_BITS
-from pagehop.interposer.layouts import PAGE_BITS, PORTS, Opaque, PortConfig, Settings, run_bits
+from pagehop.interposer.layouts import PORTS, Opaque, PortConfig, Settings, run_bits
 from pagehop.interposer.log_settings import LogError, LogSettings, LogStatus
 from pagehop.interposer.move_check import MoveRequest
 from pagehop.interposer.settings import SettingsStage
@@ -20,9 +19,11 @@ from pagehop.interposer.switchover import SwitchoverStatus
 from pagehop.registers.adapter import TlpRegisterAdapter
 from pagehop.registers.bus import MemoryBus
 from pagehop.registers.file import RegisterFile
+from pagehop.tlp.counters import Counters
 from pagehop.tlp.cutter import LIMIT_BITS
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.headers import TlpClass
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop.tlp.stream import TlpBeat
 from pagehop.tlp.watchdog import PortState, PortWatch
 

@@ -5,12 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
-from pagehop.interposer.layouts import GROUPS, PAGE_BITS, PAGE_NUMBER_BITS, DeviceInfo, Opaque, Settings
+from pagehop.interposer.layouts import GROUPS, DeviceInfo, Opaque, Settings
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import AddressType, TlpClass
 from pagehop.tlp.ordering import QueueBeat
 from pagehop.tlp.outstanding import row_of
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS
 from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 

@@ -8,9 +8,8 @@ from pagehop.interposer.aside_order import AsideOrder
 from pagehop.interposer.device_decode import DeviceDecode
 from pagehop.interposer.earlier import Earlier
 from pagehop.interposer.lane_turns import LaneTurns
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, DeviceInfo, Guard, Holds, Issued, Opaque, Settings, Written, run_bits
+from pagehop.interposer.layouts import HOST_A, HOST_B, DeviceInfo, Guard, Holds, Opaque, Settings, Written, run_bits
 from pagehop.interposer.posted_lane import PostedLane
-from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.interposer.request_lane import RequestLane
 from pagehop.interposer.set_aside import SetAside
 from pagehop.tlp import headers
@@ -18,10 +17,12 @@ from pagehop.tlp.arbiter import TlpArbiter, select_one
 from pagehop.tlp.credits import CreditReturn, lane_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.flush import FlushView
-from pagehop.tlp.issue import IssueRegister
+from pagehop.tlp.issue import Issued, IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, mark_bits
 from pagehop.tlp.outstanding import OutstandingEntry, row_of
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop.tlp.proxy import ProxyEntry
+from pagehop.tlp.reply_lane import ReplyLane
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["DeviceIngress"]

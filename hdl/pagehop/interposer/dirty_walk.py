@@ -4,12 +4,12 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_NUMBER_BITS
 from pagehop.interposer.log_settings import WORD_BITS, LogError, LogRoot
 from pagehop.interposer.log_words import MOST_WORDS
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.layouts import PPN_BITS, EntryUpdateRequest, EntryUpdateStatus
 from pagehop.iommu.page_walk import PageWalk, WalkFault
+from pagehop.tlp.pages import PAGE_NUMBER_BITS
 
 __all__ = ["DirtyWalk", "EntryAnswer", "EntryRequest"]
 

@@ -5,10 +5,11 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.answer_turn import AnswerTurn, answer_beat
-from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS, Aperture, Destination, HostInfo, PortConfig
+from pagehop.interposer.layouts import Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
 from pagehop.tlp.headers import TlpClass, ends_request
 from pagehop.tlp.ordering import POSTED, QueueBeat
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS
 from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 

@@ -8,17 +8,17 @@ from pagehop.interposer.completion_lane import CompletionLane
 from pagehop.interposer.host_decode import HostDecode, HostLane
 from pagehop.interposer.host_posted import HostPostedLane
 from pagehop.interposer.host_requests import HostRequests
-from pagehop.interposer.layouts import Aperture, Destination, HostInfo, Issued, PortConfig
-from pagehop.interposer.reply_lane import ReplyLane
+from pagehop.interposer.layouts import Aperture, Destination, HostInfo, PortConfig
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.credits import return_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
 from pagehop.tlp.flush import FLUSH_SEQUENCE_BITS
-from pagehop.tlp.issue import IssueRegister
+from pagehop.tlp.issue import Issued, IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, may_go
 from pagehop.tlp.outstanding import OutstandingEntry
 from pagehop.tlp.proxy import ProxyEntry
+from pagehop.tlp.reply_lane import ReplyLane
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 
 __all__ = ["HostIngress"]

@@ -4,9 +4,10 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Destination, Issued
-from pagehop.interposer.stages import far_header
+from pagehop.interposer.layouts import Destination
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
+from pagehop.tlp.pages import far_header
 
 __all__ = ["HostPostedLane"]
 

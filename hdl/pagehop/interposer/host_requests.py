@@ -4,12 +4,13 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Destination, Issued
-from pagehop.interposer.stages import far_header
+from pagehop.interposer.layouts import Destination
 from pagehop.tlp import headers
 from pagehop.tlp.arbiter import RoundRobin, select_one
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
 from pagehop.tlp.ordering import PostedState, may_go
+from pagehop.tlp.pages import far_header
 
 __all__ = ["HostRequests"]
 

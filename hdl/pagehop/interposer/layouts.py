@@ -5,13 +5,13 @@ from amaranth.lib import data
 from amaranth.utils import exact_log2
 
 from pagehop.tlp import headers
+from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.outstanding import EPOCHS
-from pagehop.tlp.stream import TlpBeat
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS, FarPage
 
 __all__ = [
-    "HOST_A", "HOST_B", "LARGEST_BITS", "PAGE_BITS", "PAGE_NUMBER_BITS", "PORTS", "Destination", "Settings", "Range", "PortConfig", "Guard",
-    "Guarded", "EpochView", "Holds", "Aperture", "FarPage", "DeviceInfo", "HostInfo", "Issued", "Opaque",
-    "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "run_bits",
+    "HOST_A", "HOST_B", "LARGEST_BITS", "LOCAL_LANES", "PORTS", "Destination", "Settings", "Range", "PortConfig", "Guard", "Guarded", "EpochView",
+    "Holds", "Aperture", "DeviceInfo", "HostInfo", "Opaque", "Requesters", "Source", "Standing", "Written", "GROUPS", "in_run", "run_bits",
 ]
 
 HOST_A, HOST_B = 0, 1
@@ -19,12 +19,16 @@ HOST_A, HOST_B = 0, 1
 #: Ports by number, as the top and the fields of registers name them.
 PORTS = ("device", "host_a", "host_b")
 
-#: Base-2 logarithm of the size of a page, the unit of the maps, and of the largest that moves as one: a run of such units.
-PAGE_BITS, LARGEST_BITS = 12, 21
+#: Base-2 logarithm of the size of the largest page that moves as one: a run of pages, the units of the maps.
+LARGEST_BITS = 21
 
-#: Bits of the number of a page in an address space.
-PAGE_NUMBER_BITS = 64 - PAGE_BITS
 
+#: What the interposer itself sends to a host, and by which lane.
+LOCAL_LANES = {
+    "flush": EgressLane.ENGINE, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED, "descriptor": EgressLane.ENGINE,
+    "record": EgressLane.POSTED, "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION, "log_request": EgressLane.ENGINE,
+    "log_write": EgressLane.POSTED,
+}
 
 #: Groups of requesters that software can declare independent of each other and of all others.
 GROUPS = 4
@@ -161,16 +165,6 @@ class Holds(data.Struct):
     requests: 1
 
 
-class FarPage(data.Struct):
-    """Number of a page at the other host, and whether its address is above 4 GB, so that headers have four double words."""
-    number: PAGE_NUMBER_BITS
-    wide:   1
-
-    def is_at(self, number):
-        """Assignments that make it the page of this number."""
-        return [self.number.eq(number), self.wide.eq(number[32 - PAGE_BITS:].any())]
-
-
 class Written(data.Struct):
     """What a write or atomic of the device to the window touches, as the device addresses it: ``dwords`` double words, 0 for 1024, from the double
     word ``first`` of ``page`` on. Of a compare-and-swap both operands count."""
@@ -221,17 +215,3 @@ class HostInfo(data.Struct):
     requester_id:    16
     tag:             10
     last_completion: 1
-
-
-class Issued(data.StructLayout):
-    """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there.
-
-    ``absorbed``: a bit a slot, its copy engine is told of it, for it changes a page that is being copied.
-
-    Lanes offer these to a :class:`TlpArbiter`, whose ``ready`` comes with ``valid`` only.
-    """
-    def __init__(self, data_bytes, slots=1):
-        super().__init__({
-            "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
-            "non_posted": 1, "atomic": 1, "absorbed": slots, "lines": 7,
-        })

@@ -6,12 +6,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from pagehop.interposer.dirty_walk import DirtyWalk, EntryRequest
-from pagehop.interposer.layouts import PAGE_BITS, PAGE_NUMBER_BITS
 from pagehop.interposer.log_settings import DirtyUnits, LogError, LogSettings
 from pagehop.interposer.log_words import MOST_WORDS, WORD_BYTES, answer_of_log, request_of_log
 from pagehop.iommu.entry_format import RiscvEntries
 from pagehop.iommu.keyed_cache import KeyedCache
 from pagehop.tlp import headers
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["LogTables"]

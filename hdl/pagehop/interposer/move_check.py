@@ -5,8 +5,9 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
-from pagehop.interposer.layouts import HOST_B, PAGE_BITS, PAGE_NUMBER_BITS, Settings, in_run, run_bits
+from pagehop.interposer.layouts import HOST_B, Settings, in_run, run_bits
 from pagehop.tlp.arbiter import RoundRobin, select_one
+from pagehop.tlp.pages import PAGE_BITS, PAGE_NUMBER_BITS
 
 __all__ = ["MoveCheck", "MoveError", "MoveMode", "MoveRequest", "Verdict"]
 

@@ -5,10 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.interposer.aside_order import passes_all
-from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Standing, Written, in_run
+from pagehop.interposer.layouts import HOST_B, Guard, Settings, Standing, Written, in_run
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import LookupStage, far_header, guarded, strict_header, unmapped_place
+from pagehop.interposer.stages import LookupStage, guarded, strict_header, unmapped_place
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
+from pagehop.tlp.pages import far_header
 from pagehop.tlp.stream import connect_streams
 
 __all__ = ["PostedLane"]

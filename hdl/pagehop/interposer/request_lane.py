@@ -4,12 +4,14 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import HOST_B, Guard, Issued, Settings, Written
+from pagehop.interposer.layouts import HOST_B, Guard, Settings, Written
 from pagehop.interposer.set_aside import AsideBeat
-from pagehop.interposer.stages import far_header, guarded, strict_header, unmapped_place
+from pagehop.interposer.stages import guarded, strict_header, unmapped_place
 from pagehop.tlp.compare import pieces_equal
 from pagehop.tlp.egress import EgressLane
 from pagehop.tlp.headers import RequestHeader
+from pagehop.tlp.issue import Issued
+from pagehop.tlp.pages import far_header
 
 __all__ = ["RequestLane"]
 

@@ -4,7 +4,8 @@ from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import GROUPS, PAGE_BITS, Requesters, Settings
+from pagehop.interposer.layouts import GROUPS, Requesters, Settings
+from pagehop.tlp.pages import PAGE_BITS
 
 __all__ = ["SettingsStage"]
 

@@ -9,13 +9,14 @@ from amaranth.utils import exact_log2
 
 from pagehop.interposer.bitmaps import OwnerOp, OwnerOpKind
 from pagehop.interposer.epoch_wait import EpochWait
-from pagehop.interposer.layouts import HOST_B, PAGE_BITS, EpochView, Guard, in_run, run_bits
+from pagehop.interposer.layouts import HOST_B, EpochView, Guard, in_run, run_bits
 from pagehop.interposer.move_check import MoveError, MoveMode, MoveRequest, Verdict
 from pagehop.interposer.rewritten import Rewritten
 from pagehop.memory.chunk_sets import CopySet
 from pagehop.tlp.flush import FlushView
 from pagehop.tlp.flush_wait import FlushWait
 from pagehop.tlp.issue import Mark
+from pagehop.tlp.pages import PAGE_BITS
 
 __all__ = ["MovePhase", "MoveStatus", "PageSlot"]
 

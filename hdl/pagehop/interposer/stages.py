@@ -4,15 +4,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import HOST_A, HOST_B, PAGE_BITS, Guarded
+from pagehop.interposer.layouts import HOST_A, HOST_B, Guarded
 from pagehop.tlp import headers
 
-__all__ = ["Looked", "LookupStage", "far_header", "guarded", "strict_header", "unmapped_place"]
-
-
-def far_header(header, far):
-    """``header`` of a memory or atomic request at the same place in another page, a :class:`FarPage`."""
-    return headers.with_address(header, Cat(headers.address_of(header)[:PAGE_BITS], far.number), far.wide)
+__all__ = ["Looked", "LookupStage", "guarded", "strict_header", "unmapped_place"]
 
 
 def strict_header(header, strict):

@@ -15,8 +15,7 @@ from pagehop.interposer.control import DISCARDED, Control
 from pagehop.interposer.device_ingress import DeviceIngress
 from pagehop.interposer.dirty_log import DirtyLog
 from pagehop.interposer.host_ingress import HostIngress
-from pagehop.interposer.layouts import HOST_A, PORTS, Aperture, Destination, EpochView, PortConfig
-from pagehop.interposer.local import LocalSource
+from pagehop.interposer.layouts import HOST_A, LOCAL_LANES, PORTS, Aperture, Destination, EpochView, PortConfig
 from pagehop.interposer.move_check import MoveCheck
 from pagehop.interposer.move_queue import MoveQueue
 from pagehop.interposer.notifier import Notifier
@@ -32,6 +31,7 @@ from pagehop.tlp.digest_check import DigestCheck
 from pagehop.tlp.digest_make import DigestMake
 from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker, FlushView
+from pagehop.tlp.local import LocalSource
 from pagehop.tlp.outstanding import OutstandingTable
 from pagehop.tlp.proxy import ProxyTable
 from pagehop.tlp.refusals import Refusals
@@ -561,7 +561,7 @@ class _Host:
             device_lines=reply_lines, other_lines=to_other, max_payload=top.max_payload,
             wide_copy_tags=CopyTag.bits(PAGE_BYTES // top.chunk_bytes, top.slots) > NARROW_BITS)
         self.egress = Egress(data_bytes, 3, sizes.host_egress, max_payload=top.max_payload, clear_ido=True, writers=self.WRITERS)
-        self.local = LocalSource(data_bytes, top.slots)
+        self.local = LocalSource(data_bytes, LOCAL_LANES, top.slots)
         self.tracker = FlushTracker(host, data_bytes=data_bytes)
         self.proxy = ProxyTable(sizes.entries)
         self.room = Room(to_device, 1)         # in this host's ingress, for answers to the device

@@ -6,12 +6,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.counters import Counters
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.ots.layouts import Refusal, WindowCommand, WindowOp, window_bits
 from pagehop.registers.adapter import TlpRegisterAdapter
 from pagehop.registers.bus import MemoryBus
 from pagehop.registers.file import RegisterFile
+from pagehop.tlp.counters import Counters
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop.tlp.stream import TlpBeat
 
 __all__ = ["COUNTERS", "REGISTERS", "Control"]

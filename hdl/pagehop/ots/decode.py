@@ -5,11 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.ots.layouts import GENERATION_BITS, OtsInfo, OtsLane, check_windows, window_bits
 from pagehop.tlp import headers
 from pagehop.tlp.headers import AddressType, TlpClass, TlpType
 from pagehop.tlp.ordering import QueueBeat
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop.tlp.room import completion_lines
 from pagehop.tlp.stream import TlpBeat
 

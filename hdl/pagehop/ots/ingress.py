@@ -4,8 +4,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, Issued
-from pagehop.interposer.reply_lane import ReplyLane
 from pagehop.ots.decode import OtsDecode
 from pagehop.ots.layouts import Access, OtsInfo, OtsLane, WindowEntry, window_bits
 from pagehop.ots.window_posted import WindowPosted
@@ -14,9 +12,11 @@ from pagehop.tlp import headers
 from pagehop.tlp.arbiter import TlpArbiter
 from pagehop.tlp.credits import return_credits
 from pagehop.tlp.egress import EgressBeat, EgressLane
-from pagehop.tlp.issue import IssueRegister
+from pagehop.tlp.issue import Issued, IssueRegister
 from pagehop.tlp.ordering import OrderingQueue, may_go
+from pagehop.tlp.pages import PAGE_BITS
 from pagehop.tlp.proxy import ProxyTable
+from pagehop.tlp.reply_lane import ReplyLane
 from pagehop.tlp.room import Room, lines_to_beats
 from pagehop.tlp.stream import CreditLimits, TlpBeat, connect_streams
 

@@ -3,8 +3,8 @@
 from amaranth.lib import data, enum
 from amaranth.utils import ceil_log2
 
-from pagehop.interposer.layouts import PAGE_BITS, FarPage
 from pagehop.tlp.ordering import POSTED
+from pagehop.tlp.pages import PAGE_BITS, FarPage
 
 __all__ = [
     "GENERATION_BITS", "LINES", "MOST_WINDOWS", "Access", "OtsInfo", "OtsLane", "Refusal", "WindowCommand", "WindowEntry", "WindowOp",

@@ -4,12 +4,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, FarPage
 from pagehop.memory.copy_engine import CopyError, CopySet
 from pagehop.ots.layouts import Refusal, WindowCommand, WindowEntry, WindowOp, window_bits
 from pagehop.tlp.flush import FlushView
 from pagehop.tlp.flush_wait import FlushWait
 from pagehop.tlp.issue import Mark
+from pagehop.tlp.pages import PAGE_BITS, FarPage
 
 __all__ = ["PageMover"]
 

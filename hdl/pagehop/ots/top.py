@@ -4,8 +4,6 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_NUMBER_BITS
-from pagehop.interposer.local import LocalSource
 from pagehop.memory.copy_engine import CopyEngine
 from pagehop.ots.control import Control
 from pagehop.ots.ingress import OtsIngress, default_depths
@@ -20,6 +18,8 @@ from pagehop.ots.window_words import WindowWords
 from pagehop.tlp.arbiter import connect_in_turns
 from pagehop.tlp.egress import Egress, EgressLane
 from pagehop.tlp.flush import FlushTracker, FlushView
+from pagehop.tlp.local import LocalSource
+from pagehop.tlp.pages import PAGE_NUMBER_BITS
 from pagehop.tlp.refusals import Refusals
 from pagehop.tlp.stream import TlpPort, connect_streams
 
@@ -77,7 +77,7 @@ class Ots(wiring.Component):
         m.submodules.flush = flush = WindowFlush(self.windows, ingress.queue.stamp_bits)
         m.submodules.tracker = tracker = FlushTracker(0, data_bytes=size)
         m.submodules.refusals = refusals = Refusals()
-        m.submodules.own = own = LocalSource(size, lanes=_OWN)
+        m.submodules.own = own = LocalSource(size, _OWN)
         # What the mover asks of the flush tracker; nothing where there is none.
         self.proof = Signal(data.StructLayout({"request": 1, "insist": 1, "proving": 1, "address": 64}), name="proof")
         m.submodules.egress = egress = Egress(size, 2, (128, 128, 16, 16), max_payload=self.max_payload, writers=(1 + self.copies, 2, 1, 1))

@@ -4,11 +4,11 @@ from amaranth.hdl import Cat, Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.ots.layouts import WindowEntry, window_bits
 from pagehop.tlp.flush import FlushView
 from pagehop.tlp.flush_wait import FlushWait
 from pagehop.tlp.issue import Mark
+from pagehop.tlp.pages import PAGE_BITS
 
 __all__ = ["WindowFlush"]
 

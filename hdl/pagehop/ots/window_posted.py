@@ -4,12 +4,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS, Issued
-from pagehop.interposer.stages import far_header
 from pagehop.ots.layouts import Access, WindowEntry, window_bits
 from pagehop.ots.window_look import WindowLook
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
+from pagehop.tlp.pages import PAGE_BITS, far_header
 from pagehop.tlp.stream import connect_streams
 
 __all__ = ["WindowPosted", "accessed", "send_through"]

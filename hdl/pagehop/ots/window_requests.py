@@ -4,14 +4,14 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Issued
-from pagehop.interposer.stages import far_header
 from pagehop.ots.layouts import Access, WindowEntry, window_bits
 from pagehop.ots.window_look import WindowLook
 from pagehop.ots.window_posted import accessed, send_through
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
 from pagehop.tlp.ordering import PostedState, may_go
+from pagehop.tlp.pages import far_header
 from pagehop.tlp.proxy import ProxyEntry
 from pagehop.tlp.stream import connect_streams
 

@@ -4,9 +4,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_NUMBER_BITS
 from pagehop.ots.layouts import Refusal, WindowCommand, WindowEntry, WindowOp, check_windows, window_bits
 from pagehop.ots.monitor import MONITOR_CYCLES
+from pagehop.tlp.pages import PAGE_NUMBER_BITS
 
 __all__ = ["WindowTable"]
 

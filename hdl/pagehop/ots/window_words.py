@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import PAGE_BITS
 from pagehop.ots.layouts import LINES, WindowEntry, window_bits
 from pagehop.registers.bus import MemoryBus
+from pagehop.tlp.pages import PAGE_BITS
 
 __all__ = ["WindowWords"]
 

@@ -1,12 +1,27 @@
 """The issue register of an ingress, and marks that tell when it has emptied."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.stream import TlpBeat
 
-__all__ = ["IssueRegister", "Mark"]
+__all__ = ["Issued", "IssueRegister", "Mark"]
+
+
+class Issued(data.StructLayout):
+    """A beat in the issue register of an ingress: where it goes, and what is to be noted when it is accepted there.
+
+    ``absorbed``: a bit a slot, its copy engine is told of it, for it changes a page that is being copied.
+
+    Lanes offer these to a :class:`TlpArbiter`, whose ``ready`` comes with ``valid`` only.
+    """
+    def __init__(self, data_bytes, slots=1):
+        super().__init__({
+            "beat": TlpBeat(data_bytes), "lane": 2, "destination": 2, "to_memory": 1,
+            "non_posted": 1, "atomic": 1, "absorbed": slots, "lines": 7,
+        })
 
 
 class IssueRegister(wiring.Component):

@@ -1,21 +1,16 @@
-"""What the interposer itself sends to one host: reads, copies, notifications, answers."""
+"""What the hardware itself sends to one partner: reads, copies, notifications, answers."""
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from pagehop.tlp.arbiter import TlpArbiter
-from pagehop.tlp.egress import EgressBeat, EgressLane
+from pagehop.tlp.egress import EgressBeat
 from pagehop.tlp.issue import IssueRegister
 from pagehop.tlp.stream import TlpBeat, connect_streams
 
 __all__ = ["LocalSource"]
 
-_LANES = {
-    "flush": EgressLane.ENGINE, "copy_read": EgressLane.ENGINE, "copy_write": EgressLane.POSTED,
-    "descriptor": EgressLane.ENGINE, "record": EgressLane.POSTED,
-    "notification": EgressLane.POSTED, "answer": EgressLane.COMPLETION, "log_request": EgressLane.ENGINE, "log_write": EgressLane.POSTED,
-}
 #: Those whose addresses a flush may read afterwards: they are in the host's memory.
 _TO_MEMORY = ("copy_write", "record", "log_write")
 #: Those of which each slot has its own.
@@ -23,16 +18,16 @@ _OF_SLOTS = ("copy_read", "copy_write")
 
 
 class LocalSource(wiring.Component):
-    """Merge the interposer's own TLPs for one host, in turns, each begun only when its egress lane has room.
+    """Merge our own TLPs for one partner, in turns, each begun only when its egress lane has room.
 
     One cycle from an input to ``o``; first in first out from there. ``entered`` and ``accepted`` count TLPs as :class:`IssueRegister` does.
     ``copy_read`` and ``copy_write`` are one a slot.
 
     Parameters
     ----------
-    data_bytes : beat width. slots : page slots. lanes : the inputs, and the lane of each
+    data_bytes : beat width. lanes : the inputs, and the lane of each. slots : page slots
     """
-    def __init__(self, data_bytes, slots=1, lanes=_LANES):
+    def __init__(self, data_bytes, lanes, slots=1):
         self.data_bytes, self.slots, self.lanes = data_bytes, slots, lanes
         beats = stream.Signature(TlpBeat(data_bytes))
         super().__init__({

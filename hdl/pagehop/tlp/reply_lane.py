@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pagehop.interposer.layouts import Issued
 from pagehop.tlp import headers
 from pagehop.tlp.egress import EgressLane
+from pagehop.tlp.issue import Issued
 from pagehop.tlp.proxy import ProxyEntry
 
 __all__ = ["ReplyLane"]
