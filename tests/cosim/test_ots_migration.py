@@ -13,8 +13,9 @@ TOP, HARDWARE = CONFIGURATIONS["on the side"]
 NEAR = {"probes": 0, "aperture_delay": [0, 60], "latency": 10, "write_delay": [20, 200, 0.05, 2500], "read_delay": [50, 300]}
 #: Short: a few pages, near memory, no DMA after the last move.
 SHORT = NEAR | {"pages": 4, "gap": 10, "passes_after": 0, "windows": 2}
-#: Two pages that devices do not leave alone; what comes through a window is late.
+#: Two pages that devices do not leave alone; what comes through a window is late, or what goes straight to its page.
 STORM = SHORT | {"pages": 2, "gap": 20, "storm": True, "rounds": 1, "write_delay": [20, 300], "aside_delay": [700, 1000], "read_delay": [20, 60]}
+LATE = STORM | {"write_delay": [700, 1000], "aside_delay": [20, 60], "ahead": 1.0}
 
 
 @pytest.fixture
@@ -51,16 +52,26 @@ def test_a_page_moves_on_icarus(bench):
 
 
 @pytest.mark.hazard("H10", "H20", "H23", "H25", "H26", "H58")
-def test_pages_move_in_a_storm(bench, built):
+@pytest.mark.parametrize("case", [STORM, LATE], ids=["the window is late", "memory is late"])
+def test_pages_move_in_a_storm(bench, built, case):
     """Writes, reads and atomics at random, and one page that is written without end."""
-    bench(built, "ots_migration", 2, **STORM).check(min_checked={"events": 2000, "read_bytes": 5_000, "final_bytes": 300_000})
+    bench(built, "ots_migration", 2, **case).check(min_checked={"events": 2000, "read_bytes": 5_000, "final_bytes": 300_000})
 
 
 @pytest.mark.hazard("H26")
-def test_a_page_that_leaves_its_window_without_a_hold_is_overtaken(bench, built):
-    """What the storm is good for: walks do not wait, and a write that goes straight to the page passes one that is on its way through the window."""
-    outcome = bench(built, "ots_migration", 2, **STORM | {"holds": False})
+@pytest.mark.parametrize("case", [STORM | {"holds": False}, LATE | {"entry": "nothing"}], ids=["leaves", "enters"])
+def test_a_page_for_which_nothing_waits_is_overtaken(bench, built, case):
+    """What the storm is good for: a write that goes straight to the page as it leaves its window passes one that is on its way through it, or one
+    that goes through the window as the page is led there passes one that went straight."""
+    outcome = bench(built, "ots_migration", 2, **case)
     assert outcome.failures and outcome.result["violations"]["reordered"], "nothing was overtaken"
+
+
+@pytest.mark.hazard("H19", "H26")
+def test_a_window_that_could_not_wait_says_so(bench, built):
+    """It has not the room for all that comes until what went straight is done, and that cannot be done before it has."""
+    outcome = bench(built, "ots_migration", 2, **LATE | {"entry": "window"})
+    assert any("the order is not known" in failure for failure in outcome.failures.values()), outcome.failures
 
 
 @pytest.mark.hazard("H28", "H29")

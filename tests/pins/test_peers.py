@@ -16,4 +16,4 @@ def test_peers(simulator, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     made = build(convert(PeerWires(), "peers"), "peers", simulator)
     outcome = run(made, "bench_peers", tmp_path, seed=7)
-    outcome.check(min_tests=14, min_checked={"events": 1000})
+    outcome.check(min_tests=16, min_checked={"events": 1000})

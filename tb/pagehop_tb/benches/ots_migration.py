@@ -26,6 +26,7 @@ from pagehop_tb.checker.space import CheckConfig
 from pagehop_tb.checker.verdict import Verdict
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
 from pagehop_tb.driver.ots_leaves import LeafTables
+from pagehop_tb.driver.ots_registers import WindowOp
 from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.devices import HotPageWriter, RandomTraffic, TraceReplay
@@ -137,10 +138,32 @@ class _Leaves(LeafTables):
         await super().write(page, target)
 
 
+class _Driver(OtsDriver):
+    """What keeps order as a page is led to its window: walks wait at its ``leaf``, what comes waits at the ``window``, or "nothing" does."""
+
+    def __init__(self, waits: str, leaves: _Leaves, *more: Any) -> None:
+        self._waits, self._leaves, registers = waits, leaves, leaves.registers
+        super().__init__(registers, leaves, *more)
+
+    async def _enter(self, window: int, page: int, old: int) -> int:
+        holds, self._leaves.holds = self._leaves.holds, self._waits == "leaf"
+        try:
+            return await super()._enter(window, page, old)
+        finally:
+            self._leaves.holds = holds
+
+    async def _must(self, window: int, op: WindowOp, target: int | None = None) -> None:
+        await super()._must(window, op, target)
+        if op is WindowOp.TAKE and self._waits == "nothing":
+            await super()._must(window, WindowOp.OPEN)
+
+
 class Guest(IommuGuest):
-    """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``; ``aside_delay``, cycles until a
-    write that comes from the device is visible (``write_delay``); ``walk_bytes`` of each read of the walker; ``holds``, whether walks wait while a
-    page leaves its window; ``windows``, ``rounds``, ``snapshot``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`); ``copy_delay`` of each line."""
+    """The machine around IOMMU and on-the-side device ``dut``. Parameters beside those of the other: ``topology``; ``aside_delay``, cycles until
+    a write that comes from the device is visible (``write_delay``); ``ahead``, share of what goes from port to port of the host that does not
+    wait until what came to the host before is visible; ``entry``, where devices wait while a page is led to its window: at its "leaf", at the
+    "window", or at "nothing"; ``walk_bytes`` of each read of the walker; ``holds``, whether walks wait while a page leaves its window;
+    ``windows``, ``rounds``, ``snapshot``, ``itself``, ``hold_limit`` (see :class:`OtsSetup`); ``copy_delay`` of each line."""
 
     log: _Log
 
@@ -155,16 +178,18 @@ class Guest(IommuGuest):
         copier = _Copier(self, Delay(*config.get("copy_delay", [20, 300])))
         self.registers = CpuRegisters(machine.hosts[0].cpu, REGISTERS)
         self.leaves = _Leaves(self, holds=config.get("holds", True))
-        self.ots = OtsDriver(self.registers, self.leaves, copier, machine.fabric.wait, lambda: machine.cycle,
-                             self.log, self.place, self._push)
         get = config.get
+        self.ots = _Driver(
+            get("entry", "leaf"), self.leaves, copier, machine.fabric.wait, lambda: machine.cycle, self.log, self.place, self._push)
         self.ots_setup = OtsSetup(
             WINDOWS, get("windows", 1), get("rounds", 4), get("snapshot", True), get("itself", False), get("hold_limit", 12_500))
 
     def _machine(self, dut: Any, config: SystemConfig) -> OtsMachine:
         write_delay, read_delay = self.config.get("write_delay", [50, 800]), self.config.get("read_delay", [100, 600])
         host, write_delay = config.hosts[0], self.config.get("aside_delay", write_delay)
-        port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far)
+        ahead = self.config.get("ahead", 0.5)
+        port = RootComplexConfig(posted=Delay(*write_delay), read=Delay(*read_delay), msi=host.msi, far=host.far, peer_ahead=ahead)
+        config = replace(config, hosts=(replace(host, peer_ahead=ahead),))
         windows = (self.config.windows - 1).bit_length() or 1
         bars = ((REGISTERS, 1 << 16), (WINDOWS, 1 << 20 + windows), (LEAVES, 8 * self.config.leaves))
         place = OtsConfig(bars, self.config.get("topology", 11), OTS_ID, port, walk_bytes=self.config.get("walk_bytes", 64))

@@ -66,9 +66,11 @@ class OtsSetup:
 class OtsDriver:
     """Moves pages of a guest through windows, as :class:`~pagehop_tb.driver.api.PageMover`. One caller at a time.
 
-    Each move is: take a window that leads to the page where it is, and holds; let the entry lead to the window; open. Copy while devices go on, again
+    Each move is: take a window that leads to the page where it is; let the entry lead to the window, while devices that ask for it are kept waiting
+    until what went the short way is done; open. Copy while devices go on, again
     what they write, until nothing was written; then, in one step, the window leads to the new place. At last the entry leads there itself, while
-    devices that ask for it are kept waiting until what came through the window is visible: without that, what comes the short way could pass it.
+    devices that ask for it are kept waiting until what came through the window is visible. Where devices cannot be kept waiting the window holds what
+    comes to it at first, which is enough while there is room for it, and at the end what comes the short way may pass what came through the window.
 
     Parameters
     ----------
@@ -165,13 +167,27 @@ class OtsDriver:
         return MoveResult(moved, error, "moved" if moved else "written", held, self.now() - begun)
 
     async def _enter(self, window: int, page: int, old: int) -> int:
-        """Lead devices through the window. What they sent the short way is done before it lets anything through (H26)."""
+        """Lead devices through the window, which lets nothing through before what they sent the short way is done (H26)."""
         await self._must(window, regs.WindowOp.TAKE, old)
         begun = self.now()
-        await self.entries.write(page, self._known().window_bar + await self.word(window, PLACE))
-        await self.entries.forget(page)
+        held = await self._lead(page, self._known().window_bar + await self.word(window, PLACE))
+        if await self.word(window, STATE) & EXPIRED:
+            raise OtsError(f"Window {window} was opened by its limit, before what devices sent the short way was done: the order is not known")
         await self._must(window, regs.WindowOp.OPEN)
+        if held:
+            await self.entries.release()
         return self.now() - begun
+
+    async def _lead(self, page: int, target: int) -> bool:
+        """Let the entry lead elsewhere, and return when all is done that went where it led before. Those that ask for it wait, until it is released.
+        Where that is not possible, false, they go there meanwhile."""
+        held = await self.entries.hold(page)
+        if held:
+            await self.entries.forget(page)
+        await self.entries.write(page, target)
+        if not held:
+            await self.entries.forget(page)
+        return held
 
     async def _copy(self, window: int, page: int, to_host: int, new: int) -> tuple[bool, int]:
         """Copy until nothing was written, then let the window lead to the copy (H25). Returns whether it does, and cycles for which it held."""
@@ -212,12 +228,7 @@ class OtsDriver:
 
     async def _leave(self, window: int, page: int, place: int) -> int:
         """Lead devices past the window: those that ask wait until what came through it is visible. Then nothing comes there any more (H27)."""
-        begun, held = self.now(), await self.entries.hold(page)
-        if held:
-            await self.entries.forget(page)
-        await self.entries.write(page, place)
-        if not held:
-            await self.entries.forget(page)
+        begun, held = self.now(), await self._lead(page, place)
         await self.flush(window)
         await self._must(window, regs.WindowOp.CLOSE)
         if held:

@@ -22,6 +22,9 @@ from .observer import Observer, Status
 
 __all__ = ["Injection", "Peer", "RootComplex", "RootComplexConfig"]
 
+#: What is added to a channel's number for posted TLPs to other ports in it.
+PEERS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class RootComplexConfig:
@@ -35,7 +38,8 @@ class RootComplexConfig:
     ``far``: base and size of memory behind an aperture, and what is added to the way there. ``far_apart``: a switch below the port leads there, so
     that this is all of the delay, and TLPs to the aperture have no order with those to the host.
     ``peer``: from arrival of a TLP for another port of the host until that port has it; ``peer_depth``: TLPs of a class that other ports have
-    handed to this one and that it has not sent yet.
+    handed to this one and that it has not sent yet. ``peer_ahead``: probability that a posted one waits only for those to other ports before it,
+    not until what the host took is visible in its memory, for the two are ways of their own in the host. What is for the host itself waits for both.
     ``completion_ido`` sets IDO in completions, which a completer may do. ``classes_apart``: traffic classes have no order among them (a virtual
     channel each); without it all share one channel, and the host keeps them in one order.
 
@@ -62,6 +66,7 @@ class RootComplexConfig:
     far_apart: bool = False
     peer: Delay = field(default_factory=lambda: Delay(20, 120))
     peer_depth: int = 8
+    peer_ahead: float = 0.0
     completion_ido: bool = False
     classes_apart: bool = False
     posted_in_order: bool = True
@@ -191,9 +196,9 @@ class RootComplex:
         if flow is FlowClass.POSTED:
             barrier = self._barrier(tlp, tlp.requester_id, tlp.relaxed_ordering) if self.config.posted_in_order else 0
             when = max(now + self._way(tlp, self.config.posted), barrier)
-            channel = self._channel(tlp)
-            self._posted_until[channel] = max(when, self._posted_until.get(channel, 0))
-            self._posted_until_of[channel, tlp.requester_id] = max(when, self._posted_until_of.get((channel, tlp.requester_id), 0))
+            for channel in self._channels(tlp):
+                self._posted_until[channel] = max(when, self._posted_until.get(channel, 0))
+                self._posted_until_of[channel, tlp.requester_id] = max(when, self._posted_until_of.get((channel, tlp.requester_id), 0))
             self.fabric.at(when, partial(self._take_effect, tlp))
         elif flow is FlowClass.NON_POSTED:
             # RO lets an AtomicOp pass, never a read (C2, B2).
@@ -228,7 +233,8 @@ class RootComplex:
 
     def _barrier(self, tlp: Tlp, agent: int, relaxed: bool) -> int:
         """Cycle before which ``tlp`` must not take effect: that of the last posted write that it may not pass (table 2-40, column P)."""
-        channel = self._channel(tlp)
+        channels = self._channels(tlp)
+        channel = channels[-1] if len(channels) > 1 and self.random.random() < self.config.peer_ahead else channels[0]
         if not self.config.relax:
             return self._posted_until.get(channel, 0)
         if relaxed:
@@ -239,12 +245,20 @@ class RootComplex:
         channel = tlp.traffic_class if self.config.classes_apart else 0
         return channel + 8 if self.config.far_apart and self._is_far(tlp) else channel
 
+    def _channels(self, tlp: Tlp) -> tuple[int, ...]:
+        """Those in which ``tlp`` has its place: its channel, and that of posted TLPs to other ports."""
+        channel = self._channel(tlp)
+        ahead = self.config.peer_ahead and tlp.flow is FlowClass.POSTED and self._peer(tlp) is not None
+        return (channel, channel + PEERS) if ahead else (channel,)
+
     def _may_pass(self, tlp: Tlp, earlier: Tlp) -> bool:
         """Whether ``tlp`` may take effect although ``earlier`` is stuck: table 2-40, as in :meth:`_barrier`."""
         if earlier.flow is not FlowClass.POSTED:
             # The completions of one request stay in order.
             return not (tlp.is_completion and earlier.is_completion and (tlp.requester_id, tlp.tag) == (earlier.requester_id, earlier.tag))
         config = self.config
+        if len(self._channels(tlp)) > 1 and self._peer(earlier) is None:
+            return True
         if not (config.posted_in_order, config.requests_push, config.completions_push)[tlp.flow] or self._channel(tlp) != self._channel(earlier):
             return True
         if not config.relax:
