@@ -4,6 +4,7 @@ A measurement is a bench whose ``result_file`` holds ``{"values": {"<name>": {"v
 "better": "lower|higher"}}}``. ``build/bench.json`` gets them all. Values in wall seconds are those of this machine: run it on a quiet one.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pagehop_sim.build import build
-from pagehop_sim.files import write_json
+from pagehop_sim.files import read_json, write_json
 from pagehop_sim.report import number
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.scenarios import find_scenario, run_scenario
@@ -59,6 +60,10 @@ MEASUREMENTS = (
       for data_bytes in (16, 64) for mode, gap, pace in (
           ("hold", 1200, "slow_device"), ("hold", 600, "quick_device"), ("hold", 30, "busy_device"), ("merge", 30, "busy_device"))),
     Measurement("iommu_cost", {"data_bytes": 16, "walk_cache": 8, "reads": 8}, top="iommu"),
+    *(Measurement("ots_cost", {"windows": windows}, label=f"_{windows}_windows", top="ots") for windows in (1, 16)),
+    *(Measurement("ots_migration", find_scenario("ots-migration").hardware, scenario="ots-migration", top="ots_beside_iommu",
+                  parameters={"pages": 16, "passes_after": 0, "itself": itself}, label=label)
+      for itself, label in ((False, "_host_copies"), (True, "_device_copies"))),
 )
 
 
@@ -113,13 +118,22 @@ def table(values: Mapping[str, Mapping[str, Any]], missed: list[str]) -> Table:
     return shown
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure, write ``build/bench.json``, print the table; status 1 when a limit is missed or a bench fails."""
+    parser = argparse.ArgumentParser(prog="python -m pagehop_sim.bench", description="Measure performance; write build/bench.json.")
+    parser.add_argument("names", nargs="*", help="benches that measure, by the start of their names; what others measured stays (all)")
+    names = tuple(parser.parse_args(arguments).names)
+    steps: list[Callable[[], dict[str, Any]]] = [
+        partial(measure, measurement) for measurement in MEASUREMENTS if not names or measurement.bench.startswith(names)]
+    if not names:
+        steps += [measure_default_run, measure_checker]
+    elif not steps:
+        print(f"No bench that measures starts with {' or '.join(names)}; there are {', '.join(sorted({one.bench for one in MEASUREMENTS}))}",
+              file=sys.stderr)
+        return 2
     values: dict[str, Any] = {}
     failed = []
     try:
-        steps: list[Callable[[], dict[str, Any]]] = [
-            *(partial(measure, measurement) for measurement in MEASUREMENTS), measure_default_run, measure_checker]
         for step in steps:
             try:
                 values |= step()
@@ -128,7 +142,8 @@ def main() -> int:
     except ToolError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    write_json(build_root() / "bench.json", values)
+    target = build_root() / "bench.json"
+    write_json(target, (read_json(target) or {}) | values if names else values)
     missed = misses(values)
     Console().print(table(values, missed))
     for reason in failed:

@@ -24,6 +24,7 @@ from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import EventLog
 from pagehop_tb.checker.space import CheckConfig
 from pagehop_tb.checker.verdict import Verdict
+from pagehop_tb.driver.api import MoveResult
 from pagehop_tb.driver.ots import OtsDriver, OtsSetup
 from pagehop_tb.driver.ots_leaves import LeafTables
 from pagehop_tb.driver.ots_registers import WindowOp
@@ -138,6 +139,29 @@ class _Leaves(LeafTables):
         await super().write(page, target)
 
 
+class _Spent:
+    """Cycles that software waits for each kind of thing that it waits for; what it does meanwhile counts for that too."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.cycles, self._now, self._waits = Counter[str](), now, False
+
+    def watch(self, owner: Any, method: str, kind: str) -> None:
+        """From now on ``method`` of ``owner`` is waited for."""
+        awaited = getattr(owner, method)
+
+        async def timed(*arguments: Any, **named: Any) -> Any:
+            if self._waits:
+                return await awaited(*arguments, **named)
+            self._waits, begun = True, self._now()
+            try:
+                return await awaited(*arguments, **named)
+            finally:
+                self._waits = False
+                self.cycles[kind] += self._now() - begun
+
+        setattr(owner, method, timed)
+
+
 class _Driver(OtsDriver):
     """What keeps order as a page is led to its window: walks wait at its ``leaf``, what comes waits at the ``window``, or "nothing" does."""
 
@@ -183,6 +207,11 @@ class Guest(IommuGuest):
             get("entry", "leaf"), self.leaves, copier, machine.fabric.wait, lambda: machine.cycle, self.log, self.place, self._push)
         self.ots_setup = OtsSetup(
             WINDOWS, get("windows", 1), get("rounds", 4), get("snapshot", True), get("itself", False), get("hold_limit", 12_500))
+        self.spent = _Spent(lambda: machine.cycle)
+        for owner, method, kind in (
+                (copier, "copy", "copies"), (self.ots, "_copy_itself", "copies"), (self.leaves, "forget", "drains"), (self.ots, "flush", "flushes"),
+                (self.ots, "push", "pushes"), (self.registers, "read", "registers"), (self.leaves, "write", "registers")):
+            self.spent.watch(owner, method, kind)
 
     def _machine(self, dut: Any, config: SystemConfig) -> OtsMachine:
         write_delay, read_delay = self.config.get("write_delay", [50, 800]), self.config.get("read_delay", [100, 600])
@@ -233,6 +262,15 @@ class Guest(IommuGuest):
         host = int(page * PAGE >= HOST_B_OFFSET)
         self.log.commit(self.machine.cycle, page - host * HOST_B_OFFSET // PAGE, host)
 
+    def write_costs(self, moves: list[MoveResult]) -> None:
+        """What a move took, what it waited for, and the longest time for which devices that asked for a page were kept waiting, whose limit is that
+        of holds."""
+        total = {"move": sum(move.total_cycles for move in moves)} | {f"move_waits_for_{kind}": cycles for kind, cycles in self.spent.cycles.items()}
+        found: dict[str, tuple[float, int | None]] = {"hold": (max(move.hold_cycles for move in moves), self.ots_setup.hold)}
+        found |= {name: (round(cycles / len(moves), 1), None) for name, cycles in total.items()}
+        self.config.write_values({
+            f"ots_{name}_cycles": {"value": value, "limit": limit, "unit": "cycles", "better": "lower"} for name, (value, limit) in found.items()})
+
     async def start(self) -> None:
         """Leave reset and program IOMMU and device."""
         await self.machine.start()
@@ -268,11 +306,15 @@ async def ots_migration(dut: Any) -> None:
 
     async def scenario(manager: TaskManager) -> None:
         await guest.start()
+        guest.spent.cycles.clear()
+        moves: list[MoveResult] = []
         tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
         for done, page in enumerate(moving):
             config.progress(done, len(moving) + 1, f"page {page}")
             result = await guest.ots.move(page, 1)
             assert result.moved, f"page {page} did not move: {result.reason}"
+            moves.append(result)
+        guest.write_costs(moves)
         config.progress(len(moving), len(moving) + 1, "DMA at its new place")
         await guest.go_on(manager, replays, tasks, passes_after)
         config.progress(len(moving) + 1, len(moving) + 1, "checking")
