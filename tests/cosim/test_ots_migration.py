@@ -17,6 +17,9 @@ SHORT = NEAR | {"pages": 4, "gap": 10, "passes_after": 0, "windows": 2}
 STORM = SHORT | {"pages": 2, "gap": 20, "storm": True, "rounds": 1, "write_delay": [20, 300], "aside_delay": [700, 1000], "read_delay": [20, 60]}
 LATE = STORM | {"write_delay": [700, 1000], "aside_delay": [20, 60], "ahead": 1.0}
 
+#: Devices access a guest at random that has pages of 2 MiB, and is harvested often.
+LARGE = {"storm": True, "every": 1000, "gap": 10}
+
 
 @pytest.fixture
 def bench(folder):
@@ -75,12 +78,18 @@ def test_a_window_that_could_not_wait_says_so(bench, built):
 
 
 @pytest.mark.hazard("H28", "H29")
-@pytest.mark.parametrize("storm", [False, True])
-def test_no_page_that_is_written_is_missed(bench, built, storm):
-    bench(built, "ots_watch", **NEAR | {"storm": storm}).check(min_checked={"final_bytes": 300_000})
+@pytest.mark.parametrize("case", [{}, {"storm": True}, LARGE | {"large": 0.5}], ids=["trace", "storm", "large pages"])
+def test_no_page_that_is_written_is_missed(bench, built, case):
+    """Also where half of the regions of 2 MiB are one page each, whose leaf stands in a line with pointers."""
+    outcome = bench(built, "ots_watch", **NEAR | case)
+    outcome.check(min_checked={"final_bytes": 300_000})
+    values = outcome.result.get("values", {})
+    assert ("large" in case) == bool(values)
+    assert not values or (values["large_pages_missed"]["value"] == 0 and values["large_pages_written"]["value"] > 20), values
 
 
 @pytest.mark.hazard("H28")
-def test_pages_are_missed_when_nothing_is_forgotten(bench, built):
-    outcome = bench(built, "ots_watch", **NEAR | {"forgets": False})
+@pytest.mark.parametrize("case", [{}, LARGE | {"large": 1.0}], ids=["pages", "large pages"])
+def test_pages_are_missed_when_nothing_is_forgotten(bench, built, case):
+    outcome = bench(built, "ots_watch", **NEAR | case | {"forgets": False})
     assert any("never reported" in failure for failure in outcome.failures.values())

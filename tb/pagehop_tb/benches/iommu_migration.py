@@ -132,13 +132,16 @@ class Guest:
         memory, allocate = TableMemory(self.memory), pages_from(TABLES)
         self.directory, space = Directory(memory, allocate), self._space(memory, allocate, touched)
         for page in touched:
-            space.map(page * PAGE, page * PAGE, accessed=0, dirty=0)
+            self._map(space, page)
         space.map(MSI_BASE, MSI_BASE)
-        self.entries = {page: space.place(page * PAGE, 0) for page in touched}
+        self.entries = {page: space.place(page * PAGE) for page in touched}
         self.pages = {entry: page for page, entry in self.entries.items()}
         context = DeviceContext(second_mode=Mode.SV39, second_ppn=space.ppn, gscid=GSCID, gade=1)
         for number in FUNCTIONS.values():
             self.directory.device(number, context)
+
+    def _map(self, space: AddressSpace, page: int) -> None:
+        space.map(page * PAGE, page * PAGE, accessed=0, dirty=0)
 
     def _space(self, memory: TableMemory, allocate: Callable[[int], int], touched: list[int]) -> AddressSpace:
         """The second stage, empty."""

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import cocotb
@@ -41,6 +42,8 @@ from pagehop_tb.pins.tilelink import HomeAgent
 from pagehop_tb.protocol import Kind, Tlp
 
 REGISTERS, WINDOWS, LEAVES = 0xF100_0000, 0x60_0000_0000, 0x61_0000_0000
+#: Bytes of a large page, which one leaf maps.
+LARGE = 512 * PAGE
 OTS_ID = 0x0200
 
 
@@ -191,7 +194,8 @@ class Guest(IommuGuest):
 
     log: _Log
 
-    def __init__(self, dut: Any, config: BenchConfig, touched: list[int]) -> None:
+    def __init__(self, dut: Any, config: BenchConfig, touched: list[int], large: frozenset[int] = frozenset()) -> None:
+        self.large = large
         super().__init__(dut, config, touched)
         self.iommu, machine = self.driver, self.machine
         for name, value in (("ots_id", OTS_ID), ("register_bar", REGISTERS), ("window_bar", WINDOWS), ("leaf_bar", LEAVES)):
@@ -229,15 +233,27 @@ class Guest(IommuGuest):
         return self.machine.serve_leaves("port", self.home, LEAVES, 8 * self.config.leaves, after=self._edited)
 
     def _tables(self, touched: list[int]) -> None:
-        """As of the other, with the last level in the device: its image stands in memory at the same addresses until the start."""
+        """As of the other, with the last level in the device, and the one above when there are large pages: its image stands in memory at the same
+        addresses until the start."""
         self._leaf_pages = pages_from(LEAVES)
         super()._tables(touched)
 
+    def is_large(self, page: int) -> bool:
+        """It is in a large page."""
+        return page * PAGE // LARGE in self.large
+
+    def _map(self, space: AddressSpace, page: int) -> None:
+        if self.is_large(page):
+            base = page * PAGE // LARGE * LARGE
+            space.map(base, base, LARGE, accessed=0, dirty=0)
+        else:
+            super()._map(space, page)
+
     def _space(self, memory: TableMemory, allocate: Callable[[int], int], touched: list[int]) -> AddressSpace:
         space = super()._space(memory, allocate, touched)
-        for page in touched:
-            place = space.place(page * PAGE, 1)
-            if not space.read(place).valid:
+        for page, level in product(touched, (2, 1) if self.large else (1,)):
+            place = space.place(page * PAGE, level)
+            if not space.read(place).valid and not (level == 1 and self.is_large(page)):
                 table = self._leaf_pages(1)
                 assert table + PAGE <= LEAVES + 8 * self.config.leaves, f"the device has {self.config.leaves} leaves, and the guest needs more"
                 self.memory.write(table, bytes(PAGE))
@@ -274,8 +290,9 @@ class Guest(IommuGuest):
     async def start(self) -> None:
         """Leave reset and program IOMMU and device."""
         await self.machine.start()
-        for place in self.entries.values():
-            await self.machine.hosts[0].cpu.mmio_write(place, self.memory.read(place, 8))
+        for place in range(LEAVES, self._leaf_pages(1), 8):
+            if any(entry := self.memory.read(place, 8)):
+                await self.machine.hosts[0].cpu.mmio_write(place, entry)
         await self.set_up()
         await self.ots.setup(self.ots_setup)
 

@@ -2,9 +2,12 @@
 
 Software harvests again and again, as a migration does before its last round: it takes the dirty bits, lets the IOMMU forget the pages that they
 name, waits for what was written by then, and copies these pages. At the end it does so once more. The copy must be what devices have written: a
-page that was missed once is old there (H28). Pages that were copied without need are counted.
+page that was missed once is old there (H28). Pages that were copied without need are counted. A large page, of 2 MiB, has one leaf, a level above the
+others, and is marked and copied as a whole; these are counted apart.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import cocotb
@@ -13,7 +16,7 @@ from cocotb.triggers import TaskManager
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import PAGE, judged
-from pagehop_tb.benches.ots_migration import Guest
+from pagehop_tb.benches.ots_migration import LARGE, Guest
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import Kind
 from pagehop_tb.models.devices import RandomTraffic, TraceReplay
@@ -23,13 +26,14 @@ class Watcher:
     """Harvests the leaf tables of ``guest``, and keeps a copy of the guest's pages. Without ``forgets`` the IOMMU is not told to forget what was
     taken.
 
-    *Members*: ``harvests``; of all harvests: ``reported``, dirty pages, ``written``, pages that were written since the one before, and ``needless``,
-    those that were reported and not written.
+    *Members*: ``harvests``; ``small`` and ``large``, by the size of the pages, have of all harvests: ``reported``, dirty leaves, ``written``, leaves
+    whose pages were written since the one before, and ``needless``, those that were reported and not written.
     """
 
     def __init__(self, guest: Guest, *, forgets: bool = True) -> None:
         self.guest, self.forgets = guest, forgets
-        self.harvests = self.reported = self.written = self.needless = self._seen = 0
+        self.small, self.large = Counter[str](), Counter[str]()
+        self.harvests = self._seen = 0
         self._copy = {page: self._read(page) for page in guest.entries}
 
     def _read(self, page: int) -> bytes:
@@ -41,15 +45,22 @@ class Watcher:
         written = self._written()
         for page in pages:
             self._copy[page] = self._read(page)
-        self.harvests, self.reported, self.written, self.needless = (
-            self.harvests + 1, self.reported + len(pages), self.written + len(written), self.needless + len(pages - written))
+        self.harvests += 1
+        for counts, large in ((self.small, False), (self.large, True)):
+            reported, used = self.leaves(pages, large), self.leaves(written, large)
+            counts.update(reported=len(reported), written=len(used), needless=len(reported - used))
+
+    def leaves(self, pages: Iterable[int], large: bool) -> set[int]:
+        """Leaves of those of these pages that are large, or are not."""
+        return {self.guest.leaves.leaf(page) for page in pages if self.guest.is_large(page) == large}
 
     def _written(self) -> set[int]:
         """Pages that devices have written since the last call, also those of which that is not visible yet."""
         events = self.guest.log.events[self._seen:]
         self._seen += len(events)
         # No request crosses a boundary of a page.
-        return {event[3] // PAGE for event in events if event[0] in (Kind.DEVICE_WRITE, Kind.DEVICE_ATOMIC)}
+        written = {event[3] // PAGE for event in events if event[0] in (Kind.DEVICE_WRITE, Kind.DEVICE_ATOMIC)}
+        return written & self._copy.keys()    # interrupts go elsewhere
 
     def missed(self) -> list[int]:
         """Pages whose copy is not what stands in memory."""
@@ -59,14 +70,15 @@ class Watcher:
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def ots_watch(dut: Any) -> None:
     """No page that is written is missed. ``storm``: devices access pages at random, ``accesses`` times; else they replay the trace ``passes``
-    times."""
+    times. ``large``: share of the regions of 2 MiB that are one page each."""
     config = BenchConfig("ots_watch")
     assert config.trace is not None, "ots_watch needs a trace"
     accesses = read_accesses(config.trace)
-    gap, storm, count, passes, every, forgets = (config.get(name, value) for name, value in (
-        ("gap", 30), ("storm", False), ("accesses", 1000), ("passes", 1), ("every", 4_000), ("forgets", True)))
+    gap, storm, count, passes, every, forgets, share = (config.get(name, value) for name, value in (
+        ("gap", 30), ("storm", False), ("accesses", 1000), ("passes", 1), ("every", 4_000), ("forgets", True), ("large", 0.0)))
     touched = touched_pages(accesses, config.covered_pages)
-    guest = Guest(dut, config, touched)
+    regions = sorted({page * PAGE // LARGE for page in touched})
+    guest = Guest(dut, config, touched, frozenset(config.random("large").sample(regions, round(share * len(regions)))))
     config.refuse_unknown()
     machine = guest.machine
     pages = [page * PAGE for page in touched]
@@ -82,7 +94,7 @@ async def ots_watch(dut: Any) -> None:
         while not all(task.done() for task in tasks):
             await machine.fabric.wait(every)
             await watcher.harvest()
-            config.progress(watcher.harvests, watcher.harvests + 1, f"{watcher.reported} pages were dirty")
+            config.progress(watcher.harvests, watcher.harvests + 1, f"{watcher.small['reported']} pages were dirty")
         for task in tasks:
             await task
         await machine.quiesce()
@@ -90,8 +102,16 @@ async def ots_watch(dut: Any) -> None:
         missed = watcher.missed()
         assert not missed, f"{len(missed)} pages were written and never reported, the first is page {missed[0]}"
         assert watcher.harvests > 1, "there was one harvest only"
-        cocotb.log.info(f"{watcher.harvests} harvests, {watcher.reported} dirty pages, {watcher.needless} of them without a write since the last")
+        for name, counts in (("pages", watcher.small), ("large pages", watcher.large)):
+            cocotb.log.info(f"{watcher.harvests} harvests, {counts['reported']} dirty {name}, {counts['needless']} without a write since the last")
 
     await judged(guest, scenario, {"read_bytes": 1, "final_bytes": len(touched) * PAGE})
+    missed = watcher.missed()
     config.write({"dirty": {
-        "pages_written": watcher.written, "pages_reported": watcher.reported, "missed": len(watcher.missed()), "false_positive": watcher.needless}})
+        "pages_written": watcher.small["written"], "pages_reported": watcher.small["reported"], "missed": len(watcher.leaves(missed, False)),
+        "false_positive": watcher.small["needless"]}})
+    if guest.large:
+        found = watcher.large | Counter(missed=len(watcher.leaves(missed, True)))
+        config.write_values({
+            f"large_pages_{name}": {"value": found[name], "limit": limit, "unit": "pages", "better": "lower"}
+            for name, limit in (("written", None), ("reported", None), ("missed", 0), ("needless", None))})

@@ -1,5 +1,6 @@
 """Leaf tables of the on-the-side device: entries that walks can be kept waiting for, and dirty tracking by what the IOMMU reads."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from pagehop_tb.driver import ots_registers as regs
@@ -84,16 +85,18 @@ class LeafTables:
     # Dirty pages.
 
     async def harvest(self, pages: Iterable[int], *, forgets: bool = True) -> set[int]:
-        """Those of ``pages`` that may have been written since they were harvested last. When it returns, what was written to them is visible, and who
-        writes to them again has the entry read again (H28). Leaves in one word are all taken, so pages must be harvested together with those. Without
-        ``forgets``, only for what is copied once more after devices have stopped.
+        """Those of ``pages`` that may have been written since they were harvested last; all that one leaf maps, or none. When it returns, what was
+        written to them is visible, and who writes to them again has the entry read again (H28). Leaves in one word are all taken, so pages must be
+        harvested together with those. Without ``forgets``, only for what is copied once more after devices have stopped.
         """
-        by_leaf = {self.leaf(page): page for page in pages}
-        dirty: list[int] = []
+        by_leaf: dict[int, list[int]] = defaultdict(list)
+        for page in pages:
+            by_leaf[self.leaf(page)].append(page)
+        dirty: list[list[int]] = []
         for word in sorted({leaf // WORD for leaf in by_leaf}):
             bits = await self.registers.read(regs.TAKE_DIRTY.offset + WORD // 8 * word)
             dirty += [by_leaf[leaf] for leaf in range(WORD * word, WORD * word + WORD) if bits >> leaf % WORD & 1 and leaf in by_leaf]
         if forgets:
             for start in range(0, len(dirty), COMMANDS):
-                await self.iommu.order(*map(self._invalidation, dirty[start:start + COMMANDS]))
-        return set(dirty)
+                await self.iommu.order(*(self._invalidation(mapped[0]) for mapped in dirty[start:start + COMMANDS]))
+        return {page for mapped in dirty for page in mapped}
