@@ -16,7 +16,6 @@ SHORT = NEAR | {"pages": 4, "gap": 10, "passes_after": 0, "windows": 2}
 #: Two pages that devices do not leave alone; what comes through a window is late, or what goes straight to its page.
 STORM = SHORT | {"pages": 2, "gap": 20, "storm": True, "rounds": 1, "write_delay": [20, 300], "aside_delay": [700, 1000], "read_delay": [20, 60]}
 LATE = STORM | {"write_delay": [700, 1000], "aside_delay": [20, 60], "ahead": 1.0}
-
 #: Devices access a guest at random that has pages of 2 MiB, and is harvested often.
 LARGE = {"storm": True, "every": 1000, "gap": 10}
 
