@@ -5,7 +5,7 @@ import gc
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,19 @@ def convert(component: Any, name: str, sources: Iterable[Path] | None = None, ab
     still costs its elaboration, which for the interposer is many seconds; ``sources`` and ``about`` save it: the files that make the design,
     besides those of ``pagehop``, and a text that tells its parameters. When none of these changed, the component is not elaborated.
     """
-    if sources is None:
-        return _converted(component, name)
+    return _converted(component, name) if sources is None else _kept(lambda: component, type(component), name, sources, about)
+
+
+def _kept(make: Callable[[], Any], kind: type, name: str, sources: Iterable[Path], about: str) -> Path:
+    """The file of the component of this ``kind`` that ``make`` returns. It is not called when there is one: of what is made and not elaborated
+    Amaranth tells, whenever Python happens to forget it."""
     own = sorted(path for path in HARDWARE.rglob("*") if path.suffix in (".py", ".rdl"))
     texts = [path.read_text(encoding="utf-8") for path in (*own, *sources)]
-    key = content_hash(name, about, type(component).__qualname__, amaranth.__version__, FORM, WRITE, *texts)
+    key = content_hash(name, about, kind.__qualname__, amaranth.__version__, FORM, WRITE, *texts)
     with locked(build_root() / "cache" / "verilog" / f"{name}-sources-{key}") as folder:
         known = folder / "file"
         if not known.is_file() or not (made := Path(known.read_text(encoding="utf-8"))).is_file():
-            made = _converted(component, name)
+            made = _converted(make(), name)
             write_text(known, str(made))
     return made
 
@@ -175,11 +179,14 @@ def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str
         "interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots,
         "ots_beside_iommu": OtsBesideIommu,
     }
-    try:
-        component = made[top](**checked)
-    except (ValueError, TypeError) as error:
-        raise ToolError(f"{origin}: {error}") from error
-    return convert(component, top, sources=(), about=repr(checked))
+
+    def component() -> Any:
+        try:
+            return made[top](**checked)
+        except (ValueError, TypeError) as error:
+            raise ToolError(f"{origin}: {error}") from error
+
+    return _kept(component, made[top], top, (), repr(checked))
 
 
 def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:
