@@ -2,11 +2,11 @@
 """``make mutants``: broken hardware, which the benches must find.
 
 ``python -m pagehop_sim.mutants [--planted] [--automatic] [--count 200] [--seed 1] [--jobs 2] [--remember] [name ...]`` runs the planted bugs of
-``tests/planted`` (a rule left out, each against the bench that guards it, which must say what was expected) and mutations made automatically over the
-interposer's core (an operator, condition or update changed, each against a row of benches until one fails). Both by default. It prints a table and
-writes ``build/mutants.json``.
+``tests/planted`` (a rule left out of the interposer or of the on-the-side device, each against the bench that guards it, which must say what was
+expected) and mutations made automatically over the interposer's core (an operator, condition or update changed, each against a row of benches until
+one fails). Both by default. It prints a table and writes ``build/mutants.json``.
 
-Elaborating and compiling the interposer takes longer than most runs. So the planted bugs stand in one design for each hardware that they need, and
+Elaborating and compiling a design takes longer than most runs. So the planted bugs stand in one design for each hardware that they need, and
 the mutations in another, and a plusarg chooses. Most benches do not see most mutations: the one that found a mutation last time looks first
 (``tests/planted/found_by.toml``, written by ``--remember``), and only when it finds nothing do all.
 
@@ -40,14 +40,14 @@ from pagehop_sim.mutation import Mutation, candidates, sample, with_mutations
 from pagehop_sim.planted import SELECTOR, mergeable, selected
 from pagehop_sim.run import BenchFailure, run
 from pagehop_sim.toolchain import ToolError, build_root
-from pagehop_sim.verilog import PARAMETERS, annotated, convert, written
+from pagehop_sim.traces import find_trace
+from pagehop_sim.verilog import TOPS, annotated, component_of, convert, written
 
 __all__ = ["Caught", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What decides about a broken design besides the sources of the interposer.
+#: What decides about a broken design besides the sources of the hardware.
 PLANTED = (*sorted((ROOT / "tests" / "planted").glob("*.py")), Path(__file__).with_name("planted.py"))
-HARDWARE = {name: default for name, (_, default) in PARAMETERS.items()} | {"window_pages": 128}
 #: Modules that mutations are made in, by their places in the hierarchy: parts of `tlp` and `memory` are there as parts of the interposer. The
 #: registers have tests of their own, and the counters of events only count.
 CORE = re.compile(r"^interposer\.(?!register_side|notifier|counters)")
@@ -102,6 +102,30 @@ TOO_LONG, PLANTED_SECONDS = "no end in time", 240
 
 
 @dataclass(frozen=True)
+class Design:
+    """What is broken: ``top`` of :data:`pagehop_sim.verilog.TOPS`, with parameters other than its defaults, and the DMA ``trace`` of its benches."""
+
+    top: str
+    parameters: Mapping[str, Any]
+    trace: str = ""
+
+    def hardware(self, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All parameters, some of them a bug's ``own``."""
+        return {name: default for name, (_, default) in TOPS[self.top].items()} | dict(self.parameters) | dict(own or {})
+
+    def config(self, hardware: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What a bench on this hardware is told."""
+        return {"hardware": dict(hardware), "parameters": dict(parameters), "trace": str(find_trace(self.trace)) if self.trace else None}
+
+
+#: What bugs are planted in, by the name that they give.
+DESIGNS = {
+    "interposer": Design("interposer", {"window_pages": 128}),
+    "ots": Design("ots_beside_iommu", {"data_bytes": 16, "windows": 2, "leaves": 8192, "walk_cache": 8}, "small_nvme_nic"),
+}
+
+
+@dataclass(frozen=True)
 class Caught:
     """What became of one mutant: ``by`` the bench that failed, empty when none did; ``how``, its first words; ``events`` judged until then."""
 
@@ -128,10 +152,8 @@ class Attempt:
     events: int | None
 
 
-def _attempt(built: Build, bench: str, folder: Path, parameters: Mapping[str, Any], hardware: Mapping[str, Any], seed: int,
-             seconds: float) -> Attempt:
+def _attempt(built: Build, bench: str, folder: Path, config: Mapping[str, Any], seed: int, seconds: float) -> Attempt:
     """Run one bench on one mutant."""
-    config = {"hardware": dict(hardware), "parameters": dict(parameters)}
     try:
         outcome = run(built, f"pagehop_tb.benches.{bench}", folder, config, seed=seed, timeout_seconds=seconds, most_failures=1)
     except BenchFailure as failure:
@@ -144,25 +166,33 @@ def _attempt(built: Build, bench: str, folder: Path, parameters: Mapping[str, An
     return Attempt(TOO_LONG if outcome.timed_out else "", violations, {}, events)
 
 
-def _judge(bug: Any, built: Build, hardware: Mapping[str, Any]) -> Caught:
+def _judge(bug: Any, built: Build) -> Caught:
     """Run a planted bug with as many seeds as its budget allows. What fails otherwise than expected has not found the bug."""
     started = time.monotonic()
-    folder, by = build_root() / "mutants" / bug.name, ""
+    folder, by, config = build_root() / "mutants" / bug.name, "", _config(bug)
     for seed in range(bug.first, bug.first + bug.seeds):
         # A simulation that is only slow has no failures.
-        tried = _attempt(built, bug.bench, folder, bug.parameters, hardware, seed, PLANTED_SECONDS)
+        tried = _attempt(built, bug.bench, folder, config, seed, PLANTED_SECONDS)
         if bug.found(tried.violations, tried.failures):
             by = bug.bench
             break
     return Caught(bug.name, " ".join(bug.covers), by, tried.how, tried.events, time.monotonic() - started)
 
 
+def _hardware(bug: Any) -> dict[str, Any]:
+    return DESIGNS[bug.of].hardware(bug.hardware)
+
+
+def _config(bug: Any) -> dict[str, Any]:
+    return DESIGNS[bug.of].config(_hardware(bug), bug.parameters)
+
+
 def run_alone(bug: Any) -> Caught:
     """Run one planted bug in a design of its own."""
     started = time.monotonic()
-    hardware = HARDWARE | dict(bug.hardware)
-    built = build(convert(bug.design()(**hardware), "interposer", PLANTED, f"{bug.name} {hardware}"), "interposer", bug.simulator)
-    return dataclasses.replace(_judge(bug, built, hardware), seconds=time.monotonic() - started)
+    hardware, top = _hardware(bug), DESIGNS[bug.of].top
+    built = build(convert(bug.design()(**hardware), top, PLANTED, f"{bug.name} {hardware}"), top, bug.simulator)
+    return dataclasses.replace(_judge(bug, built), seconds=time.monotonic() - started)
 
 
 def _run_named(name: str) -> Caught:
@@ -173,12 +203,11 @@ class Together:
     """Planted bugs of the same hardware in one build, each chosen by its number, from 1."""
 
     def __init__(self, bugs: Sequence[Any]) -> None:
-        from pagehop.interposer.top import Interposer
-        self.bugs, self.hardware = bugs, HARDWARE | dict(bugs[0].hardware)
-        design = selected(Interposer, {number: bug.design() for number, bug in enumerate(bugs, 1)})
-        verilog = convert(design(**self.hardware), "interposer", PLANTED, f"{[bug.name for bug in bugs]} {self.hardware}")
+        self.bugs, hardware, top = bugs, _hardware(bugs[0]), DESIGNS[bugs[0].of].top
+        design = selected(component_of(top), {number: bug.design() for number, bug in enumerate(bugs, 1)})
+        verilog = convert(design(**hardware), top, PLANTED, f"{[bug.name for bug in bugs]} {hardware}")
         text = verilog.read_text(encoding="utf-8") + SELECTOR
-        self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
+        self.build = build(written(text, top), top, "verilator", hasty=True)
 
     @staticmethod
     def groups(bugs: Sequence[Any]) -> list[list[Any]]:
@@ -186,19 +215,19 @@ class Together:
         found: dict[str, list[Any]] = {}
         for bug in bugs:
             if mergeable(bug.design()):
-                found.setdefault(str(sorted((HARDWARE | dict(bug.hardware)).items())), []).append(bug)
+                found.setdefault(f"{bug.of} {sorted(_hardware(bug).items())}", []).append(bug)
         return [group for group in found.values() if len(group) >= FEWEST_TOGETHER]
 
     def healthy(self, bench: str) -> None:
         """Run a bench, as the first bug of it does, with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
         bug = next(bug for bug in self.bugs if bug.bench == bench)
-        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, bug.parameters, self.hardware, 1, PLANTED_SECONDS)
+        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, _config(bug), bug.first, PLANTED_SECONDS)
         if tried.how:
             raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {tried.how}")
 
     def run(self, number: int) -> Caught:
         """Run bug ``number``."""
-        return _judge(self.bugs[number - 1], chosen(self.build, number), self.hardware)
+        return _judge(self.bugs[number - 1], chosen(self.build, number))
 
 
 def chosen(built: Build, number: int) -> Build:
@@ -216,21 +245,22 @@ def planted_bugs(names: Sequence[str]) -> list[Any]:
 class Automatic:
     """Mutations of the interposer's core, all in one build."""
 
+    design = DESIGNS["interposer"]
+
     def __init__(self, count: int, seed: int) -> None:
-        from pagehop.interposer.top import Interposer
-        self.verilog = annotated(Interposer(**HARDWARE), "interposer")
+        top = self.design.top
+        self.verilog = annotated(component_of(top)(**self.design.hardware()), top)
         self.mutations = sample(candidates(self.verilog, CORE), count, seed)
-        text = with_mutations(self.verilog, self.mutations, "interposer")
-        self.build = build(written(text, "interposer"), "interposer", "verilator", hasty=True)
+        text = with_mutations(self.verilog, self.mutations, top)
+        self.build = build(written(text, top), top, "verilator", hasty=True)
         self.seconds: list[float] = []   # limits, by the place in BATTERY
 
     def healthy(self, place: int) -> float:
         """Run the bench at a place in BATTERY with no mutation active: it must pass. Return the limit that its time gives to mutants."""
-        bench, parameters = BATTERY[place]
         started = time.monotonic()
-        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / str(place), parameters, HARDWARE, 1, PLANTED_SECONDS)
+        tried = self._attempt(self.build, place, build_root() / "mutants" / "none" / str(place), PLANTED_SECONDS)
         if tried.how:
-            raise BenchFailure(f"The design without mutations fails {bench}: {tried.how}")
+            raise BenchFailure(f"The design without mutations fails {LABELS[place]}: {tried.how}")
         return max(LEAST_SECONDS, PATIENCE * (time.monotonic() - started))
 
     def run(self, number: int) -> Caught:
@@ -242,13 +272,15 @@ class Automatic:
         active = chosen(self.build, number)
         by = ""
         for place in places(remembered().get(mutation.identity, "")):
-            bench, parameters = BATTERY[place]
-            folder = build_root() / "mutants" / f"{number:03}"
-            tried = _attempt(active, bench, folder, parameters, HARDWARE, 1, self.seconds[place])
+            tried = self._attempt(active, place, build_root() / "mutants" / f"{number:03}", self.seconds[place])
             if tried.how:
                 by = LABELS[place]
                 break
         return Caught(described(mutation), mutation.source or mutation.module, by, tried.how, tried.events, time.monotonic() - started)
+
+    def _attempt(self, built: Build, place: int, folder: Path, seconds: float) -> Attempt:
+        bench, parameters = BATTERY[place]
+        return _attempt(built, bench, folder, self.design.config(self.design.hardware(), parameters), 1, seconds)
 
 
 def described(mutation: Mutation) -> str:

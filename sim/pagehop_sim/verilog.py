@@ -17,7 +17,7 @@ from pagehop_sim import form
 from pagehop_sim.files import content_hash, locked, write_text
 from pagehop_sim.toolchain import ToolError, build_root
 
-__all__ = ["PARAMETERS", "annotated", "convert", "deliver", "generate", "ports", "written"]
+__all__ = ["PARAMETERS", "annotated", "component_of", "convert", "deliver", "generate", "ports", "written"]
 
 HARDWARE = Path(pagehop.__file__).parent
 
@@ -165,9 +165,8 @@ def check_parameters(parameters: Mapping[str, Any], origin: str, top: str = "int
     return {name: parameters.get(name, default) for name, (_, default) in known.items()}
 
 
-def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str = "interposer") -> Path:
-    """Return a file with the Verilog of a ``top`` with these parameters; a bad one is a :class:`ToolError` that names ``origin``."""
-    checked = check_parameters(parameters, origin, top)
+def component_of(top: str) -> Any:
+    """Return the class of a top of :data:`TOPS`."""
     # The imports are made here: what runs other components, or only reads scenarios, does not pay for them.
     from pagehop.interposer.adjuster import AddressAdjuster
     from pagehop.interposer.top import Interposer
@@ -175,18 +174,22 @@ def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str
     from pagehop.iommu.top import Iommu
     from pagehop.ots.beside_iommu import OtsBesideIommu
     from pagehop.ots.top import Ots
-    made: dict[str, type] = {
-        "interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots,
-        "ots_beside_iommu": OtsBesideIommu,
-    }
+    return {"interposer": Interposer, "adjuster": AddressAdjuster, "iommu_core": IommuCore, "iommu": Iommu, "ots": Ots,
+            "ots_beside_iommu": OtsBesideIommu}[top]
+
+
+def generate(parameters: Mapping[str, Any], origin: str = "parameters", top: str = "interposer") -> Path:
+    """Return a file with the Verilog of a ``top`` with these parameters; a bad one is a :class:`ToolError` that names ``origin``."""
+    checked = check_parameters(parameters, origin, top)
+    kind = component_of(top)
 
     def component() -> Any:
         try:
-            return made[top](**checked)
+            return kind(**checked)
         except (ValueError, TypeError) as error:
             raise ToolError(f"{origin}: {error}") from error
 
-    return _kept(component, made[top], top, (), repr(checked))
+    return _kept(component, kind, top, (), repr(checked))
 
 
 def deliver(parameters: Mapping[str, Any], origin: str = "parameters") -> Path:

@@ -22,7 +22,8 @@ HARDWARE = {"data_bytes": 64, "window_pages": 128}
 class Bug:
     """One rule left out of the hardware, and the bench that must find it.
 
-    ``covers``: hazards, rules and invariants whose loss this is. ``design`` returns the broken component's class, which takes ``hardware``.
+    ``covers``: hazards, rules and invariants whose loss this is. ``design`` returns the broken component's class, which takes ``hardware``; it is one
+    ``of`` :data:`pagehop_sim.mutants.DESIGNS`.
     ``expected`` is a part of what the bench says: the name of a violation or words of a message. ``seeds`` is the budget: the bug is found
     within so many, from the seed ``first`` on.
     """
@@ -37,6 +38,7 @@ class Bug:
     seeds: int = 1
     first: int = 1
     simulator: str = "icarus"
+    of: str = "interposer"
 
     def found(self, violations: Mapping[str, int], failures: Mapping[str, str]) -> bool:
         """Whether a run with these violations and failed tests has found this bug, and not something else."""

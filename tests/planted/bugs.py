@@ -7,6 +7,7 @@ from tests.planted.ingress import INGRESS
 from tests.planted.large_pages import LARGE_PAGES
 from tests.planted.limits_and_hints import LIMITS_AND_HINTS
 from tests.planted.moves import MOVES
+from tests.planted.ots import OTS
 from tests.planted.ports import PORTS
 from tests.planted.slides import SLIDES
 from tests.planted.slots import SLOTS
@@ -16,7 +17,7 @@ from tests.planted.topologies import TOPOLOGIES
 __all__ = ["BUGS", "OUT_OF_SCOPE", "Bug"]
 
 BUGS: tuple[Bug, ...] = (
-    *MOVES, *INGRESS, *HOSTS, *PORTS, *LIMITS_AND_HINTS, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *DIRTY_LOG)
+    *MOVES, *INGRESS, *HOSTS, *PORTS, *LIMITS_AND_HINTS, *SLOTS, *LARGE_PAGES, *SLIDES, *SWITCHOVER, *TOPOLOGIES, *DIRTY_LOG, *OTS)
 
 #: Hazard or rule, and in one sentence why no hardware here has a bug of it.
 OUT_OF_SCOPE = {
