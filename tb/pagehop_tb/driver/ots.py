@@ -12,7 +12,7 @@ __all__ = ["Copier", "Entries", "OtsDriver", "OtsError", "OtsSetup"]
 
 #: Words of a window.
 STATE, PLACE, LINES, FIRST, LAST, COUNTS, TAKEN = range(7)
-OPEN, HELD, EXPIRED = 1, 2, 8     # bits of the first
+OPEN, HELD, EXPIRED, ATOMIC = 1, 2, 8, 64     # bits of the first
 EVERY_LINE = (1 << 64) - 1
 #: Words a window, and bytes of a word.
 _WORDS, _WORD = 8, 8
@@ -196,6 +196,8 @@ class OtsDriver:
         for _ in range(setup.tries):
             # What was let through before is in the memory that is copied.
             await self.flush(window)
+            if not await self._answered(window):
+                break
             await self._copy_lines(page, to_host, lines)
             if not await self.order(window, regs.WindowOp.COMMIT, new):
                 return True, 0
@@ -208,12 +210,21 @@ class OtsDriver:
         await self.flush(window, passed=True)
         await self._must(window, regs.WindowOp.TRACK)
         # When the hold has ended by its limit before that, what was let through then may not be in the memory that is copied.
-        kept = await self.word(window, STATE) & (HELD | EXPIRED) == HELD
+        kept = await self._answered(window) and await self.word(window, STATE) & (HELD | EXPIRED) == HELD
         await self._copy_lines(page, to_host, lines | await self.word(window, TAKEN))
         # What was let through since lets the order be refused.
         moved = kept and not await self.order(window, regs.WindowOp.COMMIT, new)
         await self._must(window, regs.WindowOp.OPEN)
         return moved, self.now() - begun
+
+    async def _answered(self, window: int) -> bool:
+        """Wait for atomics that have left through the window: one that left before it was tracked changes the page unmarked, when what is copied may
+        have been read already (H58). False when others have always followed until the longest of them must have been answered."""
+        begun = self.now()
+        while await self.word(window, STATE) & ATOMIC:
+            if self.now() - begun > self._known().completion:
+                return False
+        return True
 
     async def _copy_lines(self, page: int, to_host: int, lines: int) -> None:
         self.rounds, self.lines = self.rounds + 1, self.lines + lines.bit_count()
