@@ -218,16 +218,20 @@ class Together:
                 found.setdefault(f"{bug.of} {sorted(_hardware(bug).items())}", []).append(bug)
         return [group for group in found.values() if len(group) >= FEWEST_TOGETHER]
 
-    def healthy(self, bench: str) -> None:
-        """Run a bench, as the first bug of it does, with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
-        bug = next(bug for bug in self.bugs if bug.bench == bench)
-        tried = _attempt(self.build, bench, build_root() / "mutants" / "none" / bench, _config(bug), bug.first, PLANTED_SECONDS)
+    def healthy(self, bug: Any) -> None:
+        """Run the bench of a bug with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
+        tried = _attempt(self.build, bug.bench, build_root() / "mutants" / "none" / bug.name, _config(bug), bug.first, PLANTED_SECONDS)
         if tried.how:
-            raise BenchFailure(f"The design of all planted bugs fails {bench} when none of them is chosen: {tried.how}")
+            raise BenchFailure(f"The design of all planted bugs fails {bug.bench} as for {bug.name} when none of them is chosen: {tried.how}")
 
     def run(self, number: int) -> Caught:
         """Run bug ``number``."""
         return _judge(self.bugs[number - 1], chosen(self.build, number))
+
+
+def runs(bugs: Iterable[Any]) -> list[Any]:
+    """One bug for each run that some of these begin with."""
+    return list({f"{bug.bench} {bug.first} {sorted(bug.parameters.items())}": bug for bug in bugs}.values())
 
 
 def chosen(built: Build, number: int) -> Build:
@@ -348,7 +352,7 @@ def _run_planted(bugs: Sequence[Any], jobs: int, console: Console) -> list[Caugh
         futures = {bug.name: processes.submit(_run_named, bug.name) for bug in bugs if bug not in together}
         for group in groups:
             shared = Together(group)
-            sound = [threads.submit(shared.healthy, bench) for bench in dict.fromkeys(bug.bench for bug in group)]
+            sound = [threads.submit(shared.healthy, bug) for bug in runs(group)]
             futures |= {bug.name: threads.submit(shared.run, number) for number, bug in enumerate(group, 1)}
             for future in sound:
                 future.result()

@@ -5,7 +5,7 @@ import pytest
 from tests.planted.regression import REGRESSION, SOME
 
 from pagehop.tlp.egress import Egress
-from pagehop_sim.mutants import Together
+from pagehop_sim.mutants import Together, runs
 from pagehop_sim.planted import planted
 
 BUGS = {bug.name: bug for bug in REGRESSION}
@@ -22,8 +22,8 @@ def test_planted_bug_is_found(bench, broken, name):
 
 def test_nothing_is_found_without_a_bug():
     together = Together(REGRESSION)
-    for bench in dict.fromkeys(BUGS[name].bench for name in SOME):
-        together.healthy(bench)
+    for bug in runs(BUGS[name] for name in SOME):
+        together.healthy(bug)
 
 
 def test_a_planted_bug_must_fit():

@@ -19,7 +19,7 @@ from cocotb.triggers import TaskManager, Trigger
 
 from pagehop_tb.benches.frame import BenchConfig
 from pagehop_tb.benches.guest import HOST_B_OFFSET, PAGE, judged
-from pagehop_tb.benches.iommu_migration import GSCID, OWN_ID
+from pagehop_tb.benches.iommu_migration import FUNCTIONS, GSCID, OWN_ID
 from pagehop_tb.benches.iommu_migration import Guest as IommuGuest
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import EventLog
@@ -33,6 +33,7 @@ from pagehop_tb.models.cpu import CpuRegisters
 from pagehop_tb.models.delay import Delay
 from pagehop_tb.models.devices import HotPageWriter, RandomTraffic, TraceReplay
 from pagehop_tb.models.iommu import AddressSpace, RiscvEntry, TableMemory, pages_from
+from pagehop_tb.models.observer import Status
 from pagehop_tb.models.ots_system import OtsConfig, OtsMachine
 from pagehop_tb.models.root_complex import RootComplexConfig
 from pagehop_tb.models.system import SystemConfig
@@ -83,14 +84,15 @@ class _Commits:
 
 
 class _Own:
-    """Gives what the device writes of itself another requester ID on its way to memory: all else that it writes came to a window before, in order."""
+    """Gives what the device writes of itself another requester ID on its way to memory: all else that it writes came from a device to a window, in
+    order."""
 
     def __init__(self, port: TlpPortAgent) -> None:
         self._came: deque[tuple[int, bytes]] = deque()
         self._sent, self._taken, port.on_sent, port.on_tlp = port.on_sent, port.on_tlp, self._on_sent, self._on_tlp
 
     def _on_sent(self, tlp: Tlp) -> None:
-        if tlp.kind is Kind.MWR and tlp.address >= WINDOWS and tlp.address < LEAVES:
+        if tlp.kind is Kind.MWR and WINDOWS <= tlp.address < LEAVES and tlp.requester_id in FUNCTIONS.values():
             self._came.append((tlp.address % PAGE, tlp.data))
         if self._sent is not None:
             self._sent(tlp)
@@ -128,8 +130,38 @@ class _Copier:
         self.guest.log.performed_write(self.guest.machine.cycle, 0, address, data, None, OWN_ID, "link")
 
 
+class _Late:
+    """Somebody who keeps addresses of windows that were closed, and uses them at any time (H27): reads get UR, and of writes nothing comes.
+    ``most`` cycles between two accesses; with 0 there are none."""
+
+    def __init__(self, guest: "Guest", most: int) -> None:
+        self.guest, self.most, self.random, self.stop = guest, most, guest.config.random("late"), False
+        self._closed: list[int] = []
+
+    async def closed(self) -> None:
+        """The window that entries led to last is closed: it has no page, not at its next address either."""
+        if self.most:
+            self._closed.append(self.guest.leaves.window)
+            await self._use(self.guest.leaves.window + (PAGE << ((self.guest.config.windows - 1).bit_length() or 1)))
+
+    async def run(self) -> None:
+        """Go on until ``stop``."""
+        while self.most and not self.stop:
+            await self.guest.machine.fabric.wait(self.random.randint(1, self.most))
+            if self._closed:
+                await self._use(self.random.choice(self._closed))
+
+    async def _use(self, window: int) -> None:
+        cpu, address = self.guest.machine.hosts[0].cpu, window + self.random.randrange(0, PAGE, 8)
+        await cpu.mmio_write(address, self.random.randbytes(8))
+        status, _ = await cpu.mmio_read(address, 8)
+        assert status == Status.UNSUPPORTED_REQUEST, f"{address:#x} is no window's address any more, and a read ended with {Status(status).name}"
+
+
 class _Leaves(LeafTables):
-    """Tells the log where entries lead."""
+    """Tells the log where entries lead. ``window``: the window that one led to last."""
+
+    window = 0
 
     def __init__(self, guest: "Guest", *, holds: bool) -> None:
         leaves = CpuRegisters(guest.machine.hosts[0].cpu, LEAVES)
@@ -139,6 +171,8 @@ class _Leaves(LeafTables):
     async def write(self, page: int, target: int) -> None:
         """As of any."""
         self._log.led(page, target)
+        if target >= WINDOWS:
+            self.window = target
         await super().write(page, target)
 
 
@@ -300,14 +334,15 @@ class Guest(IommuGuest):
 @cocotb.test(timeout_time=100, timeout_unit="ms")
 async def ots_migration(dut: Any) -> None:
     """Every page of the trace moves once; nothing is lost, stale or out of order. ``storm``: devices do not replay it: one accesses the pages
-    that move at random, one writes to the first without end."""
+    that move at random (``mix`` and ``relaxed`` of :class:`RandomTraffic`), one writes to the first without end. ``late``: see :class:`_Late`."""
     config = BenchConfig("ots_migration")
     assert config.trace is not None, "ots_migration needs a trace"
     accesses = read_accesses(config.trace)
-    most, passes_after, gap, storm = (
-        config.get(name, value) for name, value in (("pages", 0), ("passes_after", 1), ("gap", 100), ("storm", False)))
+    most, passes_after, gap, storm, mix, relaxed = (config.get(name, value) for name, value in (
+        ("pages", 0), ("passes_after", 1), ("gap", 100), ("storm", False), ("mix", [60, 34, 2, 4]), ("relaxed", 0.1)))
     touched = touched_pages(accesses, config.covered_pages)
     guest = Guest(dut, config, touched)
+    late = _Late(guest, config.get("late", 0))
     config.refuse_unknown()
     machine = guest.machine
     replays: list[TraceReplay | RandomTraffic | HotPageWriter] = [
@@ -318,7 +353,7 @@ async def ots_migration(dut: Any) -> None:
     if storm:
         places = [page * PAGE for page in moving]
         # IDO is the IOMMU's to pass on, and the checker is of those that clear it.
-        replays = [RandomTraffic(machine.functions["nvme"], places, machine.values, config.number("nvme"), (60, 34, 2, 4), 0.1, 0.0, gap),
+        replays = [RandomTraffic(machine.functions["nvme"], places, machine.values, config.number("nvme"), tuple(mix), relaxed, 0.0, gap),
                    HotPageWriter(machine.functions["nic"], places[0], machine.values, config.number("nic"), 0, 256, gap)]
 
     async def scenario(manager: TaskManager) -> None:
@@ -326,11 +361,15 @@ async def ots_migration(dut: Any) -> None:
         guest.spent.cycles.clear()
         moves: list[MoveResult] = []
         tasks: list[Task[None]] = [manager.start_soon(replay.run()) for replay in replays]
+        watching = manager.start_soon(late.run())
         for done, page in enumerate(moving):
             config.progress(done, len(moving) + 1, f"page {page}")
             result = await guest.ots.move(page, 1)
             assert result.moved, f"page {page} did not move: {result.reason}"
             moves.append(result)
+            await late.closed()
+        late.stop = True
+        await watching
         guest.write_costs(moves)
         config.progress(len(moving), len(moving) + 1, "DMA at its new place")
         await guest.go_on(manager, replays, tasks, passes_after)

@@ -2,8 +2,9 @@
 
 Software harvests again and again, as a migration does before its last round: it takes the dirty bits, lets the IOMMU forget the pages that they
 name, waits for what was written by then, and copies these pages. At the end it does so once more. The copy must be what devices have written: a
-page that was missed once is old there (H28). Pages that were copied without need are counted. A large page, of 2 MiB, has one leaf, a level above the
-others, and is marked and copied as a whole; these are counted apart.
+page that was missed once is old there (H28). What has become visible between two harvests was written by translations that were read after the
+first: the second must name its page. Pages that were copied without need are counted. A large page, of 2 MiB, has one leaf, a level above the others, and
+is marked and copied as a whole; these are counted apart.
 """
 
 from collections import Counter
@@ -19,6 +20,8 @@ from pagehop_tb.benches.guest import PAGE, judged
 from pagehop_tb.benches.ots_migration import LARGE, Guest
 from pagehop_tb.benches.trace import read_accesses, touched_pages
 from pagehop_tb.checker.log import Kind
+from pagehop_tb.driver import ots_registers as regs
+from pagehop_tb.driver.ots_leaves import WORD
 from pagehop_tb.models.devices import RandomTraffic, TraceReplay
 
 
@@ -41,10 +44,13 @@ class Watcher:
 
     async def harvest(self) -> None:
         """Take the dirty bits and copy what they name."""
+        visible = {event[3] // PAGE for event in self.guest.log.events[self._seen:] if event[0] in (Kind.PERFORMED_WRITE, Kind.PERFORMED_ATOMIC)}
         pages = await self.guest.leaves.harvest(self._copy, forgets=self.forgets)
         written = self._written()
         for page in pages:
             self._copy[page] = self._read(page)
+        unnamed = visible & self._copy.keys() - pages
+        assert not unnamed, f"page {min(unnamed)} was written since the last harvest, and was never reported"
         self.harvests += 1
         for counts, large in ((self.small, False), (self.large, True)):
             reported, used = self.leaves(pages, large), self.leaves(written, large)
@@ -61,6 +67,16 @@ class Watcher:
         # No request crosses a boundary of a page.
         written = {event[3] // PAGE for event in events if event[0] in (Kind.DEVICE_WRITE, Kind.DEVICE_ATOMIC)}
         return written & self._copy.keys()    # interrupts go elsewhere
+
+    async def strays(self) -> list[int]:
+        """Leaves that are marked as used, and lead nowhere (H29)."""
+        leaves = {self.guest.leaves.leaf(page) for page in self.guest.entries}
+        marked = []
+        for word in sorted({leaf // WORD for leaf in leaves}):
+            bits = await self.guest.registers.read(regs.PEEK_ACCESSED.offset + WORD // 8 * word)
+            marked += [WORD * word + bit for bit in range(WORD) if bits >> bit & 1]
+        assert marked, "nothing was used"
+        return [leaf for leaf in marked if leaf not in leaves]
 
     def missed(self) -> list[int]:
         """Pages whose copy is not what stands in memory."""
@@ -102,6 +118,8 @@ async def ots_watch(dut: Any) -> None:
         missed = watcher.missed()
         assert not missed, f"{len(missed)} pages were written and never reported, the first is page {missed[0]}"
         assert watcher.harvests > 1, "there was one harvest only"
+        strays = await watcher.strays()
+        assert not strays, f"{len(strays)} entries that are no leaf are marked as used, the first is {strays[0]}"
         for name, counts in (("pages", watcher.small), ("large pages", watcher.large)):
             cocotb.log.info(f"{watcher.harvests} harvests, {counts['reported']} dirty {name}, {counts['needless']} without a write since the last")
 
