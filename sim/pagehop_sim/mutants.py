@@ -169,14 +169,17 @@ def _attempt(built: Build, bench: str, folder: Path, config: Mapping[str, Any], 
 def _judge(bug: Any, built: Build) -> Caught:
     """Run a planted bug with as many seeds as its budget allows. What fails otherwise than expected has not found the bug."""
     started = time.monotonic()
-    folder, by, config = build_root() / "mutants" / bug.name, "", _config(bug)
+    folder, by, how, config = build_root() / "mutants" / bug.name, "", "", _config(bug)
     for seed in range(bug.first, bug.first + bug.seeds):
         # A simulation that is only slow has no failures.
         tried = _attempt(built, bug.bench, folder, config, seed, PLANTED_SECONDS)
+        how = tried.how
         if bug.found(tried.violations, tried.failures):
-            by = bug.bench
+            # What the judge says of a run that was ended by the message that was expected says less than that.
+            lines = [line for message in tried.failures.values() for line in message.splitlines() if bug.expected in line]
+            by, how = bug.bench, how if bug.expected in tried.violations or not bug.expected else lines[0]
             break
-    return Caught(bug.name, " ".join(bug.covers), by, tried.how, tried.events, time.monotonic() - started)
+    return Caught(bug.name, " ".join(bug.covers), by, how, tried.events, time.monotonic() - started)
 
 
 def _hardware(bug: Any) -> dict[str, Any]:

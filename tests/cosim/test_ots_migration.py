@@ -43,7 +43,7 @@ def built():
 @pytest.mark.hazard("H02", "H03", "H25", "H26", "H27", "I1", "I2", "I3", "I4", "I5", "I13")
 @pytest.mark.parametrize("case", [{"snapshot": False}, {"topology": 12, "itself": True, "walk_bytes": 8}])
 def test_a_guest_moves_through_windows(bench, built, case):
-    outcome = bench(built, "ots_migration", **SHORT | case)
+    outcome = bench(built, "ots_migration", **SHORT | {"late": 300} | case)
     outcome.check(min_checked={"events": 3000, "read_bytes": 50_000, "final_bytes": 300_000})
     assert outcome.result["pages"]["moved"] == SHORT["pages"]
 
@@ -58,6 +58,13 @@ def test_a_page_moves_on_icarus(bench):
 def test_pages_move_in_a_storm(bench, built, case):
     """Writes, reads and atomics at random, and one page that is written without end."""
     bench(built, "ots_migration", 2, **case).check(min_checked={"events": 2000, "read_bytes": 5_000, "final_bytes": 300_000})
+
+
+@pytest.mark.hazard("H58")
+def test_atomics_that_are_late_are_in_the_copy(bench, built):
+    """One that left before its page was tracked, and is performed behind the copy of its line: nothing says any more that it was there."""
+    late = {"pages": 5, "rounds": 6, "gap": 1, "mix": [0, 5, 0, 95], "aside_delay": [20, 60], "read_delay": [20, 60, 0.5, 3000]}
+    bench(built, "ots_migration", 3, **STORM | late).check(min_checked={"events": 2000, "final_bytes": 300_000})
 
 
 @pytest.mark.hazard("H26")
