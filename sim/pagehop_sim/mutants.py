@@ -221,20 +221,25 @@ class Together:
                 found.setdefault(f"{bug.of} {sorted(_hardware(bug).items())}", []).append(bug)
         return [group for group in found.values() if len(group) >= FEWEST_TOGETHER]
 
-    def healthy(self, bug: Any) -> None:
-        """Run the bench of a bug with no bug chosen: what it says of bugs counts only when it has nothing to say then."""
-        tried = _attempt(self.build, bug.bench, build_root() / "mutants" / "none" / bug.name, _config(bug), bug.first, PLANTED_SECONDS)
-        if tried.how:
-            raise BenchFailure(f"The design of all planted bugs fails {bug.bench} as for {bug.name} when none of them is chosen: {tried.how}")
+    def healthy(self, bugs: Sequence[Any]) -> None:
+        """Make the run that these bugs begin with (:func:`runs`) with none of them chosen: what it finds then says nothing of a bug."""
+        first = bugs[0]
+        tried = _attempt(self.build, first.bench, build_root() / "mutants" / "none" / first.name, _config(first), first.first, PLANTED_SECONDS)
+        found = [bug.name for bug in bugs if bug.found(tried.violations, tried.failures)]
+        if found:
+            raise BenchFailure(f"{first.bench} finds {', '.join(found)} in the design of all planted bugs when none of them is chosen: {tried.how}")
 
     def run(self, number: int) -> Caught:
         """Run bug ``number``."""
         return _judge(self.bugs[number - 1], chosen(self.build, number))
 
 
-def runs(bugs: Iterable[Any]) -> list[Any]:
-    """One bug for each run that some of these begin with."""
-    return list({f"{bug.bench} {bug.first} {sorted(bug.parameters.items())}": bug for bug in bugs}.values())
+def runs(bugs: Iterable[Any]) -> list[list[Any]]:
+    """These bugs, those together that begin with the same run of a bench."""
+    found: dict[str, list[Any]] = {}
+    for bug in bugs:
+        found.setdefault(f"{bug.bench} {bug.first} {sorted(bug.parameters.items())}", []).append(bug)
+    return list(found.values())
 
 
 def chosen(built: Build, number: int) -> Build:
@@ -355,7 +360,7 @@ def _run_planted(bugs: Sequence[Any], jobs: int, console: Console) -> list[Caugh
         futures = {bug.name: processes.submit(_run_named, bug.name) for bug in bugs if bug not in together}
         for group in groups:
             shared = Together(group)
-            sound = [threads.submit(shared.healthy, bug) for bug in runs(group)]
+            sound = [threads.submit(shared.healthy, same) for same in runs(group)]
             futures |= {bug.name: threads.submit(shared.run, number) for number, bug in enumerate(group, 1)}
             for future in sound:
                 future.result()

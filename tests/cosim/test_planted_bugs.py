@@ -22,8 +22,8 @@ def test_planted_bug_is_found(bench, broken, name):
 
 def test_nothing_is_found_without_a_bug():
     together = Together(REGRESSION)
-    for bug in runs(BUGS[name] for name in SOME):
-        together.healthy(bug)
+    for same in runs(BUGS[name] for name in SOME):
+        together.healthy(same)
 
 
 def test_a_planted_bug_must_fit():
