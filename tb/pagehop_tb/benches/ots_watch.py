@@ -3,8 +3,8 @@
 Software harvests again and again, as a migration does before its last round: it takes the dirty bits, lets the IOMMU forget the pages that they
 name, waits for what was written by then, and copies these pages. At the end it does so once more. The copy must be what devices have written: a
 page that was missed once is old there (H28). What has become visible between two harvests was written by translations that were read after the
-first: the second must name its page. Pages that were copied without need are counted. A large page, of 2 MiB, has one leaf, a level above the others, and
-is marked and copied as a whole; these are counted apart.
+first: the second must name its page. Pages that were copied without need are counted. A large page, of 2 MiB, has one leaf, a level above the
+others, and is marked and copied as a whole; these are counted apart.
 """
 
 from collections import Counter
