@@ -217,7 +217,7 @@ MOVES = (
     Bug("poison_is_copied", ("H14", "I9"), poison_is_copied, "aborts", {"moves": 24}, "poison"),
     Bug("chunk_leaves_with_its_first_line", ("D14",), chunk_leaves_with_its_first_line, "hot_page", {"moves": 4}, "lost"),
     Bug("copy_reads_behind_the_held", ("D3",), copy_reads_behind_the_held, "hot_page",
-        {"moves": 2, "reads": 200, "hold_limit": 2000}, "stuck"),
+        {"moves": 2, "reads": 200}, "hold_timeout"),
     Bug("held_in_the_egress", ("D2",), held_in_the_egress, "hot_page",
         {"moves": 2, "reads": 16, "hold_limit": 3000, "posted_credits": 4, "write_delay": [50, 200]}, "stuck"),
     Bug("aperture_write_held", ("D5",), aperture_write_held, "aborts", {"moves": 24}, "in spite of a store through the aperture"),
