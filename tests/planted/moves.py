@@ -227,7 +227,7 @@ MOVES = (
     Bug("turn_does_not_gather", ("H61", "I2"), turn_does_not_gather, "hot_page",
         FLOOD | {"moves": 16, "gap": 20}, "lost", simulator="verilator", seeds=6),
     Bug("relaxed_writes_while_absorbing", ("H62", "H03"), relaxed_writes_while_absorbing, "hot_page",
-        FLOOD | {"moves": 8, "relaxed": 0.5}, "", simulator="verilator", seeds=2),
+        FLOOD | {"moves": 8, "relaxed": 0.5}, "lost", simulator="verilator", seeds=2),
     Bug("atomics_not_read_again", ("H10", "H58"), atomics_not_read_again, "hot_page", {"moves": 4, "mode": "merge"}, ""),
     Bug("atomics_never_wait", ("H11",), atomics_never_wait, "hot_page", {"moves": 2, "mode": "merge", "hold_limit": 1000}, "did not move"),
     Bug("done_before_the_old_place_is_quiet", ("H12", "I13"), done_before_the_old_place_is_quiet, "hot_page",
