@@ -1,5 +1,9 @@
-"""``python -m pagehop_sim.lint``: both simulators read the generated Verilog; Verilator finds nothing that `lint.vlt` gives no reason for."""
+"""``python -m pagehop_sim.lint [--nightly]``: both simulators read the generated Verilog.
 
+Verilator finds nothing that `lint.vlt` gives no reason for.
+"""
+
+import argparse
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -30,6 +34,12 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "iommu": ("iommu_core", {"modify": True, "counters": 2, "debug": True}),
     "on the side": ("ots_beside_iommu", {"data_bytes": 16, "windows": 2, "leaves": 8192, "walk_cache": 8, "reads": 4}),
 }
+#: What no test simulates, linted with ``--nightly`` only: all slots and tables at the lowest ends of their widths.
+NIGHTLY: dict[str, tuple[str, dict[str, Any]]] = {
+    "many slots": ("interposer", {"data_bytes": 16, "window_pages": 16384, "slots": 4, "in_row": True}),
+    "one host with all": ("interposer", {"data_bytes": 16, "window_pages": 16384, "hosts": 1, "ecrc": "recompute", "log_tables": "vtd"}),
+    "one window": ("ots", {"data_bytes": 16, "windows": 1}),
+}
 #: Each is work for one core.
 JOBS = 2
 
@@ -55,13 +65,16 @@ def _linted(configuration: tuple[str, dict[str, Any]]) -> tuple[Path, list[str]]
     return verilog, lint(verilog, top)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Lint all of :data:`CONFIGURATIONS` and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pagehop_sim.lint", description="Lint the generated Verilog.")
+    parser.add_argument("--nightly", action="store_true", help="lint what no test simulates, too")
+    chosen = [*CONFIGURATIONS.values(), *(NIGHTLY.values() if parser.parse_args(arguments).nightly else ())]
     try:
         findings = []
         with ProcessPoolExecutor(JOBS) as processes:
-            made = processes.map(_linted, CONFIGURATIONS.values())
-            for (top, parameters), (verilog, found) in zip(CONFIGURATIONS.values(), made, strict=True):
+            made = processes.map(_linted, chosen)
+            for (top, parameters), (verilog, found) in zip(chosen, made, strict=True):
                 print(f"lint of the {top} with {parameters or 'default parameters'}: {verilog}", flush=True)
                 findings += found
     except ToolError as error:

@@ -92,6 +92,7 @@ STEPS: dict[str, Callable[[], int]] = {
     **{f"fio_nvme_nic on {simulator}": partial(
         _pagehop, "sweep", "migrate", "--simulator", simulator, "--seeds", "1", "--trace", "fio_nvme_nic")
        for simulator in SIMULATORS},
+    "lint of what no test simulates": partial(_module, "pagehop_sim.lint", "--nightly"),
     "races of the IOMMU": _races,
     "translations through spoilt tables": _spoilt_tables,
     "leaves that are watched under random accesses": partial(
