@@ -16,7 +16,7 @@ from pagehop_sim.verilog import convert, generate, written
 
 HARDWARE = {"data_bytes": 16, "walk_cache": 8, "reads": 8}
 #: Short: a few pages, near memory, no DMA after the last move. Some writes of devices are visible only when a copy could long be done.
-SHORT = {"pages": 5, "batch": 2, "gap": 10, "passes_after": 0, "probes": 200, "aperture_delay": [0, 60], "latency": 10,
+SHORT = {"pages": 8, "batch": 2, "gap": 10, "passes_after": 0, "probes": 200, "aperture_delay": [0, 60], "latency": 10,
          "write_delay": [20, 200, 0.05, 2500], "read_delay": [50, 300]}
 
 
